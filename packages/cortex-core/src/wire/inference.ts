@@ -1,0 +1,181 @@
+/**
+ * The vocabulary of inference, spoken by neuron/device, the owners and the engine. Everything here survives
+ * a structured clone: handles, numbers, strings and typed arrays; never a pointer or a function.
+ */
+
+/** Opaque name of a loaded model inside one owner. Starts at 1, never reused. */
+export type ArchHandle = number;
+
+export type KvCacheType = 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q4_0' | 'q4_1' | 'q5_0' | 'q5_1' | 'iq4_nl';
+export type SplitMode = 'none' | 'layer' | 'row' | 'tensor';
+
+export interface LoadSpec {
+  /** For logs and messages only. */
+  readonly modelId: string;
+  /** Absolute path of the GGUF, or of the first shard; further shards of a split file follow it by name. */
+  readonly file: string;
+  /** Tokens that one sequence may hold, prompt and answer together; null = the model's training context. */
+  readonly context: number | null;
+  /** Sequences that run at once. */
+  readonly slots: number;
+  /** Indices into the owner's own device list; empty = all of them. */
+  readonly devices: readonly number[];
+  readonly splitMode: SplitMode;
+  /** Layers put on a GPU; null = all. */
+  readonly gpuLayers: number | null;
+  readonly cacheTypeK: KvCacheType;
+  readonly cacheTypeV: KvCacheType;
+  /** Logical batch, tokens per decode call at most. */
+  readonly batch: number;
+  /** Physical batch, tokens per compute graph at most. */
+  readonly ubatch: number;
+  /** Compute threads; null = physical cores. */
+  readonly threads: number | null;
+  readonly flashAttention: boolean | null;
+  readonly lora: readonly { readonly file: string; readonly scale: number }[];
+  readonly embeddings: boolean;
+}
+
+export interface ModelFacts {
+  readonly architecture: string;
+  readonly description: string;
+  readonly parameterCount: number;
+  readonly fileBytes: number;
+  readonly vocabSize: number;
+  readonly trainContext: number;
+  /** Tokens one sequence may hold in this load. */
+  readonly context: number;
+  readonly slots: number;
+  readonly embeddingLength: number;
+  readonly layerCount: number;
+  readonly hasEncoder: boolean;
+  readonly hasDecoder: boolean;
+  /** Recurrent or hybrid: KV state cannot be partially removed. */
+  readonly recurrent: boolean;
+  /** The Jinja text from the GGUF, null when it has none. */
+  readonly chatTemplate: string | null;
+  /** Named templates, e.g. `tool_use`. */
+  readonly namedTemplates: Readonly<Record<string, string>>;
+  readonly bosToken: string | null;
+  readonly eosToken: string | null;
+  readonly addBos: boolean;
+  readonly addEos: boolean;
+  /** Every token id that ends a generation. */
+  readonly eogTokens: readonly number[];
+  /** All scalar GGUF metadata as strings. */
+  readonly metadata: Readonly<Record<string, string>>;
+  /** MiB that the load took, measured where the device can tell, else computed from the buffers' sizes. */
+  readonly memoryMb: number;
+  readonly loadMs: number;
+}
+
+export interface LoadedArch {
+  readonly handle: ArchHandle;
+  readonly facts: ModelFacts;
+}
+
+/** Fractions follow the field's usual names; null or absent = off, or the model's own default. */
+export interface SamplingParams {
+  /** 0 = greedy. */
+  readonly temperature: number;
+  readonly topK?: number | undefined;
+  readonly topP?: number | undefined;
+  readonly minP?: number | undefined;
+  readonly typicalP?: number | undefined;
+  readonly topNSigma?: number | undefined;
+  readonly xtcProbability?: number | undefined;
+  readonly xtcThreshold?: number | undefined;
+  readonly repeatPenalty?: number | undefined;
+  readonly repeatLastN?: number | undefined;
+  readonly frequencyPenalty?: number | undefined;
+  readonly presencePenalty?: number | undefined;
+  readonly dryMultiplier?: number | undefined;
+  readonly dryBase?: number | undefined;
+  readonly dryAllowedLength?: number | undefined;
+  readonly dryPenaltyLastN?: number | undefined;
+  readonly drySequenceBreakers?: readonly string[] | undefined;
+  readonly logitBias?: readonly { readonly token: number; readonly bias: number }[] | undefined;
+  readonly seed?: number | undefined;
+}
+
+export interface GenerateParams {
+  readonly tokens: Int32Array;
+  readonly sampling: SamplingParams;
+  /** Tokens to generate at most; null = until the context is full. */
+  readonly maxTokens: number | null;
+  /** Texts that end the answer; they are not part of it. */
+  readonly stops: readonly string[];
+  /** GBNF; null = none. */
+  readonly grammar: string | null;
+  /** Alternatives to report per token, 0..20; null = no logprobs. */
+  readonly topLogprobs: number | null;
+  /** Generate past end-of-generation tokens (benchmarks). */
+  readonly ignoreEos: boolean;
+}
+
+export interface TokenLogprob {
+  readonly token: number;
+  readonly text: string;
+  readonly bytes: readonly number[];
+  readonly logprob: number;
+  readonly top: readonly { token: number; text: string; bytes: readonly number[]; logprob: number }[];
+}
+
+/** One step's yield for one sequence. `text` is whole characters only; bytes of a split one are held back. */
+export interface StepEvent {
+  readonly text: string;
+  readonly tokens: readonly number[];
+  readonly logprobs?: readonly TokenLogprob[] | undefined;
+}
+
+export type FinishReason = 'stop' | 'length' | 'context_full' | 'cancelled';
+
+export interface GenerateResult {
+  readonly finishReason: FinishReason;
+  /** The stop text that matched, null for an end-of-generation token. */
+  readonly stopText: string | null;
+  readonly usage: InferenceUsage;
+  readonly timings: InferenceTimings;
+}
+
+export interface InferenceUsage {
+  readonly promptTokens: number;
+  /** Prompt tokens whose KV was already there. */
+  readonly cachedTokens: number;
+  /** Includes the end-of-generation token's predecessors only: what the client could see. */
+  readonly completionTokens: number;
+}
+
+export interface InferenceTimings {
+  readonly queueMs: number;
+  readonly prefillMs: number;
+  readonly decodeMs: number;
+}
+
+/** Counts over one row of logits; finite_* are null when no value is finite. */
+export interface LogitsHealth {
+  readonly len: number;
+  readonly nan: number;
+  readonly pos_inf: number;
+  readonly neg_inf: number;
+  /** Finite values below zero. */
+  readonly neg: number;
+  readonly finite_min: number | null;
+  readonly finite_max: number | null;
+  readonly finite_mean: number | null;
+}
+
+export interface DeviceMemory {
+  readonly freeMb: number;
+  readonly totalMb: number;
+}
+
+/** A device as libllama's own list shows it. */
+export interface BackendDevice {
+  readonly index: number;
+  /** e.g. `CUDA0`, `CPU`. */
+  readonly name: string;
+  readonly description: string;
+  readonly kind: 'cpu' | 'gpu' | 'igpu' | 'accel';
+  readonly memory: DeviceMemory;
+}

@@ -1,0 +1,158 @@
+/** The lifecycle API of a neuron, as it stands on the wire. Sizes in MiB, times in seconds unless named otherwise. */
+import { z } from 'zod';
+
+const index = z.number().int().nonnegative();
+
+export const discoverySchema = z.object({
+  hostname: z.string(),
+  os: z.string(),
+  kernel: z.string(),
+  cuda_version: z.string().nullable(),
+  driver_version: z.string().nullable(),
+  devices: z.array(
+    z.object({
+      index,
+      name: z.string(),
+      /** `cpu`, `cuda`, `vulkan`, `metal`, ... */
+      kind: z.string().default('cuda'),
+      vram_total_mb: z.number(),
+      compute_capability: z.string().nullable().default(null),
+    }),
+  ),
+  harnesses: z.array(z.string()),
+  cuda_unavailable_reason: z.string().optional(),
+  max_prompt_tokens: z.number().int().default(0),
+  /** Version of the neuron that answers. */
+  package_version: z.string().default('unknown'),
+});
+export type Discovery = z.output<typeof discoverySchema>;
+
+export const modelLoadSchema = z.object({
+  id: z.string(),
+  in_flight: z.number(),
+  queue_depth: z.number(),
+  max_in_flight: z.number().default(0),
+  max_queue_depth: z.number().default(0),
+  rejected_queue_full: z.number().default(0),
+  rejected_timeout: z.number().default(0),
+  rejected_per_principal: z.number().default(0),
+  anon_in_flight: z.number().default(0),
+  anon_max_in_flight: z.number().default(0),
+  rejected_anon_yield: z.number().default(0),
+  rejected_kv_timeout: z.number().default(0),
+  rejected_kv_unservable: z.number().default(0),
+  kv_budget_mb: z.number().default(0),
+  kv_available_mb: z.number().default(0),
+  tok_s_prefill: z.number().default(0),
+  tok_s_decode: z.number().default(0),
+});
+export type ModelLoad = z.output<typeof modelLoadSchema>;
+
+export const activationSchema = z.object({
+  state: z.enum(['pre_warming', 'ready']),
+  pending: z.array(z.string()),
+  in_progress: z.string().nullable(),
+  completed: z.array(z.string()),
+  failed: z.array(z.object({ model_id: z.string(), error: z.string() })),
+});
+export type Activation = z.output<typeof activationSchema>;
+
+/** A load under way: `percent` 0..100; `eta_secs` null when there is no honest estimate. */
+export const loadProgressSchema = z.object({
+  model_id: z.string(),
+  phase: z.enum(['queued', 'fetching', 'loading']),
+  percent: z.number(),
+  bytes_done: z.number().default(0),
+  bytes_total: z.number().default(0),
+  eta_secs: z.number().nullable().default(null),
+});
+export type LoadProgress = z.output<typeof loadProgressSchema>;
+
+export const healthSchema = z.object({
+  uptime_secs: z.number(),
+  devices: z.array(
+    z.object({
+      index,
+      vram_used_mb: z.number().nullable(),
+      vram_free_mb: z.number().nullable(),
+      utilization_pct: z.number().nullable(),
+      temp_c: z.number().nullable(),
+    }),
+  ),
+  activation: activationSchema,
+  models: z.array(modelLoadSchema),
+  loading: z.array(loadProgressSchema).default([]),
+});
+export type NeuronHealth = z.output<typeof healthSchema>;
+
+export const limitSchema = z.object({
+  context: z.number().int().positive(),
+  input: z.number().int().positive().optional(),
+  output: z.number().int().positive(),
+});
+export type ModelLimit = z.output<typeof limitSchema>;
+
+export const costSchema = z.object({
+  input: z.number().nonnegative().default(0),
+  output: z.number().nonnegative().default(0),
+  cache_read: z.number().nonnegative().optional(),
+  cache_write: z.number().nonnegative().optional(),
+});
+export type ModelCost = z.output<typeof costSchema>;
+
+/** `loaded` serves; `available` is on this machine's disk and can be loaded; unknown strings read as `unknown`. */
+export const modelStatusSchema = z
+  .enum(['loaded', 'loading', 'recovering', 'poisoned', 'unloading', 'available', 'failed', 'unknown'])
+  .catch('unknown');
+export type ModelStatus = z.output<typeof modelStatusSchema>;
+
+export const neuronModelSchema = z.object({
+  id: z.string(),
+  harness: z.string().default('llamacpp'),
+  status: modelStatusSchema,
+  devices: z.array(index).default([]),
+  vram_used_mb: z.number().nullable().default(null),
+  /** What a load would take; null = not estimated. */
+  vram_estimate_mb: z.number().nullable().default(null),
+  capabilities: z.array(z.string()).default([]),
+  limit: limitSchema.optional(),
+  cost: costSchema.optional(),
+  tool_call: z.boolean().default(false),
+  reasoning: z.boolean().default(false),
+  servable: z
+    .object({ ok: z.boolean(), reason: z.string().optional(), detail: z.string().optional() })
+    .optional(),
+  /** SHA-256 of the weights where it is known, so that two nodes can be compared. */
+  digest: z.string().nullable().default(null),
+});
+export type NeuronModel = z.output<typeof neuronModelSchema>;
+export const neuronModelsSchema = z.array(neuronModelSchema);
+
+/** Body of POST /models/load and an entry of `default_models`. */
+export const modelSpecSchema = z.strictObject({
+  model_id: z.string().min(1).max(512),
+  harness: z.string().default('llamacpp'),
+  /** Quantisation to pick where a repository has several, e.g. `Q4_K_M`. */
+  quant: z.string().max(64).nullish(),
+  tensor_parallel: z.number().int().min(1).max(64).nullish(),
+  devices: z.array(index).max(64).nullish(),
+  context: z.union([z.number().int().min(16), z.literal('auto')]).nullish(),
+  slots: z.number().int().min(1).max(256).nullish(),
+  cache_type_k: z.string().nullish(),
+  cache_type_v: z.string().nullish(),
+  split_mode: z.enum(['none', 'layer', 'row', 'tensor']).nullish(),
+  gpu_layers: z.number().int().min(0).nullish(),
+});
+export type ModelSpec = z.output<typeof modelSpecSchema>;
+
+export const modelUnloadSchema = z.strictObject({ model_id: z.string().min(1).max(512) });
+
+export interface NeuronVersion {
+  readonly package_version: string;
+  readonly git_sha: string;
+  readonly node_version: string;
+  readonly platform: string;
+  readonly libllama_version: string | null;
+  readonly libllama_package: string | null;
+  readonly features: readonly string[];
+}
