@@ -18,7 +18,8 @@ before(async () => {
   server = new HttpServer({
     log: silentLog,
     bodyBytesMax: 1000,
-    envelopeOf: (path) => (path.startsWith('/anthropic') ? 'anthropic' : path.startsWith('/flat') ? 'flat' : 'openai'),
+    envelopeOf: (path) =>
+      path.startsWith('/anthropic') ? 'anthropic' : path.startsWith('/flat') ? 'flat' : 'openai',
     onEnd: (_exchange, status) => ended.push(status),
     routes: [
       { method: 'POST', path: '/echo', handler: async (x: Exchange) => x.sendJson(200, await x.json()) },
@@ -128,7 +129,8 @@ test('an upgrade is answered 426, garbage 400', async () => {
     for await (const chunk of socket) chunks.push(chunk as Buffer);
     return Buffer.concat(chunks).toString();
   };
-  const upgrade = 'GET /v1/responses HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n';
+  const upgrade =
+    'GET /v1/responses HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n';
   assert.match(await say(upgrade), /^HTTP\/1.1 426 /);
   assert.match(await say('\0\0garbage\r\n\r\n'), /^HTTP\/1.1 400 /);
 });

@@ -55,9 +55,12 @@ export interface HttpServerOptions {
   readonly envelopeOf: (path: string, request: IncomingMessage) => EnvelopeStyle;
   /** Seen once per request when its response ended or its client left. */
   readonly onEnd?: (exchange: Exchange, status: number, durationMs: number) => void;
-  /** Answers a protocol upgrade; without it an upgrade gets 426. */
+  /** How long a client may take to send its headers; 60 s by default. */
   readonly headersTimeoutMs?: number;
 }
+
+/** The params are known only after the match, and the match may fail into the exchange's own response. */
+type UnmatchedExchange = Omit<Exchange, 'params'> & { params: Exchange['params'] };
 
 export class HttpServer {
   readonly #server: Server;
@@ -95,7 +98,9 @@ export class HttpServer {
   /** Resolves with the bound port; port 0 picks a free one. */
   listen(host: string, port: number): Promise<number> {
     return new Promise((resolve, reject) => {
-      this.#server.once('error', (error: NodeJS.ErrnoException) => reject(explainListenError(error, host, port)));
+      this.#server.once('error', (error: NodeJS.ErrnoException) =>
+        reject(explainListenError(error, host, port)),
+      );
       this.#server.listen({ host, port }, () => resolve((this.#server.address() as AddressInfo).port));
     });
   }
@@ -124,7 +129,7 @@ export class HttpServer {
     });
     try {
       const found = matchRoute(this.#options.routes, request.method ?? 'GET', exchange.path);
-      (exchange as { params: Readonly<Record<string, string>> }).params = found.params;
+      exchange.params = found.params;
       await this.#options.authorize?.(exchange);
       await found.handler(exchange);
     } catch (thrown) {
@@ -168,7 +173,11 @@ function errorBody(error: AppError, style: EnvelopeStyle, requestId: string): un
   }
 }
 
-function createExchange(request: IncomingMessage, response: ServerResponse, bodyBytesMax: number): Exchange {
+function createExchange(
+  request: IncomingMessage,
+  response: ServerResponse,
+  bodyBytesMax: number,
+): UnmatchedExchange {
   const url = request.url ?? '/';
   const mark = url.indexOf('?');
   const gone = new AbortController();
@@ -176,7 +185,7 @@ function createExchange(request: IncomingMessage, response: ServerResponse, body
     if (!response.writableFinished) gone.abort(new Error('the client closed the connection'));
   });
   let body: Promise<Buffer> | null = null;
-  const exchange: Exchange = {
+  const exchange: UnmatchedExchange = {
     request,
     response,
     path: mark === -1 ? url : url.slice(0, mark),
@@ -195,7 +204,11 @@ function createExchange(request: IncomingMessage, response: ServerResponse, body
     json: async () => parseJson(await exchange.body()),
     sendJson: (status, value, headers = {}) => {
       const bytes = Buffer.from(JSON.stringify(value));
-      response.writeHead(status, { 'content-type': 'application/json', 'content-length': bytes.length, ...headers });
+      response.writeHead(status, {
+        'content-type': 'application/json',
+        'content-length': bytes.length,
+        ...headers,
+      });
       response.end(request.method === 'HEAD' ? undefined : bytes);
     },
     sendText: (status, text, contentType) => {
@@ -235,7 +248,9 @@ function explainListenError(error: NodeJS.ErrnoException, host: string, port: nu
     return new Error(`no permission to listen on ${host}:${port}; choose a port of 1024 or more`);
   }
   if (error.code === 'EADDRNOTAVAIL' || error.code === 'ENOTFOUND') {
-    return new Error(`${host} is not an address of this machine; listen on 127.0.0.1, 0.0.0.0 or one of its own`);
+    return new Error(
+      `${host} is not an address of this machine; listen on 127.0.0.1, 0.0.0.0 or one of its own`,
+    );
   }
   return error;
 }

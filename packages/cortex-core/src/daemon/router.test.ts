@@ -35,7 +35,16 @@ test('HEAD is answered by a GET route, slashes at the end are forgiven', () => {
 });
 
 test('unknown paths, wrong methods and broken encoding are told apart', () => {
-  assert.equal(codeOf(() => matchRoute(routes, 'GET', '/nope')), 'not_found');
-  assert.equal(codeOf(() => matchRoute(routes, 'GET', '/v1/chat/completions')), 'method_not_allowed');
-  assert.equal(codeOf(() => matchRoute(routes, 'GET', '/models/%zz/endpoint')), 'invalid_request');
+  assert.equal(
+    codeOf(() => matchRoute(routes, 'GET', '/nope')),
+    'not_found',
+  );
+  assert.equal(
+    codeOf(() => matchRoute(routes, 'GET', '/v1/chat/completions')),
+    'method_not_allowed',
+  );
+  assert.equal(
+    codeOf(() => matchRoute(routes, 'GET', '/models/%zz/endpoint')),
+    'invalid_request',
+  );
 });

@@ -39,7 +39,13 @@ test('an error keeps code, param, hint and extras over a process boundary', () =
   assert.equal(back.status, 503);
   assert.equal(back.retryAfterSecs, 5);
   assert.deepEqual(toOpenAiEnvelope(back), {
-    error: { message: 'needs 9 MiB', type: 'server_error', code: 'insufficient_vram', param: 'model', free_mb: 1 },
+    error: {
+      message: 'needs 9 MiB',
+      type: 'server_error',
+      code: 'insufficient_vram',
+      param: 'model',
+      free_mb: 1,
+    },
   });
   assert.match(String(back.detail), /inner/);
 });

@@ -195,11 +195,6 @@ export function describeCause(error: AppError): string | null {
   return parts.length === 0 ? null : parts.join(' | caused by: ');
 }
 
-function row(
-  status: number,
-  retryable: boolean,
-  openaiType: string,
-  anthropicType: string,
-): CatalogueRow {
+function row(status: number, retryable: boolean, openaiType: string, anthropicType: string): CatalogueRow {
   return { status, retryable, openaiType, anthropicType };
 }
