@@ -1,0 +1,125 @@
+/** cortex.toml: the gateway. Every section is optional; an empty file is a gateway with no neurons. */
+import { z } from 'zod';
+import {
+  httpUrl,
+  listenAddress,
+  logSection,
+  nonEmpty,
+  nonNegativeInt,
+  positiveInt,
+  positiveSeconds,
+  seconds,
+  unique,
+} from './fields.ts';
+
+const gatewaySchema = z.strictObject({
+  listen: listenAddress().default('0.0.0.0:31313').describe('Address of the API, host:port.'),
+  metrics_listen: listenAddress()
+    .default('0.0.0.0:31314')
+    .describe('Address of the Prometheus metrics, host:port.'),
+  poll_interval_secs: positiveSeconds().default(10).describe('Seconds between two polls of a neuron.'),
+  poll_timeout_secs: positiveSeconds().default(5).describe('Seconds one poll may take.'),
+  unhealthy_after_misses: positiveInt()
+    .default(3)
+    .describe('Missed polls in a row after which a neuron gets no requests.'),
+  max_body_mb: z.number().positive().default(64).describe('Largest request body, in MiB.'),
+  upstream_idle_timeout_secs: positiveSeconds()
+    .default(300)
+    .describe('Seconds without a byte from a neuron after which a request fails.'),
+  load_timeout_secs: positiveSeconds().default(1800).describe('Seconds a model load may take.'),
+  cold_load_wait_secs: seconds()
+    .default(300)
+    .describe(
+      'Seconds a non-streaming request waits for a model to load before it gets 503 and Retry-After.',
+    ),
+  max_waiting_requests: nonNegativeInt()
+    .default(1024)
+    .describe('Requests that may wait for loads at once; further ones get 503.'),
+  keepalive_secs: positiveSeconds()
+    .default(10)
+    .describe('Seconds between keep-alives on a stream that waits for its model.'),
+  neuron_key: nonEmpty().optional().describe('Bearer token sent to the neurons; their `key`.'),
+  admin_keys: z.array(nonEmpty()).default([]).describe('Bearer tokens accepted on /admin.'),
+});
+
+const evictionSchema = z.strictObject({
+  strategy: z
+    .enum(['lru', 'priority'])
+    .default('lru')
+    .describe('Which model makes room: the longest unused, or the lowest residency_priority first.'),
+  defrag_after_cycles: nonNegativeInt()
+    .default(50)
+    .describe('Load/unload cycles of a neuron after which its memory is repacked when idle; 0 = never.'),
+});
+
+const neuronEntrySchema = z.strictObject({
+  name: nonEmpty().max(128).describe('Name of the machine in listings, metrics and pinned_on.'),
+  endpoint: httpUrl().describe('Base URL of its neuron.'),
+});
+
+const windowSchema = z
+  .discriminatedUnion('kind', [
+    z.strictObject({ kind: z.literal('balance') }),
+    z.strictObject({
+      kind: z.literal('rolling'),
+      seconds: positiveInt().describe('Length of the window in seconds.'),
+    }),
+  ])
+  .default({ kind: 'balance' })
+  .describe('balance: hard_cap is spent once. rolling: hard_cap is per window of `seconds`.');
+
+const entitlementKeySchema = z
+  .strictObject({
+    key: nonEmpty().describe('The API key a client sends.'),
+    account_id: nonEmpty().describe('Account that its use counts for.'),
+    key_id: nonEmpty().optional().describe('Name of the key in logs and reports; account_id when left out.'),
+    hard_cap: nonNegativeInt().optional().describe('Tokens the key may use; no cap when left out.'),
+    window: windowSchema,
+  })
+  .transform((entry) => ({ ...entry, key_id: entry.key_id ?? entry.account_id }));
+
+const entitlementsSchema = z.strictObject({
+  require_auth: z.boolean().default(false).describe('Refuse requests without a known key with 401.'),
+  keys: z
+    .array(entitlementKeySchema)
+    .superRefine(unique('key', 'key', (entry) => entry.key, false))
+    .default([])
+    .describe('The API keys'),
+});
+
+const upstreamSchema = z
+  .strictObject({
+    enabled: z.boolean().default(false).describe('Ask an entitlement service about keys not listed here.'),
+    url: httpUrl().optional().describe('Base URL of the service; required when enabled.'),
+    bearer: nonEmpty().optional().describe('Bearer token sent to it.'),
+    timeout_secs: positiveSeconds().default(5).describe('Seconds one call may take.'),
+    served_usage_report_interval_secs: positiveSeconds()
+      .default(60)
+      .describe('Seconds between two reports of the usage served.'),
+  })
+  .superRefine((upstream, context) => {
+    if (!upstream.enabled || upstream.url !== undefined) return;
+    context.addIssue({ code: 'custom', path: ['url'], message: 'is required when upstream.enabled is true' });
+  });
+
+export const cortexConfigSchema = z.strictObject({
+  models_config: nonEmpty()
+    .default('models.toml')
+    .describe('The model catalogue; relative to this file. A missing file is an empty catalogue.'),
+  gateway: gatewaySchema.prefault({}).describe('The gateway itself'),
+  eviction: evictionSchema.prefault({}).describe('How room is made for a model'),
+  neurons: z
+    .array(neuronEntrySchema)
+    .superRefine(unique('name', 'name', (neuron) => neuron.name))
+    .superRefine(unique('endpoint', 'endpoint', (neuron) => neuron.endpoint, false))
+    .default([])
+    .describe('The machines of the fleet'),
+  entitlements: entitlementsSchema.prefault({}).describe('Who may use the gateway, and how much'),
+  upstream: upstreamSchema.prefault({}).describe('An external entitlement service'),
+  log: logSection(),
+});
+
+/** cortex.toml with every default filled in. */
+export type CortexConfig = z.output<typeof cortexConfigSchema>;
+export type NeuronEntry = CortexConfig['neurons'][number];
+export type EntitlementKey = CortexConfig['entitlements']['keys'][number];

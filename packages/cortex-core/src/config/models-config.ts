@@ -1,0 +1,65 @@
+/** models.toml: the catalogue of models that the gateway may load, and other names for them. */
+import { z } from 'zod';
+import { costSchema, limitSchema } from '../wire/neuron.ts';
+import { nonEmpty, nonNegativeInt, positiveInt, unique } from './fields.ts';
+
+const defaultPriority = 100;
+const pinnedPriority = 1000;
+
+const modelEntrySchema = z
+  .strictObject({
+    id: nonEmpty().max(512).describe('The name clients ask for and neurons load.'),
+    harness: nonEmpty().default('llamacpp').describe('Engine that runs it.'),
+    quant: nonEmpty()
+      .max(64)
+      .optional()
+      .describe('Quantisation to pick where a repository has several, e.g. "Q4_K_M".'),
+    vram_mb: positiveInt()
+      .optional()
+      .describe('Memory it takes when loaded, in MiB; estimated when left out.'),
+    min_devices: positiveInt().max(64).default(1).describe('Devices it is spread over.'),
+    min_device_vram_mb: positiveInt().optional().describe('Least memory of each of those devices, in MiB.'),
+    pinned_on: z
+      .array(nonEmpty())
+      .default([])
+      .describe('Names of the only neurons that may load it; empty = any.'),
+    residency_priority: nonNegativeInt()
+      .optional()
+      .describe(
+        'A model is only evicted for one of the same or a higher priority. ' +
+          `${defaultPriority} when left out, ${pinnedPriority} when pinned_on is set.`,
+      ),
+    source: nonEmpty()
+      .regex(/^[a-z][a-z0-9_-]*$/, 'must be a scheme such as "huggingface", without a colon')
+      .optional()
+      .describe("Scheme of one of the neuron's [models.sources]; its default_source when left out."),
+    limit: limitSchema.strict().optional().describe('Token limits to advertise: context, input, output.'),
+    cost: costSchema
+      .strict()
+      .optional()
+      .describe('Price in USD per million tokens; absent = unpriced, 0 = free.'),
+    capabilities: z.array(nonEmpty()).default([]).describe('What it can do, e.g. "text", "vision".'),
+  })
+  .transform((entry) => ({
+    ...entry,
+    residency_priority:
+      entry.residency_priority ?? (entry.pinned_on.length > 0 ? pinnedPriority : defaultPriority),
+  }));
+
+export const modelsConfigSchema = z.strictObject({
+  models: z
+    .array(modelEntrySchema)
+    .superRefine(unique('id', 'id', (model) => model.id))
+    .default([])
+    .describe('The models'),
+  aliases: z
+    .record(nonEmpty(), nonEmpty())
+    .default({})
+    .describe(
+      'Other names: "name clients ask for" = "model id". One level; an alias of an alias is not followed.',
+    ),
+});
+
+/** models.toml with every default filled in. */
+export type ModelsConfig = z.output<typeof modelsConfigSchema>;
+export type CatalogueModel = ModelsConfig['models'][number];

@@ -1,0 +1,186 @@
+/** neuron.toml: the daemon of one machine. Every key is optional; an empty file is a working neuron. */
+import { z } from 'zod';
+import { modelSpecSchema } from '../wire/neuron.ts';
+import {
+  httpUrl,
+  logSection,
+  nonEmpty,
+  nonNegativeInt,
+  positiveInt,
+  positiveSeconds,
+  seconds,
+} from './fields.ts';
+
+const huggingface = { endpoint: 'https://huggingface.co', auth_env: 'HF_TOKEN' } as const;
+
+const cacheTypes = ['f32', 'f16', 'bf16', 'q8_0', 'q5_1', 'q5_0', 'q4_1', 'q4_0', 'iq4_nl'] as const;
+const cacheType = () => z.enum(cacheTypes).default('f16');
+
+const engineSchema = z.strictObject({
+  native_log: z.boolean().default(false).describe("Write libllama's own log to stderr."),
+  threads: positiveInt()
+    .max(1024)
+    .optional()
+    .describe('CPU threads for a step; the physical cores when left out.'),
+  context: z
+    .union([z.int().min(16), z.literal('auto')])
+    .default(4096)
+    .describe(
+      'Context window in tokens for a load that names none; "auto" = what the model and the memory allow.',
+    ),
+  slots: positiveInt().max(256).default(4).describe('Requests a model runs at once.'),
+  batch: positiveInt().default(2048).describe('Most tokens in one step (n_batch).'),
+  ubatch: positiveInt().default(512).describe('Most tokens in one pass through the graph (n_ubatch).'),
+  cache_type_k: cacheType().describe('Type of the keys in the KV cache.'),
+  cache_type_v: cacheType().describe('Type of the values in the KV cache; below f16 needs flash attention.'),
+  flash_attention: z
+    .boolean()
+    .optional()
+    .describe('Force flash attention on or off; libllama decides when left out.'),
+  libllama: z
+    .enum(['auto', 'cpu', 'cuda', 'vulkan', 'metal'])
+    .default('auto')
+    .describe('Variant of libllama to load; auto = the best one installed.'),
+});
+
+const cpuSchema = z.strictObject({
+  memory_mb: positiveInt()
+    .nullable()
+    .default(null)
+    .describe('Memory for models on the CPU, in MiB; three quarters of the total when left out.'),
+});
+
+const sourceInputSchema = z.strictObject({
+  endpoint: httpUrl().optional().describe('Base URL; required except for huggingface.'),
+  auth_env: nonEmpty().optional().describe('Environment variable that holds the token.'),
+  cache_dir: nonEmpty().optional().describe('Directory for downloads from this source.'),
+});
+
+const sourcesSchema = z
+  .record(z.string().regex(/^[a-z][a-z0-9_-]*$/), sourceInputSchema)
+  .default({})
+  .transform((sources, context) => {
+    const complete: Record<string, ModelSource> = { huggingface };
+    for (const [scheme, source] of Object.entries(sources)) {
+      const filled = scheme === 'huggingface' ? { ...huggingface, ...source } : source;
+      if (filled.endpoint === undefined) {
+        context.addIssue({ code: 'custom', path: [scheme, 'endpoint'], message: 'is required' });
+        continue;
+      }
+      complete[scheme] = { ...filled, endpoint: filled.endpoint };
+    }
+    return complete;
+  })
+  .describe('Where models are downloaded from, by scheme; huggingface is always there.');
+
+const modelsSchema = z
+  .strictObject({
+    dirs: z.array(nonEmpty()).default([]).describe('Directories of GGUF files, found by file name.'),
+    hf_cache: nonEmpty()
+      .optional()
+      .describe('Hugging Face cache; else HF_HUB_CACHE, HF_HOME/hub, ~/.cache/huggingface/hub.'),
+    default_source: nonEmpty().default('huggingface').describe('Scheme of a model id that has none.'),
+    sources: sourcesSchema,
+  })
+  .superRefine((models, context) => {
+    if (Object.hasOwn(models.sources, models.default_source)) return;
+    const known = Object.keys(models.sources).join(', ');
+    const message = `names no source; [models.sources] has ${known}`;
+    context.addIssue({ code: 'custom', path: ['default_source'], message });
+  });
+
+const admissionSchema = z.strictObject({
+  max_in_flight: positiveInt()
+    .nullable()
+    .default(null)
+    .describe('Requests of a model that run at once; its slots when left out.'),
+  max_queue_depth: nonNegativeInt()
+    .default(8)
+    .describe('Requests of a model that wait; further ones get 503.'),
+  max_wait_secs: seconds().default(30).describe('Seconds a request waits before it gets 503.'),
+  max_per_principal: nonNegativeInt()
+    .default(2)
+    .describe('Requests of a model one principal may have running and waiting; 0 = no limit.'),
+  anon_max_in_flight: positiveInt()
+    .optional()
+    .describe('Running requests without a principal; no limit when left out.'),
+  anon_max_pending: nonNegativeInt()
+    .optional()
+    .describe('Waiting requests without a principal; no limit when left out.'),
+  kv_max_wait_secs: seconds().default(240).describe('Seconds a request waits for KV cache.'),
+  max_tokens: positiveInt().default(8192).describe('Completion tokens of a request that names no limit.'),
+});
+
+const prefixCacheSchema = z.strictObject({
+  enabled: z
+    .boolean()
+    .default(true)
+    .describe('Start a request from the longest prompt prefix already computed.'),
+  budget_mb: nonNegativeInt().default(1024).describe('Memory for snapshots of a model, in MiB.'),
+  max_entries: nonNegativeInt().default(8).describe('Snapshots kept for a model.'),
+});
+
+const contextLimitSchema = z.strictObject({
+  enabled: z
+    .boolean()
+    .default(true)
+    .describe('Lower the advertised context to what this machine serves in time.'),
+  target_prefill_latency_secs: positiveSeconds()
+    .default(120)
+    .describe('Longest prefill to allow, in seconds.'),
+  bootstrap_prefill_tok_per_sec: z
+    .number()
+    .positive()
+    .default(800)
+    .describe('Prefill rate in tokens per second to assume until one is measured.'),
+  activation_headroom_mb: nonNegativeInt().default(2048).describe('Memory kept for a forward pass, in MiB.'),
+  min_free_floor_mb: nonNegativeInt().default(1500).describe('Memory that stays free on a device, in MiB.'),
+  output_reserve_tokens: nonNegativeInt()
+    .default(8192)
+    .describe('Tokens of the context kept for the answer.'),
+});
+
+const limitsSchema = z.strictObject({
+  max_body_mb: z.number().positive().default(64).describe('Largest request body, in MiB.'),
+});
+
+export const neuronConfigSchema = z.strictObject({
+  listen: z
+    .string()
+    .regex(
+      /^[^\s/[\]]+$/,
+      'must be a host or address without a port, for example "0.0.0.0"; the port has its own key',
+    )
+    .refine((host) => !/^[^:]*:[^:]*$/.test(host), 'must not have a port; set `port`')
+    .default('0.0.0.0')
+    .describe('Host or address to listen on.'),
+  port: z.int().min(0).max(65535).default(13131).describe('Port to listen on; 0 = any free one.'),
+  key: nonEmpty().optional().describe('Bearer token required on every route but /health and /version.'),
+  device_worker: z
+    .enum(['auto', 'process', 'thread'])
+    .default('auto')
+    .describe('Where a device is owned: auto = a process per GPU and a thread for the CPU.'),
+  harnesses: z
+    .array(z.strictObject({ name: z.enum(['llamacpp']).describe('The engine') }))
+    .default([{ name: 'llamacpp' }])
+    .describe('The engines of this neuron'),
+  default_models: z.array(modelSpecSchema).default([]).describe('Models loaded at start, in this order'),
+  engine: engineSchema.prefault({}).describe('Defaults for loads, and the engine itself'),
+  cpu: cpuSchema.prefault({}).describe('The CPU as a device'),
+  models: modelsSchema.prefault({}).describe('Where model files are found'),
+  admission: admissionSchema.prefault({}).describe('What may run now, per model'),
+  prefix_cache: prefixCacheSchema.prefault({}).describe('Reuse of computed prompts, per model'),
+  context_limit: contextLimitSchema.prefault({}).describe('The context a model is advertised with'),
+  limits: limitsSchema.prefault({}).describe('Limits of the HTTP server'),
+  log: logSection(),
+});
+
+/** One `[models.sources.<scheme>]` with its endpoint filled in. */
+export interface ModelSource {
+  readonly endpoint: string;
+  readonly auth_env?: string | undefined;
+  readonly cache_dir?: string | undefined;
+}
+
+/** neuron.toml with every default filled in. */
+export type NeuronConfig = z.output<typeof neuronConfigSchema>;
