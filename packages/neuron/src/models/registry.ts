@@ -1,0 +1,271 @@
+/**
+ * The only writer of name -> handle and of a model's state.
+ *
+ *     load() ─► loading ─► loaded ─► unloading ─► (gone)
+ *                  │          │ the owner died
+ *               (gone)    recovering ─► loaded | poisoned (3 deaths in 10 min with it at work) | failed
+ *
+ * A load belongs to the neuron, not to the request that asked: who goes away does not stop it, who comes
+ * later attaches to it. A load that fails leaves no entry, so ids from the network cannot pile up. `poisoned`
+ * and `failed` stay out until someone loads them explicitly.
+ * After each await the entry is looked at again: it may be closing, or on its way out.
+ */
+import type { NeuronConfig } from 'cortex-core/config/neuron-config';
+import type { Clock } from 'cortex-core/daemon/clock';
+import type { Log } from 'cortex-core/daemon/log';
+import { AppError, describeCause, toAppError } from 'cortex-core/wire/errors';
+import type { LoadProgress, ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
+import { shuttingDown } from '../admission/admission.ts';
+import type { OwnerDeath } from '../device/device.ts';
+import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
+import { ModelEntry, type ServingModel } from './model-entry.ts';
+import type { DeviceSlot } from './placement.ts';
+import type { ModelSources } from './sources.ts';
+
+export interface RegistryDeps {
+  readonly config: NeuronConfig;
+  readonly slots: readonly DeviceSlot[];
+  readonly sources: ModelSources;
+  readonly loader: ModelLoader;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+const deathsMax = 3;
+const deathWindowMs = 10 * 60 * 1000;
+const recoveryAttemptsMax = 5;
+const drainMsMax = 20_000;
+const recoveryWaitMsMax = 10_000;
+const availableTtlMs = 5000;
+
+export class ModelRegistry {
+  readonly #deps: RegistryDeps;
+  readonly #entries = new Map<string, ModelEntry>();
+  readonly #unsubscribe: (() => void)[];
+  #available: { readonly atMs: number; readonly models: Promise<readonly NeuronModel[]> } | null = null;
+  #closed: Promise<void> | null = null;
+
+  constructor(deps: RegistryDeps) {
+    this.#deps = deps;
+    this.#unsubscribe = deps.slots.map((slot) =>
+      slot.device.onOwnerDeath((death) => this.#onOwnerDeath(slot, death)),
+    );
+  }
+
+  /** Resolves when the model serves. `file`: a path that the configuration named. */
+  load(spec: ModelSpec, file: string | null = null): Promise<void> {
+    const id = spec.model_id;
+    if (this.#closed !== null) return Promise.reject(shuttingDown());
+    const existing = this.#entries.get(id);
+    switch (existing?.status) {
+      case 'loaded':
+        return Promise.reject(new AppError('invalid_request', `model '${id}' already loaded`));
+      case 'loading':
+      case 'recovering':
+        return existing.ready;
+      case 'unloading':
+        return existing.gone.then(() => this.load(spec, file));
+      default:
+        break; // new, or poisoned or failed and wanted again
+    }
+    const loads = [...this.#entries.values()].filter((entry) => entry.status === 'loading').length;
+    if (loads >= loadsAtOnceMax) {
+      return Promise.reject(
+        new AppError('overloaded', `${loads} loads are running; retry later`, { retryAfterSecs: 5 }),
+      );
+    }
+    const entry = new ModelEntry(spec, file, this.#deps.config, this.#deps.clock);
+    this.#entries.set(id, entry);
+    entry.ready = this.#bringUp(entry).catch((error: unknown) => {
+      if (this.#entries.get(id) === entry) this.#entries.delete(id);
+      entry.markGone();
+      throw error;
+    });
+    entry.ready.catch(() => {}); // a load without a listener is no crash; who awaits it still sees the error
+    return entry.ready;
+  }
+
+  /** Stops new requests, lets the running ones end for a while, then cuts them and frees the model. */
+  async unload(id: string, drainMs = drainMsMax): Promise<void> {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) throw notLoaded(id);
+    if (entry.status === 'unloading') return entry.gone;
+    entry.status = 'unloading';
+    entry.admission.close(() => new AppError('model_not_loaded', `model "${id}" is being unloaded`));
+    entry.stopLoading.abort(new AppError('load_cancelled', `the load of model "${id}" was cancelled`));
+    try {
+      await entry.drain(drainMs);
+      await entry.dropArch();
+    } finally {
+      if (this.#entries.get(id) === entry) this.#entries.delete(id);
+      entry.markGone();
+      this.#deps.log.info('model unloaded', { model: id });
+    }
+  }
+
+  /** What a request runs on. Throws `model_not_found`, `model_loading`, `model_recovering`, `model_poisoned`. */
+  serving(id: string): ServingModel {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) throw notFound(id);
+    return entry.serving();
+  }
+
+  /** As `serving`, but a model that comes back after its owner's death is waited for, within a limit. */
+  async whenServing(id: string, signal: AbortSignal): Promise<ServingModel> {
+    const entry = this.#entries.get(id);
+    if (entry?.status === 'recovering') {
+      await entry.waitReady(Math.min(this.#deps.config.admission.max_wait_secs * 1000, recoveryWaitMsMax), signal);
+    }
+    return this.serving(id);
+  }
+
+  isLoaded(id: string): boolean {
+    return this.#entries.get(id)?.status === 'loaded';
+  }
+
+  /** What is known here of a model, loaded or not; null = nothing. */
+  async find(id: string): Promise<NeuronModel | null> {
+    return (await this.list()).find((model) => model.id === id) ?? null;
+  }
+
+  /** Loaded and on the way first, then what this machine's disk has. Never loads, wakes or keeps a model. */
+  async list(): Promise<readonly NeuronModel[]> {
+    const held = [...this.#entries.values()].map((entry) => entry.toWire());
+    const rest = (await this.#listAvailable()).filter((model) => !this.#entries.has(model.id));
+    return [...held, ...rest].sort((a, b) => rank(a) - rank(b) || a.id.localeCompare(b.id));
+  }
+
+  loads(): readonly ModelLoad[] {
+    return [...this.#entries.values()].filter((entry) => entry.status === 'loaded').map((each) => each.toLoad());
+  }
+
+  progress(): readonly LoadProgress[] {
+    const loading = [...this.#entries.values()].filter((entry) => entry.isLoading);
+    return loading.map((entry) => entry.meter.progress);
+  }
+
+  /** Refuses requests from now on; those that run go on. */
+  closeAdmission(): void {
+    for (const entry of this.#entries.values()) entry.admission.close(shuttingDown);
+  }
+
+  /** Unloads everything, requests that still run are cut after `drainMs`. Idempotent. */
+  close(drainMs: number): Promise<void> {
+    this.#closed ??= (async () => {
+      this.closeAdmission();
+      for (const stop of this.#unsubscribe) stop();
+      await Promise.allSettled([...this.#entries.keys()].map((id) => this.unload(id, drainMs)));
+    })();
+    return this.#closed;
+  }
+
+  async #bringUp(entry: ModelEntry): Promise<void> {
+    const { spec, file, meter } = entry;
+    const signal = entry.stopLoading.signal;
+    const loaded = await this.#deps.loader.load(spec, file, meter, signal).catch((error: unknown) => {
+      throw signal.aborted ? signal.reason : error;
+    });
+    if (signal.aborted) {
+      await loaded.slot.device.dropArch(loaded.arch.handle);
+      loaded.reservation.release();
+      throw signal.reason;
+    }
+    entry.attach(loaded);
+    const { context, slots, memoryMb, loadMs } = loaded.arch.facts;
+    const fields = { model: entry.id, device: loaded.slot.device.id, context, slots, mb: memoryMb, ms: loadMs };
+    this.#deps.log.info('model loaded', fields);
+  }
+
+  #onOwnerDeath(slot: DeviceSlot, death: OwnerDeath): void {
+    this.#deps.log.error('device owner died', {
+      device: death.deviceId,
+      cause: death.cause,
+      stderr: death.stderrTail.slice(-10),
+    });
+    for (const entry of this.#entries.values()) {
+      const handle = entry.handleOn(slot);
+      if (handle === null || !death.lostHandles.includes(handle)) continue;
+      entry.detach();
+      if (entry.status !== 'loaded') continue;
+      if (death.busyHandles.includes(handle)) entry.deathsMs.push(this.#deps.clock.monotonicMs());
+      entry.status = 'recovering';
+      entry.ready = this.#recover(entry);
+      entry.ready.catch(() => {});
+    }
+  }
+
+  async #recover(entry: ModelEntry): Promise<void> {
+    const { clock, log } = this.#deps;
+    const signal = entry.stopLoading.signal;
+    for (let attempt = 0; ; attempt++) {
+      const recent = entry.deathsMs.filter((at) => clock.monotonicMs() - at < deathWindowMs);
+      entry.deathsMs = recent;
+      if (recent.length >= deathsMax) {
+        entry.status = 'poisoned';
+        log.error('model poisoned: its owner died three times with it at work', { model: entry.id });
+        throw entry.refusal();
+      }
+      const waits = Math.max(attempt, recent.length - 1);
+      if (waits > 0) await clock.sleep(Math.min(1000 * 2 ** (waits - 1), 30_000), signal);
+      signal.throwIfAborted();
+      try {
+        await this.#bringUp(entry);
+        return;
+      } catch (thrown) {
+        if (signal.aborted) throw signal.reason;
+        const error = toAppError(thrown);
+        const fields = { model: entry.id, attempt, code: error.code, cause: describeCause(error) };
+        log.warn(`reload after an owner's death failed: ${error.message}`, fields);
+        if (attempt + 1 < recoveryAttemptsMax) continue;
+        entry.status = 'failed';
+        entry.failure = error.message;
+        throw error;
+      }
+    }
+  }
+
+  #listAvailable(): Promise<readonly NeuronModel[]> {
+    const atMs = this.#deps.clock.monotonicMs();
+    if (this.#available !== null && atMs - this.#available.atMs < availableTtlMs) return this.#available.models;
+    const models = this.#scan();
+    this.#available = { atMs, models };
+    models.catch(() => {
+      this.#available = null;
+    });
+    return models;
+  }
+
+  async #scan(): Promise<readonly NeuronModel[]> {
+    const models: NeuronModel[] = [];
+    for (const [id, entry] of await this.#deps.sources.list()) {
+      models.push({
+        id,
+        harness: 'llamacpp',
+        status: 'available',
+        devices: [],
+        vram_used_mb: null,
+        vram_estimate_mb: await this.#deps.loader.estimateMb(entry.files),
+        capabilities: ['text'],
+        tool_call: false,
+        reasoning: false,
+        digest: null,
+      });
+    }
+    return models;
+  }
+}
+
+function notLoaded(id: string): AppError {
+  return new AppError('model_not_loaded', `model '${id}' not loaded`, { extras: { model_id: id } });
+}
+
+function notFound(id: string): AppError {
+  return new AppError('model_not_found', `model "${id.slice(0, 200)}" is not loaded here; POST /models/load first`, {
+    param: 'model',
+    extras: { model_id: id.slice(0, 200) },
+  });
+}
+
+function rank(model: NeuronModel): number {
+  return model.status === 'available' ? 1 : 0;
+}
