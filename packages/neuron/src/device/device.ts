@@ -42,7 +42,12 @@ export interface Device {
     offset: number,
     signal?: AbortSignal,
   ): Promise<Float32Array>;
-  tokenize(handle: ArchHandle, text: string, options: TokenizeOptions, signal?: AbortSignal): Promise<Int32Array>;
+  tokenize(
+    handle: ArchHandle,
+    text: string,
+    options: TokenizeOptions,
+    signal?: AbortSignal,
+  ): Promise<Int32Array>;
   detokenize(handle: ArchHandle, tokens: Int32Array, signal?: AbortSignal): Promise<string>;
   /**
    * Streams to `onStep`, synchronously and in order, and resolves at the end. Aborting `signal` frees the

@@ -1,0 +1,229 @@
+/** One suite, both transports, the real engine and real weights. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { systemClock } from 'cortex-core/daemon/clock';
+import { silentLog } from 'cortex-core/daemon/log';
+import { AppError } from 'cortex-core/wire/errors';
+import type { LoadSpec } from 'cortex-core/wire/inference';
+import { createDevice } from './create-devices.ts';
+import type { OwnerDeath } from './device.ts';
+import { generateParams, loadSpec } from './fake-engine.test.kit.ts';
+import type { OwnerDevice } from './owner-device.ts';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '../../../..');
+const tiny: LoadSpec = {
+  ...loadSpec,
+  modelId: 'cortex-tiny',
+  file: join(root, 'models/cortex-tiny/cortex-tiny.gguf'),
+  context: 256,
+};
+const ignore = () => {};
+const raw = { addSpecial: false, parseSpecial: true };
+const hasCode = (code: string) => (error: unknown) => error instanceof AppError && error.code === code;
+
+function openDevice(deviceWorker: 'process' | 'thread'): OwnerDevice {
+  return createDevice(
+    {
+      id: 'cpu',
+      index: 0,
+      name: 'CPU',
+      kind: 'cpu',
+      vram_total_mb: 1024,
+      compute_capability: null,
+      nvidiaIndex: null,
+      backendIndex: null,
+    },
+    {
+      deviceWorker,
+      nativeLog: false,
+      libraryDir: null,
+      clock: systemClock,
+      log: silentLog,
+      limits: { respawnMsMin: 1 },
+    },
+  );
+}
+
+for (const worker of ['thread', 'process'] as const) {
+  describe(`a device whose owner is a ${worker}`, () => {
+    let device: OwnerDevice;
+    let handle: number;
+    let folder: string;
+    const fractions: number[] = [];
+
+    before(async () => {
+      folder = mkdtempSync(join(tmpdir(), 'device-contract-'));
+      device = openDevice(worker);
+      const loaded = await device.load(tiny, ({ fraction }) => fractions.push(fraction));
+      handle = loaded.handle;
+      assert.equal(handle, 1);
+      assert.ok(loaded.facts.vocabSize > 0);
+    });
+    after(async () => {
+      await device.shutdown();
+      rmSync(folder, { recursive: true, force: true });
+    });
+
+    test('a load reports its progress, rising, to the end', () => {
+      assert.ok(fractions.length > 0);
+      assert.deepEqual(
+        fractions,
+        [...fractions].sort((a, b) => a - b),
+      );
+      assert.equal(fractions.at(-1), 1);
+    });
+
+    test('QueryVram and ListDevices answer', async () => {
+      const memory = await device.queryVram();
+      assert.ok(memory.totalMb > 0 && memory.freeMb <= memory.totalMb);
+      const devices = await device.listBackendDevices();
+      assert.ok(devices.some((entry) => entry.kind === 'cpu'));
+    });
+
+    test('a greedy stream arrives step by step and repeats itself', async () => {
+      const run = async () => {
+        const tokens: number[] = [];
+        let text = '';
+        const params = generateParams([...(await device.tokenize(handle, 'The capital of France', raw))], 24);
+        const result = await device.generate(handle, params, (event) => {
+          text += event.text;
+          tokens.push(...event.tokens);
+        });
+        assert.equal(result.finishReason, 'length');
+        assert.equal(result.usage.completionTokens, 24);
+        assert.equal(tokens.length, 24);
+        return { text, tokens };
+      };
+      const first = await run();
+      assert.deepEqual(await run(), first);
+      const [a, b] = await Promise.all([run(), run()]);
+      assert.deepEqual(a, b);
+    });
+
+    test('tokenize and detokenize are inverse', async () => {
+      const tokens = await device.tokenize(handle, 'What is it?', raw);
+      assert.ok(tokens instanceof Int32Array);
+      assert.equal((await device.detokenize(handle, tokens)).trim(), 'What is it?');
+    });
+
+    test('a cancel in the middle of a stream ends it as cancelled', async () => {
+      const abort = new AbortController();
+      let steps = 0;
+      const result = await device.generate(
+        handle,
+        generateParams([1, 2, 3], 200),
+        () => {
+          if (++steps === 3) abort.abort();
+        },
+        abort.signal,
+      );
+      assert.equal(result.finishReason, 'cancelled');
+      assert.ok(result.usage.completionTokens < 200);
+      assert.equal(steps, 3);
+    });
+
+    test('ForwardLogits: a prefix, then one token at its offset, equals all in one go', async () => {
+      const tokens = await device.tokenize(handle, 'The capital of France is Paris', raw);
+      const last = tokens.length - 1;
+      await device.clearKv(handle);
+      const whole = await device.forwardLogits(handle, tokens, 0);
+      await device.clearKv(handle);
+      await device.forwardLogits(handle, tokens.subarray(0, last), 0);
+      const stepwise = await device.forwardLogits(handle, tokens.subarray(last), last);
+      assert.ok(whole instanceof Float32Array);
+      assert.equal(whole.length, stepwise.length);
+      const distance = whole.reduce((max, value, i) => Math.max(max, Math.abs(value - stepwise[i]!)), 0);
+      assert.ok(distance < 1e-3, `largest difference ${distance}`);
+    });
+
+    test('an unknown handle has the documented error, a drop succeeds all the same', async () => {
+      await assert.rejects(device.forwardLogits(999, Int32Array.of(1), 0), {
+        code: 'job_failed',
+        message: 'ForwardLogits: no model for handle 999',
+      });
+      await assert.rejects(device.clearKv(999), { message: 'ClearKv: no model for handle 999' });
+      const other = await device.load(tiny, ignore);
+      await device.dropArch(other.handle);
+      await device.dropArch(other.handle);
+      await assert.rejects(device.forwardLogits(other.handle, Int32Array.of(1), 0), {
+        message: `ForwardLogits: no model for handle ${other.handle}`,
+      });
+    });
+
+    test('a broken file is invalid_model_file and the next job works', async () => {
+      const bytes = readFileSync(tiny.file);
+      const broken = {
+        half: bytes.subarray(0, bytes.length / 2),
+        empty: Buffer.alloc(0),
+        text: 'not a model',
+      };
+      for (const [name, content] of Object.entries(broken)) {
+        const file = join(folder, `${name}.gguf`);
+        writeFileSync(file, content);
+        await assert.rejects(
+          device.load({ ...tiny, modelId: name, file }, ignore),
+          hasCode('invalid_model_file'),
+        );
+        assert.ok((await device.tokenize(handle, 'a', raw)).length > 0);
+      }
+      const result = await device.generate(handle, generateParams([1, 2], 2), ignore);
+      assert.equal(result.finishReason, 'length');
+    });
+
+    test('a load is cancelled or dropped again, and the next one works', async () => {
+      const abort = new AbortController();
+      const load = device.load(tiny, () => abort.abort(), abort.signal);
+      await assert.rejects(load, hasCode('load_cancelled'));
+      const next = await device.load(tiny, ignore);
+      await device.dropArch(next.handle);
+    });
+
+    test('16 concurrent jobs drain across shutdown, later ones find the device gone', async () => {
+      const short = openDevice(worker);
+      const loaded = await short.load(tiny, ignore);
+      const jobs = Array.from({ length: 16 }, (_, i) =>
+        i % 2 === 0
+          ? short.generate(loaded.handle, generateParams([1, 2, i], 8), ignore)
+          : short.tokenize(loaded.handle, 'drain', raw),
+      );
+      const closed = short.shutdown();
+      await assert.rejects(short.queryVram(), hasCode('device_gone'));
+      assert.equal((await Promise.all<unknown>(jobs)).length, 16);
+      await closed;
+      assert.equal(short.ownerPid, null);
+    });
+  });
+}
+
+test('kill -9 of an owner process in the middle of a stream: rejected, reported, respawned', async () => {
+  const device = openDevice('process');
+  try {
+    const { handle } = await device.load(tiny, ignore);
+    const died = new Promise<OwnerDeath>((resolve) => device.onOwnerDeath(resolve));
+    const pid = device.ownerPid!;
+    let killed = false;
+    const stream = device.generate(handle, generateParams([1, 2, 3], 250), () => {
+      if (!killed) killed = process.kill(pid, 'SIGKILL');
+    });
+    await assert.rejects(stream, (error: AppError) => {
+      assert.equal(error.code, 'device_gone');
+      assert.equal(error.retryable, true);
+      return true;
+    });
+    const death = await died;
+    assert.equal(death.cause, 'signal SIGKILL');
+    assert.deepEqual(death.lostHandles, [handle]);
+    assert.deepEqual(death.busyHandles, [handle]);
+    const next = await device.load(tiny, ignore);
+    assert.equal(next.handle, handle + 1);
+    assert.notEqual(device.ownerPid, pid);
+    const result = await device.generate(next.handle, generateParams([1, 2, 3], 4), ignore);
+    assert.equal(result.finishReason, 'length');
+  } finally {
+    await device.shutdown();
+  }
+});

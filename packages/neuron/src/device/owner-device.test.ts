@@ -1,0 +1,212 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { silentLog } from 'cortex-core/daemon/log';
+import { AppError } from 'cortex-core/wire/errors';
+import { FakeClock } from 'testkit/clock';
+import type { OwnerDeath } from './device.ts';
+import { FakeTransport, generateParams, loadSpec } from './fake-engine.test.kit.ts';
+import { OwnerDevice } from './owner-device.ts';
+import type { OwnerDeviceLimits } from './owner-device-options.ts';
+
+function start(options: { limits?: Partial<OwnerDeviceLimits>; isolates?: boolean } = {}) {
+  const transport = new FakeTransport(options.isolates);
+  const clock = new FakeClock();
+  const device = new OwnerDevice({
+    id: 'cpu',
+    transport,
+    owner: { libraryDir: null, nativeLog: false, gpu: false },
+    clock,
+    log: silentLog,
+    ...(options.limits === undefined ? {} : { limits: options.limits }),
+  });
+  const deaths: OwnerDeath[] = [];
+  device.onOwnerDeath((death) => deaths.push(death));
+  return { transport, clock, device, deaths };
+}
+
+const ignore = () => {};
+const hasCode = (code: string) => (error: unknown) => error instanceof AppError && error.code === code;
+
+test('a death rejects what ran, names the handles, and the next owner serves', async () => {
+  const { transport, clock, device, deaths } = start();
+  const a = await device.load(loadSpec, ignore);
+  const b = await device.load(loadSpec, ignore);
+  const running = device.generate(a.handle, generateParams([1], 1e6), ignore);
+  await clock.advance(0);
+  transport.die('signal SIGKILL');
+  await assert.rejects(running, (error: AppError) => {
+    assert.equal(error.code, 'device_gone');
+    assert.equal(error.retryable, true);
+    assert.equal(error.status, 503);
+    assert.equal(error.retryAfterSecs, 2);
+    return true;
+  });
+  assert.deepEqual(deaths, [
+    {
+      deviceId: 'cpu',
+      cause: 'signal SIGKILL',
+      lostHandles: [a.handle, b.handle],
+      busyHandles: [a.handle],
+      stderrTail: ['ggml: last words'],
+    },
+  ]);
+  assert.equal(device.state, 'respawning');
+  const waiting = device.load(loadSpec, ignore);
+  await clock.advance(250);
+  assert.equal((await waiting).handle, 3);
+  assert.equal(device.state, 'ready');
+});
+
+test('a handle of a dead owner never names a model of the next', async () => {
+  const { transport, clock, device } = start();
+  const { handle } = await device.load(loadSpec, ignore);
+  transport.die();
+  await assert.rejects(device.clearKv(handle), hasCode('device_gone'));
+  await clock.advance(250);
+  await device.load(loadSpec, ignore);
+  await assert.rejects(device.clearKv(handle), hasCode('device_gone'));
+  await device.dropArch(handle);
+});
+
+test('the back-off doubles up to its limit and a long life resets it', async () => {
+  const { transport, clock } = start();
+  await clock.advance(0);
+  const delays: number[] = [];
+  const dieAndCount = async () => {
+    const before = transport.engines.length;
+    transport.die();
+    let waited = 0;
+    while (transport.engines.length === before) {
+      await clock.advance(250);
+      waited += 250;
+    }
+    delays.push(waited);
+    await clock.advance(0);
+  };
+  for (let death = 0; death < 9; death++) await dieAndCount();
+  await clock.advance(60_000);
+  await dieAndCount();
+  assert.deepEqual(delays, [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 250]);
+});
+
+test('a job waits for an owner only so long', async () => {
+  const { transport, clock, device } = start({ limits: { ownerWaitMsMax: 100 } });
+  await clock.advance(0);
+  transport.die();
+  const waiting = assert.rejects(device.queryVram(), hasCode('device_gone'));
+  await clock.advance(100);
+  await waiting;
+});
+
+test('an engine that cannot start tells every caller why, until it can', async () => {
+  const { transport, clock, device, deaths } = start();
+  transport.startFails = new AppError('load_failed', 'libllama is missing; npm install it');
+  await assert.rejects(device.queryVram(), { code: 'load_failed', message: /libllama is missing/ });
+  await clock.advance(0);
+  await assert.rejects(device.queryVram(), { code: 'load_failed' });
+  assert.equal(deaths.length, 0);
+  transport.startFails = null;
+  await clock.advance(250);
+  assert.deepEqual(await device.queryVram(), { freeMb: 100, totalMb: 200 });
+});
+
+test('a poisoned process is replaced, a poisoned thread stays poisoned', async () => {
+  for (const isolates of [true, false]) {
+    const { transport, clock, device, deaths } = start({ isolates });
+    const { handle } = await device.load(loadSpec, ignore);
+    transport.engine.models[0]!.stepError = new AppError(
+      'device_poisoned',
+      'CUDA error: illegal memory access',
+    );
+    await assert.rejects(device.generate(handle, generateParams([1], 5), ignore), hasCode('device_poisoned'));
+    if (!isolates) {
+      assert.equal(device.state, 'poisoned');
+      await assert.rejects(device.queryVram(), hasCode('device_poisoned'));
+    }
+    await device.dropArch(handle);
+    await clock.advance(250);
+    assert.equal(device.state, isolates ? 'ready' : 'poisoned');
+    assert.deepEqual(
+      deaths.map((death) => death.cause),
+      isolates ? ['signal SIGKILL (CUDA error: illegal memory access)'] : [],
+    );
+    await device.shutdown();
+  }
+});
+
+test('16 concurrent jobs drain across shutdown, later ones find the device gone', async () => {
+  const { device } = start();
+  const { handle } = await device.load(loadSpec, ignore);
+  const jobs = Array.from({ length: 16 }, () => device.generate(handle, generateParams([1], 5), ignore));
+  const closed = device.shutdown();
+  await assert.rejects(device.queryVram(), hasCode('device_gone'));
+  const results = await Promise.all(jobs);
+  assert.ok(results.every((result) => result.finishReason === 'length'));
+  await closed;
+  await device.shutdown();
+  await device.dropArch(handle);
+  assert.equal(device.state, 'closed');
+});
+
+test('shutdown cancels what does not end within its time', async () => {
+  const { clock, device, transport } = start();
+  const { handle } = await device.load(loadSpec, ignore);
+  const endless = device.generate(handle, generateParams([1], 1e9), ignore);
+  const closed = device.shutdown();
+  await clock.advance(2500);
+  assert.equal((await endless).finishReason, 'cancelled');
+  await closed;
+  assert.equal(transport.terminated, 0);
+  assert.equal(clock.pending, 0);
+});
+
+test('loads go one at a time, and a waiting one is given up without reaching the owner', async () => {
+  const { transport, device } = start();
+  const abort = new AbortController();
+  const first = device.load(loadSpec, ignore);
+  const second = device.load(loadSpec, ignore, abort.signal);
+  abort.abort();
+  await assert.rejects(second, hasCode('load_cancelled'));
+  await first;
+  assert.equal(transport.engine.loads.length, 1);
+});
+
+test('a load that ends before its cancel arrives is dropped again', async () => {
+  const { transport, device } = start();
+  const abort = new AbortController();
+  await device.queryVram();
+  const load = device.load(loadSpec, () => abort.abort(), abort.signal);
+  await assert.rejects(load, hasCode('load_cancelled'));
+  await device.queryVram();
+  assert.equal(transport.engine.models[0]?.closed ?? true, true);
+});
+
+test('a signal that is aborted already costs no job', async () => {
+  const { transport, device } = start();
+  const result = await device.generate(1, generateParams([1], 5), ignore, AbortSignal.abort());
+  assert.equal(result.finishReason, 'cancelled');
+  await assert.rejects(device.load(loadSpec, ignore, AbortSignal.abort()), hasCode('load_cancelled'));
+  await assert.rejects(device.queryVram(AbortSignal.abort()), hasCode('job_failed'));
+  assert.deepEqual(
+    transport.sent.map((message) => message.kind),
+    ['Start'],
+  );
+});
+
+test('a step listener that throws ends its own stream only', async () => {
+  const { device } = start();
+  const { handle } = await device.load(loadSpec, ignore);
+  const other = device.generate(handle, generateParams([1], 5), ignore);
+  const failing = device.generate(handle, generateParams([1], 5), () => {
+    throw new AppError('invalid_request', 'the listener failed');
+  });
+  await assert.rejects(failing, hasCode('invalid_request'));
+  assert.equal((await other).finishReason, 'length');
+});
+
+test('more jobs than the limit are refused at once', async () => {
+  const { device } = start({ limits: { jobsMax: 2 } });
+  const jobs = [device.queryVram(), device.queryVram()];
+  await assert.rejects(device.queryVram(), hasCode('overloaded'));
+  await Promise.all(jobs);
+});

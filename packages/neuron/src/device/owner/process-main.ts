@@ -1,0 +1,75 @@
+/**
+ * Entry of the owner in a process of its own, forked with `serialization: 'advanced'`. Ends with its parent: when
+ * the channel closes, and, while a load blocks the event loop, when another process has become the parent.
+ */
+import { readSync } from 'node:fs';
+import { type FromOwner, isToOwner } from '../jobs.ts';
+import { openEngine } from './open-engine.ts';
+import { Owner } from './owner.ts';
+
+/** Messages handed to the channel and not yet written, before stepping pauses, and before it goes on. */
+const unsentMax = 256;
+const unsentLow = 64;
+
+const parentPid = process.ppid;
+const cancelFd = readCancelFd();
+const word = new Int32Array(1);
+let unsent = 0;
+let congested = false;
+let ended = false;
+
+const owner = new Owner(
+  {
+    send,
+    isCongested: () => congested,
+    cancelledLoad,
+    schedule: (turn) => void setImmediate(turn),
+    nowMs: () => performance.now(),
+    onEnd: () => {
+      ended = true;
+      exitWhenSent();
+    },
+  },
+  openEngine,
+);
+
+// A terminal's Ctrl-C reaches the whole process group; when to end is the parent's decision.
+process.on('SIGINT', () => {});
+process.on('SIGTERM', () => {});
+process.on('disconnect', () => {
+  owner.close();
+  process.exit(0);
+});
+process.on('message', (message: unknown) => {
+  if (isToOwner(message)) owner.handle(message);
+});
+
+function send(message: FromOwner): void {
+  if (!process.connected || process.send === undefined) return;
+  unsent++;
+  congested ||= unsent > unsentMax;
+  process.send(message, undefined, undefined, () => {
+    unsent--;
+    if (congested && unsent <= unsentLow) {
+      congested = false;
+      owner.wake();
+    }
+    exitWhenSent();
+  });
+}
+
+function exitWhenSent(): void {
+  if (ended && unsent === 0) process.exit(0);
+}
+
+function cancelledLoad(): number {
+  if (process.ppid !== parentPid) process.kill(process.pid, 'SIGKILL');
+  if (cancelFd === null) return 0;
+  readSync(cancelFd, word, 0, 4, 0);
+  return word[0] ?? 0;
+}
+
+function readCancelFd(): number | null {
+  const argument = process.argv.find((text) => text.startsWith('--cancel-fd='));
+  return argument === undefined ? null : Number(argument.slice('--cancel-fd='.length));
+}

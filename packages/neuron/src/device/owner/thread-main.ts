@@ -1,0 +1,24 @@
+/** Entry of the owner on a worker thread. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { isToOwner } from '../jobs.ts';
+import { openEngine } from './open-engine.ts';
+import { Owner } from './owner.ts';
+
+const port = parentPort;
+if (port === null) throw new Error('owner/thread-main is the entry of a worker thread');
+const { cancelledLoad } = workerData as { readonly cancelledLoad: Int32Array };
+
+const owner = new Owner(
+  {
+    send: (message) => port.postMessage(message),
+    isCongested: () => false,
+    cancelledLoad: () => Atomics.load(cancelledLoad, 0),
+    schedule: (turn) => void setImmediate(turn),
+    nowMs: () => performance.now(),
+    onEnd: () => port.close(),
+  },
+  openEngine,
+);
+port.on('message', (message: unknown) => {
+  if (isToOwner(message)) owner.handle(message);
+});

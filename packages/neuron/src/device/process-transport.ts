@@ -1,0 +1,88 @@
+/**
+ * The owner in a process of its own: a native abort or a poisoned GPU context ends that process, not the daemon.
+ *
+ * Cancelling a load: the load blocks the owner's event loop, so no message can reach it. The owner inherits a
+ * descriptor of an unlinked 4-byte file instead and reads it within the progress callback; reading a regular
+ * file never blocks, on any platform, which a pipe's inherited end does not promise.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Log } from 'cortex-core/daemon/log';
+import { isFromOwner } from './jobs.ts';
+import { LineTail } from './line-tail.ts';
+import type { OwnerLink, Transport, TransportEvents } from './transport.ts';
+
+export interface ProcessTransportOptions {
+  readonly log: Log;
+  /** Added to this process's environment, e.g. `CUDA_VISIBLE_DEVICES`. */
+  readonly env: Readonly<Record<string, string>>;
+  /** The owner's entry; tests bring their own. */
+  readonly entry?: URL;
+}
+
+export function createProcessTransport(options: ProcessTransportOptions): Transport {
+  return { kind: 'process', isolates: true, spawn: (events) => spawnProcess(options, events) };
+}
+
+function spawnProcess(options: ProcessTransportOptions, events: TransportEvents): OwnerLink {
+  const word = openSharedWord(options.log);
+  const entry = options.entry ?? new URL('./owner/process-main.js', import.meta.url);
+  const child = fork(fileURLToPath(entry), word === null ? [] : ['--cancel-fd=4'], {
+    serialization: 'advanced',
+    execArgv: [],
+    env: { ...process.env, ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc', word ?? 'ignore'],
+  });
+  const tail = new LineTail((line) => options.log.debug('device owner', { pid: child.pid, line }));
+  tail.read(child.stdout);
+  tail.read(child.stderr);
+  let ended = false;
+  const end = (cause: string): void => {
+    if (ended) return;
+    ended = true;
+    tail.close();
+    if (word !== null) closeSync(word);
+    events.onExit(cause);
+  };
+  child.on('message', (message: unknown) => {
+    if (!ended && isFromOwner(message)) events.onMessage(message);
+  });
+  // 'close' comes after the channel and both pipes have been read to their ends; 'exit' may come before.
+  child.once('close', (code, signal) => end(signal === null ? `exit code ${code}` : `signal ${signal}`));
+  child.once('error', (error) => {
+    if (child.pid === undefined) end(`could not be started: ${error.message}`);
+  });
+  return {
+    pid: child.pid ?? null,
+    post: (message) => send(child, message),
+    cancelLoad: (id) => {
+      if (word !== null && !ended) writeSync(word, Int32Array.of(id), 0, 4, 0);
+    },
+    terminate: () => void child.kill('SIGKILL'),
+    stderrTail: () => tail.lines,
+  };
+}
+
+function send(child: ChildProcess, message: Parameters<ChildProcess['send']>[0]): void {
+  if (child.connected) child.send(message, () => {});
+}
+
+/** A descriptor of a nameless 4-byte file; null where no file can be made: loads then run to their end. */
+function openSharedWord(log: Log): number | null {
+  try {
+    const folder = mkdtempSync(join(tmpdir(), 'neuron-owner-'));
+    try {
+      const word = openSync(join(folder, 'cancel'), 'w+');
+      writeSync(word, Int32Array.of(0), 0, 4, 0);
+      return word;
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  } catch (error) {
+    log.warn('loads cannot be cancelled: no temporary file', { error: String(error) });
+    return null;
+  }
+}
