@@ -1,0 +1,96 @@
+/** `cortex status` and `cortex models` as text. Pure. */
+import type { FleetNode, GatewayHealth, ListedModel } from './fleet-answer.ts';
+import { renderProgressBar } from './progress.ts';
+import type { Style } from './style.ts';
+import { renderTable } from './table.ts';
+import { formatMb, toPrintable } from './text.ts';
+
+export interface StatusFacts {
+  readonly endpoint: string;
+  readonly health: GatewayHealth;
+  readonly nodes: readonly FleetNode[];
+  readonly columns: number;
+}
+
+export function renderStatus(facts: StatusFacts, style: Style): string {
+  const { health, nodes } = facts;
+  const color =
+    health.status === 'ok' ? style.green : health.status === 'degraded' ? style.red : style.yellow;
+  const count = `${health.healthyNodes} of ${health.totalNodes} nodes healthy`;
+  const head = `${color(health.status || 'unknown')}  ${facts.endpoint}  ${count}`;
+  if (nodes.length === 0) return `${head}\n\nno nodes: list them in [[neurons]] of cortex.toml\n`;
+  const table = renderTable(
+    [
+      { title: 'NODE' },
+      { title: 'STATE' },
+      { title: 'DEVICES', align: 'right' },
+      { title: 'FREE', align: 'right' },
+      { title: 'TOTAL', align: 'right' },
+      { title: 'MODELS' },
+    ],
+    nodes.map((node) => [
+      toPrintable(node.name),
+      node.healthy ? style.green('healthy') : style.red('unhealthy'),
+      String(node.devices.length),
+      formatMb(sum(node.devices.map((device) => device.freeMb))),
+      formatMb(sum(node.devices.map((device) => device.totalMb))),
+      describeModels(node),
+    ]),
+  );
+  const loads = nodes.flatMap((node) =>
+    node.loading.map((load) => `${toPrintable(node.name)}: ${renderProgressBar(load, facts.columns - 20)}`),
+  );
+  return `${[head, '', table, ...(loads.length === 0 ? [] : ['', ...loads])].join('\n')}\n`;
+}
+
+export function renderModels(models: readonly ListedModel[], style: Style): string {
+  if (models.length === 0) {
+    return 'no models: put .gguf files where a neuron looks ([models] dirs), or list them in models.toml\n';
+  }
+  const rows = models.map((model) => [
+    toPrintable(model.id),
+    describeState(model, style),
+    model.context === null ? '-' : String(model.context),
+    describePlaces(model),
+  ]);
+  const columns = [
+    { title: 'MODEL' },
+    { title: 'STATE' },
+    { title: 'CONTEXT', align: 'right' as const },
+    { title: 'WHERE' },
+  ];
+  return `${renderTable(columns, rows)}\n`;
+}
+
+/** Models on a disk are listed by `cortex models`; here stand those that take memory or are in trouble. */
+function describeModels(node: FleetNode): string {
+  const present = node.models.filter((model) => model.status !== 'available' && model.status !== 'unloaded');
+  if (present.length === 0) return '-';
+  return present
+    .map((model) => {
+      const busy = (model.inFlight ?? 0) > 0 ? `, ${model.inFlight} running` : '';
+      return `${toPrintable(model.id)} (${toPrintable(model.status)}${busy})`;
+    })
+    .join(', ');
+}
+
+function describeState(model: ListedModel, style: Style): string {
+  if (model.loaded) return style.green('loaded');
+  const status = model.locations[0]?.status;
+  if (status !== undefined && status !== 'loaded') return style.yellow(toPrintable(status));
+  return model.feasibleOn.length > 0 ? 'loadable' : style.yellow('fits nowhere');
+}
+
+function describePlaces(model: ListedModel): string {
+  if (model.locations.length > 0) {
+    const places = model.locations.map((place) => `${place.node} (${place.status})`);
+    return toPrintable(places.join(', '));
+  }
+  return model.feasibleOn.length === 0 ? '-' : toPrintable(model.feasibleOn.join(', '));
+}
+
+/** null when not one is known. */
+function sum(values: readonly (number | null)[]): number | null {
+  const known = values.filter((value) => value !== null);
+  return known.length === 0 ? null : known.reduce((total, value) => total + value, 0);
+}

@@ -1,0 +1,221 @@
+/** The command line of `cortex`: names, options and help; what they do is in the *-command files. */
+import { Command, Option } from 'commander';
+import { systemClock } from 'cortex-core/daemon/clock';
+import { type CheckOptions, CONFIG_KINDS, checkConfigs } from './check-command.ts';
+import { CliError } from './cli-error.ts';
+import {
+  type LoadOptions,
+  loadModel,
+  type StatusOptions,
+  showModels,
+  showStatus,
+  unloadModel,
+} from './fleet-commands.ts';
+import { DEFAULT_ENDPOINT, type GatewayAddress } from './gateway-client.ts';
+import { parsePort, parsePositiveInt, parseTemperature } from './program-runner.ts';
+import { type RunOptions, runPrompt } from './run-command.ts';
+import { exitCodeOf, listenForStop, type StopSignal } from './stop-signals.ts';
+import type { Terminal } from './terminal.ts';
+import type { UpOptions } from './up-config.ts';
+import { formatVersion, readVersion } from './version.ts';
+
+export function createProgram(terminal: Terminal): Command {
+  const program = new Command('cortex')
+    .description('One AI endpoint for one to a few hundred machines.')
+    .version(formatVersion('cortex', readVersion()), '-V, --version', 'print the version')
+    .addHelpText(
+      'after',
+      '\nStart here:\n' +
+        '  cortex up                                   gateway and neuron on this machine\n' +
+        '  cortex run cortex-tiny "Who are you?"       ask a model\n' +
+        '  cortex status                               what runs where',
+    );
+  addDaemons(program, terminal);
+  addQueries(program, terminal);
+  addRun(program, terminal);
+  addLocal(program, terminal);
+  return program;
+}
+
+function addDaemons(program: Command, terminal: Terminal): void {
+  program
+    .command('up')
+    .description('Run a gateway and a neuron on this machine, with the model that ships and those you name.')
+    .option('-p, --port <port>', 'port of the API, 0 = any free one (default: 31313)', parsePort)
+    .option('--metrics-port <port>', 'port of the Prometheus metrics (default: 31314)', parsePort)
+    .option('--neuron-port <port>', 'port of the neuron (default: 13131)', parsePort)
+    .option(
+      '--host <address>',
+      'address that the API listens on; 0.0.0.0 for other machines (default: 127.0.0.1)',
+    )
+    .option('-m, --model <path-or-id>', 'a .gguf file or a model id to load; may be repeated', collect)
+    .option('-c, --config <file>', 'cortex.toml for the gateway (env: CORTEX_CONFIG)')
+    .option('--neuron-config <file>', 'neuron.toml for the neuron (env: NEURON_CONFIG)')
+    .option('--memory-mb <n>', 'memory for models on the CPU, in MiB', parsePositiveInt)
+    .addOption(
+      new Option('--device-worker <where>', 'where a device is owned (default: auto)').choices([
+        'auto',
+        'process',
+        'thread',
+      ]),
+    )
+    .addHelpText(
+      'after',
+      examples([
+        ['cortex up', 'the model that ships, on http://127.0.0.1:31313'],
+        ['cortex up --model ~/models/qwen3-8b.gguf', 'a model of your own'],
+        ['cortex up --host 0.0.0.0', 'reachable from other machines'],
+        ['cortex up --port 0 --metrics-port 0 --neuron-port 0', 'ports that are free'],
+      ]),
+    )
+    .action(async (options: UpOptions) => {
+      // The daemons' code is loaded by the commands that run them: the others answer sooner.
+      const { runUp } = await import('./up-command.ts');
+      await runUp(terminal, options);
+    });
+  program
+    .command('serve')
+    .description('Run the gateway alone, in the foreground, with JSON logs on stderr.')
+    .option('-c, --config <file>', 'cortex.toml (env: CORTEX_CONFIG)')
+    .addHelpText('after', examples([['cortex serve --config /etc/cortex/cortex.toml', '']]))
+    .action(async (options: { config?: string }) => {
+      const { runServe } = await import('./serve-command.ts');
+      await runServe(terminal, options);
+    });
+}
+
+function addQueries(program: Command, terminal: Terminal): void {
+  const status = program
+    .command('status')
+    .description('Show the nodes, their memory and what is loaded on them.')
+    .option('--json', 'the same as JSON, one object a line')
+    .option('-w, --watch', 'again every second, until Ctrl-C')
+    .addHelpText(
+      'after',
+      examples([
+        ['cortex status --watch', ''],
+        ['cortex status --json | jq .health', ''],
+      ]),
+    );
+  addGatewayOptions(status).action((options: StatusOptions) =>
+    interruptible((signal) => showStatus(terminal, options, signal)),
+  );
+  const models = program
+    .command('models')
+    .description('List the models that can be asked for, loaded or not, and where.')
+    .option('--json', 'the answer of GET /v1/models')
+    .addHelpText('after', examples([["cortex models --json | jq -r '.data[].id'", '']]));
+  addGatewayOptions(models).action((options: GatewayAddress & { json?: boolean }) =>
+    interruptible((signal) => showModels(terminal, options, signal)),
+  );
+  for (const [name, act] of [
+    ['load', loadModel],
+    ['unload', unloadModel],
+  ] as const) {
+    const command = program
+      .command(name)
+      .description(name === 'load' ? 'Load a model, showing the progress.' : 'Take a model out of memory.')
+      .argument('<model>', 'id of the model, as in "cortex models"')
+      .option('--node <name>', name === 'load' ? 'the node to load it on' : 'only on this node')
+      .option('--json', "the gateway's answer")
+      .addHelpText('after', examples([[`cortex ${name} cortex-tiny`, '']]));
+    addGatewayOptions(command).action((model: string, options: LoadOptions) =>
+      interruptible((signal) => act(terminal, model, options, signal)),
+    );
+  }
+}
+
+function addRun(program: Command, terminal: Terminal): void {
+  const command = program
+    .command('run')
+    .description('Ask a model and print its answer as it comes. Without a prompt, it is read from stdin.')
+    .argument('<model>', 'id of the model, as in "cortex models"')
+    .argument('[prompt]', 'what to ask')
+    .option('-s, --system <text>', 'system message')
+    .option('-n, --max-tokens <n>', 'longest answer, in tokens', parsePositiveInt)
+    .option('-t, --temperature <t>', '0 = always the likeliest token', parseTemperature)
+    .option('--json', 'the whole answer as one JSON object, when it is complete')
+    .addHelpText(
+      'after',
+      examples([
+        ['cortex run cortex-tiny "What is the capital of France?"', ''],
+        ['git diff | cortex run qwen3-8b --system "Write a commit message."', ''],
+      ]),
+    );
+  addGatewayOptions(command).action((model: string, prompt: string | undefined, options: RunOptions) =>
+    interruptible((signal) => runPrompt(terminal, model, prompt, options, signal)),
+  );
+}
+
+function addLocal(program: Command, terminal: Terminal): void {
+  const config = program.command('config').description('Work with configuration files.');
+  config
+    .command('check')
+    .description('Check files and print every fault; without names, those of this folder.')
+    .argument('[files...]', 'cortex.toml, models.toml, neuron.toml, or a name that begins so')
+    .addOption(
+      new Option('--kind <kind>', 'what the files are, where their names do not tell').choices(CONFIG_KINDS),
+    )
+    .option('--json', 'the faults as JSON')
+    .addHelpText(
+      'after',
+      examples([
+        ['cortex config check /etc/cortex/*.toml', ''],
+        ['cortex config check --kind neuron gpu-box.toml', ''],
+      ]),
+    )
+    .action((files: string[], options: CheckOptions) => checkConfigs(terminal, files, options));
+  program
+    .command('version')
+    .description('Print the version.')
+    .option('--json', 'as JSON')
+    .action((options: { json?: boolean }) => {
+      const found = readVersion();
+      terminal.stdout.write(
+        `${options.json === true ? JSON.stringify(found) : formatVersion('cortex', found)}\n`,
+      );
+    });
+}
+
+function addGatewayOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('-e, --endpoint <url>', 'address of the gateway')
+        .env('CORTEX_ENDPOINT')
+        .default(DEFAULT_ENDPOINT),
+    )
+    .addOption(
+      new Option('--api-key <key>', 'key for the gateway, where it wants one').env('CORTEX_API_KEY'),
+    );
+}
+
+/** Runs until done or interrupted; an interruption ends the request too, and exits as shells expect. */
+async function interruptible(work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  const stop = new AbortController();
+  let stoppedBy: StopSignal | null = null;
+  const forget = listenForStop(process, systemClock, {
+    onFirst: (signal) => {
+      stoppedBy = signal;
+      stop.abort();
+    },
+    onSecond: (signal) => process.exit(exitCodeOf(signal)),
+  });
+  try {
+    await work(stop.signal);
+  } catch (thrown) {
+    if (stoppedBy !== null) throw new CliError('', exitCodeOf(stoppedBy));
+    throw thrown;
+  } finally {
+    forget();
+  }
+}
+
+function collect(value: string, before: readonly string[] | undefined): readonly string[] {
+  return [...(before ?? []), value];
+}
+
+function examples(lines: readonly (readonly [string, string])[]): string {
+  const width = Math.max(...lines.map(([line]) => line.length));
+  const shown = lines.map(([line, why]) => `  ${line.padEnd(width)}  ${why}`.trimEnd());
+  return `\nExamples:\n${shown.join('\n')}`;
+}

@@ -1,0 +1,27 @@
+import assert from 'node:assert/strict';
+import { EventEmitter } from 'node:events';
+import { test } from 'node:test';
+import { FakeClock } from 'testkit/clock';
+import { listenForStop, SAME_PRESS_MS } from './stop-signals.ts';
+
+test('a Ctrl-C that arrives twice at once is one, a later one is the second', async () => {
+  const source = new EventEmitter();
+  const clock = new FakeClock();
+  const seen: string[] = [];
+  const forget = listenForStop(source, clock, {
+    onFirst: (signal) => seen.push(`first ${signal}`),
+    onSecond: (signal) => seen.push(`second ${signal}`),
+  });
+  source.emit('SIGINT');
+  source.emit('SIGINT');
+  source.emit('SIGHUP');
+  assert.deepEqual(seen, ['first SIGINT']);
+  await clock.advance(SAME_PRESS_MS);
+  source.emit('SIGTERM');
+  assert.deepEqual(seen, ['first SIGINT', 'second SIGTERM']);
+  forget();
+  assert.equal(
+    source.listenerCount('SIGINT') + source.listenerCount('SIGTERM') + source.listenerCount('SIGHUP'),
+    0,
+  );
+});

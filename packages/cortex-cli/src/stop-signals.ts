@@ -1,0 +1,51 @@
+/**
+ * Signals that end a foreground command.
+ *
+ * The first one asks for a clean stop, a later one ends at once. One Ctrl-C under `npx` arrives twice: from
+ * the terminal and, forwarded, from npm. Hence repeats within `SAME_PRESS_MS` count as the first.
+ */
+import type { Clock } from 'cortex-core/daemon/clock';
+
+export const SAME_PRESS_MS = 400;
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+export type StopSignal = (typeof SIGNALS)[number];
+
+interface SignalSource {
+  on(signal: StopSignal, listener: () => void): unknown;
+  off(signal: StopSignal, listener: () => void): unknown;
+}
+
+export interface StopHandlers {
+  readonly onFirst: (signal: StopSignal) => void;
+  readonly onSecond: (signal: StopSignal) => void;
+}
+
+/** Returns what takes the listeners off again. */
+export function listenForStop(
+  source: SignalSource,
+  clock: Pick<Clock, 'monotonicMs'>,
+  handlers: StopHandlers,
+): () => void {
+  let firstAtMs: number | null = null;
+  const listeners = SIGNALS.map((signal) => {
+    const listener = (): void => {
+      const nowMs = clock.monotonicMs();
+      if (firstAtMs === null) {
+        firstAtMs = nowMs;
+        handlers.onFirst(signal);
+      } else if (nowMs - firstAtMs >= SAME_PRESS_MS) {
+        handlers.onSecond(signal);
+      }
+    };
+    source.on(signal, listener);
+    return [signal, listener] as const;
+  });
+  return () => {
+    for (const [signal, listener] of listeners) source.off(signal, listener);
+  };
+}
+
+/** The shell's convention for a command that a signal ended. */
+export function exitCodeOf(signal: StopSignal): number {
+  return { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 }[signal];
+}

@@ -1,0 +1,92 @@
+/**
+ * Reads usage, timing and completeness of an OpenAI answer in passing. Bounded: of a stream it keeps one event, of a
+ * whole answer the last 64 KiB. It never changes or delays a byte, and what it cannot read it leaves unknown.
+ */
+import { SseParser } from 'cortex-core/wire/sse';
+
+export interface TokenUsage {
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  readonly cachedTokens: number;
+}
+
+const tailBytesMax = 64 * 1024;
+const eventBytesMax = 1024 * 1024;
+const hasText = /"(?:content|reasoning_content|text|arguments)"\s*:\s*"[^"]/;
+const hasFinish = /"finish_reason"\s*:\s*"/;
+
+export class AnswerProbe {
+  #parser: SseParser | null = new SseParser(eventBytesMax);
+  #usage: TokenUsage | null = null;
+  #deltas = 0;
+  /** A finish reason, `[DONE]` or an error was seen: the stream may end. */
+  finished = false;
+  /** The clock's time of the first and last piece of text; null before. */
+  firstTokenMs: number | null = null;
+  lastTokenMs: number | null = null;
+
+  /** A piece of an SSE answer. */
+  push(chunk: Uint8Array, nowMs: number): void {
+    if (this.#parser === null) return;
+    try {
+      for (const event of this.#parser.push(chunk)) this.#event(event.data, nowMs);
+    } catch {
+      // an event beyond the limit: give up on usage, and do not call the answer incomplete
+      this.#parser = null;
+      this.finished = true;
+    }
+  }
+
+  /** Reported, or counted deltas when the neuron reports none; null when nothing was seen. */
+  get usage(): TokenUsage | null {
+    if (this.#usage !== null || this.#deltas === 0) return this.#usage;
+    return { promptTokens: 0, completionTokens: this.#deltas, cachedTokens: 0 };
+  }
+
+  #event(data: string, nowMs: number): void {
+    if (data === '[DONE]') {
+      this.finished = true;
+      return;
+    }
+    if (hasText.test(data)) {
+      this.#deltas++;
+      this.firstTokenMs ??= nowMs;
+      this.lastTokenMs = nowMs;
+    }
+    if (hasFinish.test(data) || /^\s*\{\s*"error"/.test(data)) this.finished = true;
+    if (data.includes('"usage"')) this.#usage = readUsage(data) ?? this.#usage;
+  }
+}
+
+/** Keeps the end of a whole answer, where usage stands. */
+export class AnswerTail {
+  #tail: Buffer = Buffer.alloc(0);
+
+  push(chunk: Uint8Array): void {
+    const all = Buffer.concat([this.#tail, chunk]);
+    this.#tail = all.length > tailBytesMax ? all.subarray(all.length - tailBytesMax) : all;
+  }
+
+  get usage(): TokenUsage | null {
+    return readUsage(this.#tail.toString('utf8'));
+  }
+}
+
+function readUsage(text: string): TokenUsage | null {
+  const from = text.lastIndexOf('"usage"');
+  if (from === -1) return null;
+  const usage = text.slice(from);
+  const prompt = numberOf(usage, /"prompt_tokens"\s*:\s*(\d+)/);
+  const completion = numberOf(usage, /"completion_tokens"\s*:\s*(\d+)/);
+  if (prompt === null && completion === null) return null;
+  return {
+    promptTokens: prompt ?? 0,
+    completionTokens: completion ?? 0,
+    cachedTokens: numberOf(usage, /"cached_tokens"\s*:\s*(\d+)/) ?? 0,
+  };
+}
+
+function numberOf(text: string, pattern: RegExp): number | null {
+  const digits = pattern.exec(text)?.[1];
+  return digits === undefined ? null : Number(digits);
+}

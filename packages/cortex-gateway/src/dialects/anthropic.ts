@@ -1,0 +1,24 @@
+import { toMessage } from './anthropic-answer.ts';
+import { parseMessagesRequest, toChatBody, toChatTurns } from './anthropic-request.ts';
+import { AnthropicStream } from './anthropic-stream.ts';
+import type { Dialect } from './dialect.ts';
+import { estimateChatTokens } from './request-body.ts';
+
+export const anthropicMessages: Dialect = {
+  name: 'messages',
+  parse: (body) => {
+    const request = parseMessagesRequest(body);
+    const promptTokensEstimate = estimateChatTokens(toChatTurns(request));
+    return {
+      model: request.model,
+      stream: request.stream === true,
+      promptTokensEstimate,
+      maxTokens: request.max_tokens,
+      upstreamPath: '/v1/chat/completions',
+      forwardsHeaders: false,
+      toUpstream: (wireId) => Buffer.from(JSON.stringify(toChatBody(request, wireId))),
+      streamOut: (requestId) => new AnthropicStream(request.model, promptTokensEstimate, requestId),
+      wholeOut: (answer) => Buffer.from(JSON.stringify(toMessage(answer, request.model))),
+    };
+  },
+};

@@ -1,0 +1,40 @@
+/** A client's wire format: how its request becomes OpenAI chat for a neuron, and how the answer goes back. */
+import type { AppError } from 'cortex-core/wire/errors';
+
+export interface Dialect {
+  readonly name: 'chat' | 'completions' | 'messages';
+  /** Throws an AppError that names the field at fault. */
+  readonly parse: (body: Uint8Array) => InferenceRequest;
+}
+
+export interface InferenceRequest {
+  /** As the client spelled it. */
+  readonly model: string;
+  readonly stream: boolean;
+  /** Rough: four characters a token. */
+  readonly promptTokensEstimate: number;
+  /** What the client allows to be generated; null = unsaid. */
+  readonly maxTokens: number | null;
+  /** Route on the neuron. */
+  readonly upstreamPath: string;
+  /** Whether client headers go along, or only ours because the body is a translation. */
+  readonly forwardsHeaders: boolean;
+  /** The body for a neuron that knows the model as `wireId`. */
+  readonly toUpstream: (wireId: string) => Uint8Array;
+  /** A fresh translator for one streamed answer. */
+  readonly streamOut: (requestId: string) => StreamOut;
+  /** Translates a whole 2xx answer; null = its bytes pass as they come. */
+  readonly wholeOut: ((body: Uint8Array) => Uint8Array) | null;
+}
+
+/** Upstream's SSE bytes in, the client's out. Everything it returns ends at an event's boundary. */
+export interface StreamOut {
+  push(chunk: Uint8Array): Uint8Array;
+  /** Upstream ended. Throws `upstream_malformed_response` when the answer was not complete. */
+  end(): Uint8Array;
+  /** The dialect's error event. Nothing may follow it. */
+  error(error: AppError): Uint8Array;
+  keepAlive(): Uint8Array;
+  /** Keep-alives are needed while upstream is silent too: the translation swallows upstream's own. */
+  readonly pingsDuringAnswer: boolean;
+}

@@ -1,0 +1,52 @@
+import { AppError } from 'cortex-core/wire/errors';
+
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+/** The body as a JSON object; `malformed_json` or `invalid_request` otherwise. Content-type plays no part. */
+export function parseObject(body: Uint8Array): JsonObject {
+  if (body.length === 0) throw new AppError('malformed_json', 'the request has no body; send a JSON object');
+  let value: unknown;
+  try {
+    value = JSON.parse(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('utf8'));
+  } catch (cause) {
+    const at = /position (\d+)/.exec(String(cause))?.[1];
+    const where = at === undefined ? '' : ` (at character ${at})`;
+    throw new AppError('malformed_json', `the body is not valid JSON${where}; send one JSON object`);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new AppError('invalid_request', 'the body must be a JSON object');
+  }
+  return value as JsonObject;
+}
+
+export function modelOf(body: JsonObject): string {
+  const { model } = body;
+  if (typeof model === 'string' && model !== '' && model.length <= 512) return model;
+  const message = 'the request has no "model"; set it to an id that GET /v1/models lists';
+  throw new AppError('missing_model_field', message, { param: 'model' });
+}
+
+/** Characters of all text in messages, plus eight for each message's frame, at four a token. */
+export function estimateChatTokens(messages: unknown): number {
+  if (!Array.isArray(messages)) return 1;
+  let chars = 0;
+  for (const message of messages) {
+    chars += 8;
+    if (typeof message === 'object' && message !== null) chars += textLength(message.content);
+  }
+  return Math.max(1, Math.ceil(chars / 4));
+}
+
+function textLength(content: unknown): number {
+  if (typeof content === 'string') return content.length;
+  if (!Array.isArray(content)) return 0;
+  let chars = 0;
+  for (const part of content) {
+    if (typeof part === 'object' && part !== null && typeof part.text === 'string') chars += part.text.length;
+  }
+  return chars;
+}
+
+export function positiveIntOrNull(value: unknown): number | null {
+  return typeof value === 'number' && Number.isInteger(value) && value > 0 ? value : null;
+}

@@ -1,0 +1,30 @@
+/** A load that belongs to the fleet: requests attach to it and may leave; the load goes on. */
+import type { Lease } from './lease.ts';
+
+export interface Waiter {
+  readonly requested: string;
+  /** Nodes that already failed this request. */
+  readonly exclude: Set<string>;
+  attempts: number;
+  done: boolean;
+  readonly resolve: (lease: Lease) => void;
+  readonly reject: (cause: unknown) => void;
+}
+
+export interface LoadJob {
+  readonly node: string;
+  readonly model: string;
+  /** A person asked for it: it also loads what is poisoned, and runs without waiters. */
+  explicit: boolean;
+  state: 'queued' | 'draining' | 'unloading' | 'loading';
+  readonly waiters: Set<Waiter>;
+  readonly listeners: ((error: unknown) => void)[];
+}
+
+/** What a waiting client is told. */
+export interface LoadStatus {
+  readonly node: string;
+  readonly state: string;
+  readonly percent: number | null;
+  readonly eta: number | null;
+}

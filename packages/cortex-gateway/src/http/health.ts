@@ -1,0 +1,26 @@
+import type { Exchange } from 'cortex-core/daemon/http-server';
+import type { FleetView } from '../decide/fleet-view.ts';
+
+/** GET /health and GET /: always 200; `status` says how much of the fleet serves. */
+export function healthHandler(view: () => FleetView): (exchange: Exchange) => void {
+  return (exchange) => {
+    const { nodes } = view();
+    const healthy = nodes.filter((node) => node.healthy).length;
+    const unservable = nodes.flatMap((node) =>
+      [...node.models.values()]
+        .filter((model) => model.unservable !== null || model.status === 'poisoned' || model.status === 'recovering')
+        .map((model) => ({
+          node: node.name,
+          model: model.id,
+          reason: model.unservable === null ? model.status : 'unservable',
+          detail: model.unservable,
+        })),
+    );
+    const whole = healthy === nodes.length && unservable.length === 0;
+    exchange.sendJson(200, {
+      status: healthy === 0 ? 'degraded' : whole ? 'ok' : 'impaired',
+      nodes: { healthy, total: nodes.length },
+      ...(unservable.length === 0 ? {} : { unservable }),
+    });
+  };
+}

@@ -1,0 +1,85 @@
+/**
+ * Budgets: reserve an estimate before anything is placed, settle with what was used. A rolling window is a window:
+ * use is kept in sixty slices and leaves it slice by slice. In memory; a restart is a fresh budget.
+ */
+import type { Clock } from 'cortex-core/daemon/clock';
+import { AppError } from 'cortex-core/wire/errors';
+import type { Principal } from './principals.ts';
+
+export interface Reservation {
+  /** Books what was really used and frees the rest. Only the first call counts. */
+  settle(tokens: number): void;
+}
+
+interface Account {
+  reserved: number;
+  used: number;
+  slices: { readonly startMs: number; tokens: number }[];
+}
+
+const slicesPerWindow = 60;
+
+export class Ledger {
+  readonly #clock: Clock;
+  readonly #accounts = new Map<string, Account>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Throws `insufficient_quota` or `rate_limit_exceeded` when the estimate does not fit the cap. */
+  reserve(principal: Principal, tokens: number): Reservation {
+    if (principal.hardCap === null) return { settle: () => {} };
+    const account = this.#accountOf(principal);
+    this.#expire(account, principal);
+    if (account.used + account.reserved + tokens > principal.hardCap) throw this.#refusal(principal, account);
+    account.reserved += tokens;
+    let open = true;
+    return {
+      settle: (used) => {
+        if (!open) return;
+        open = false;
+        account.reserved -= tokens;
+        this.#book(account, principal, used);
+      },
+    };
+  }
+
+  #accountOf(principal: Principal): Account {
+    const existing = this.#accounts.get(principal.keyId);
+    if (existing !== undefined) return existing;
+    const account: Account = { reserved: 0, used: 0, slices: [] };
+    this.#accounts.set(principal.keyId, account);
+    return account;
+  }
+
+  #book(account: Account, principal: Principal, tokens: number): void {
+    account.used += tokens;
+    if (principal.windowSecs === null) return;
+    const sliceMs = (principal.windowSecs * 1000) / slicesPerWindow;
+    const startMs = Math.floor(this.#clock.monotonicMs() / sliceMs) * sliceMs;
+    const last = account.slices.at(-1);
+    if (last?.startMs === startMs) last.tokens += tokens;
+    else account.slices.push({ startMs, tokens });
+  }
+
+  #expire(account: Account, principal: Principal): void {
+    if (principal.windowSecs === null) return;
+    const oldestMs = this.#clock.monotonicMs() - principal.windowSecs * 1000;
+    while (account.slices[0] !== undefined && account.slices[0].startMs <= oldestMs) {
+      account.used -= account.slices.shift()?.tokens ?? 0;
+    }
+  }
+
+  #refusal(principal: Principal, account: Account): AppError {
+    const { keyId, hardCap, windowSecs } = principal;
+    if (windowSecs === null) {
+      const message = `key "${keyId}" has used its budget of ${hardCap} tokens; ask for more, or send a shorter request`;
+      return new AppError('insufficient_quota', message);
+    }
+    const oldest = account.slices[0]?.startMs ?? this.#clock.monotonicMs();
+    const waitSecs = Math.ceil((oldest + windowSecs * 1000 - this.#clock.monotonicMs()) / 1000);
+    const message = `key "${keyId}" has used its ${hardCap} tokens per ${windowSecs} s; try again later`;
+    return new AppError('rate_limit_exceeded', message, { retryAfterSecs: Math.max(1, waitSecs) });
+  }
+}

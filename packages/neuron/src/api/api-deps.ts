@@ -1,0 +1,22 @@
+import type { NeuronConfig } from 'cortex-core/config/neuron-config';
+import type { Clock } from 'cortex-core/daemon/clock';
+import type { Log } from 'cortex-core/daemon/log';
+import type { Activation, Discovery, NeuronHealth, NeuronVersion } from 'cortex-core/wire/neuron';
+import type { ModelRegistry } from '../models/registry.ts';
+import type { NeuronMetrics } from './metrics.ts';
+
+/** What the routes work on. Functions where the answer changes, and where it is not known at the start. */
+export interface ApiDeps {
+  readonly config: NeuronConfig;
+  readonly registry: ModelRegistry;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: NeuronMetrics;
+  readonly version: () => NeuronVersion;
+  readonly discovery: () => Promise<Discovery>;
+  readonly deviceHealth: () => Promise<NeuronHealth['devices']>;
+  readonly activation: () => Activation;
+  readonly uptimeSecs: () => number;
+  /** As a client on another machine would reach this neuron. */
+  readonly baseUrl: () => string;
+}

@@ -1,0 +1,69 @@
+/** Everything a neuron answers, at a glance. */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import type { EnvelopeStyle, Exchange } from 'cortex-core/daemon/http-server';
+import type { Method, Route } from 'cortex-core/daemon/router';
+import { AppError } from 'cortex-core/wire/errors';
+import type { ApiDeps } from './api-deps.ts';
+import { serveChat, serveCompletion } from './inference.ts';
+import {
+  serveCapabilities,
+  serveEndpoint,
+  serveHealth,
+  serveLoad,
+  serveModels,
+  serveOpenAiModels,
+  serveUnload,
+} from './lifecycle.ts';
+import { serveDetokenize, serveTokenize } from './tokens.ts';
+
+type Handler = (deps: ApiDeps, exchange: Exchange) => void | Promise<void>;
+
+export function createRoutes(deps: ApiDeps): readonly Route<Exchange>[] {
+  const route = (method: Method, path: string, handler: Handler): Route<Exchange> => ({
+    method,
+    path,
+    handler: (exchange) => handler(deps, exchange),
+  });
+  return [
+    route('POST', '/v1/chat/completions', serveChat),
+    route('POST', '/v1/completions', serveCompletion),
+    route('GET', '/v1/models', serveOpenAiModels),
+    route('POST', '/tokenize', serveTokenize),
+    route('POST', '/detokenize', serveDetokenize),
+    route('GET', '/models', serveModels),
+    route('POST', '/models/load', serveLoad),
+    route('POST', '/models/unload', serveUnload),
+    route('GET', '/models/:id/endpoint', serveEndpoint),
+    route('GET', '/models/:id/capabilities', serveCapabilities),
+    route('GET', '/health', serveHealth),
+    route('GET', '/version', (each, exchange) => exchange.sendJson(200, each.version())),
+    route('GET', '/discovery', async (each, exchange) => exchange.sendJson(200, await each.discovery())),
+    route('GET', '/metrics', async ({ metrics, registry }, exchange) =>
+      exchange.sendText(200, await metrics.render(registry), metrics.contentType),
+    ),
+  ];
+}
+
+/** Lifecycle routes have the flat envelope, the OpenAI ones OpenAI's. */
+export function envelopeOf(path: string): EnvelopeStyle {
+  return /^\/(models|health|version|discovery|metrics)(\/|$)/.test(path) ? 'flat' : 'openai';
+}
+
+const open = new Set(['/health', '/version']);
+
+/** Null when the neuron has no key. */
+export function createAuthorize(key: string | undefined): ((exchange: Exchange) => void) | null {
+  if (key === undefined) return null;
+  const expected = digest(key);
+  return (exchange) => {
+    if (open.has(exchange.path)) return;
+    const bearer = /^Bearer\s+(.+)$/i.exec(exchange.header('authorization') ?? '')?.[1];
+    const given = bearer ?? exchange.header('x-api-key');
+    if (given !== null && timingSafeEqual(digest(given.trim()), expected)) return;
+    throw new AppError('invalid_api_key', 'this neuron needs its key; send Authorization: Bearer KEY');
+  };
+}
+
+function digest(text: string): Buffer {
+  return createHash('sha256').update(text).digest();
+}

@@ -1,0 +1,97 @@
+/**
+ * One server-sent event stream to one client.
+ *
+ * Problem: the engine yields on its own beat and must not wait for a slow reader; headers that are out turn a
+ * clear status into an error event; silence makes proxies hang up.
+ * Design: headers go out with the first event, or after a short grace, so that what fails at once still gets
+ * its status. From then on a comment follows every few seconds of silence. What the socket does not take piles
+ * up to a bound; beyond it the client is cut, which aborts the exchange and with it the generation.
+ */
+import type { Clock } from 'cortex-core/daemon/clock';
+import type { Exchange } from 'cortex-core/daemon/http-server';
+import { type AppError, toOpenAiEnvelope } from 'cortex-core/wire/errors';
+import { encodeSse, sseHeaders, sseKeepAlive } from 'cortex-core/wire/sse';
+
+const headerGraceMs = 200;
+const keepAliveMs = 5000;
+const bufferedBytesMax = 4 * 1024 * 1024;
+
+export class SseStream {
+  readonly #exchange: Exchange;
+  readonly #clock: Clock;
+  #timer: { cancel(): void };
+  #closed = false;
+  #buffered = '';
+  #flushing = false;
+
+  constructor(exchange: Exchange, clock: Clock) {
+    this.#exchange = exchange;
+    this.#clock = clock;
+    this.#timer = clock.setTimer(headerGraceMs, () => this.#beat());
+    exchange.response.once('close', () => this.close());
+  }
+
+  /** Whether an error can no longer become a status. */
+  get isOpen(): boolean {
+    return this.#exchange.response.headersSent;
+  }
+
+  send(value: unknown): void {
+    this.#write(encodeSse(value));
+  }
+
+  /** `[DONE]` and the end. */
+  end(): void {
+    if (this.#closed) return;
+    this.#write(encodeSse('[DONE]'));
+    this.#flush();
+    this.close();
+    this.#exchange.response.end();
+  }
+
+  /** The error as an event, and the end without `[DONE]`: nobody takes this answer for a whole one. */
+  fail(error: AppError): void {
+    if (this.#closed) return;
+    this.#write(encodeSse(toOpenAiEnvelope(error)));
+    this.#flush();
+    this.close();
+    this.#exchange.response.end();
+  }
+
+  /** Stops the timer. Idempotent; ends nothing. */
+  close(): void {
+    this.#closed = true;
+    this.#timer.cancel();
+  }
+
+  /** Events of one turn of the event loop become one write. */
+  #write(text: string): void {
+    if (this.#closed) return;
+    this.#buffered += text;
+    if (this.#flushing) return;
+    this.#flushing = true;
+    queueMicrotask(() => this.#flush());
+  }
+
+  #flush(): void {
+    this.#flushing = false;
+    const { response } = this.#exchange;
+    if (this.#buffered === '' || response.destroyed) return;
+    const text = this.#buffered;
+    this.#buffered = '';
+    if (!response.headersSent) response.writeHead(200, sseHeaders);
+    response.write(text);
+    if (response.writableLength > bufferedBytesMax) {
+      this.close();
+      response.destroy();
+      return;
+    }
+    if (this.#closed) return;
+    this.#timer.cancel();
+    this.#timer = this.#clock.setTimer(keepAliveMs, () => this.#beat());
+  }
+
+  #beat(): void {
+    if (!this.#closed) this.#write(sseKeepAlive);
+  }
+}

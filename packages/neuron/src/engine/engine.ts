@@ -1,0 +1,106 @@
+import { freemem, totalmem } from 'node:os';
+import { AppError } from 'cortex-core/wire/errors';
+import type { BackendDevice, DeviceMemory, LoadSpec } from 'cortex-core/wire/inference';
+import { type Libllama, type LoadLibraryOptions, listDevices, loadLibrary } from '../libllama/load-library.ts';
+import { checkModelFiles } from './check-model-file.ts';
+import { LoadedModel } from './loaded-model.ts';
+import { openModel } from './open-model.ts';
+import { readFacts } from './read-facts.ts';
+import { readVocabulary } from './vocabulary.ts';
+
+export interface EngineOptions extends LoadLibraryOptions {
+  /** An opened library instead of the one that the other options would find. */
+  readonly library?: Libllama;
+  /** Milliseconds, monotonic; default performance.now. */
+  readonly now?: () => number;
+}
+
+/** Everything native of one owner. Synchronous; every call from the thread that made it. */
+export class Engine {
+  readonly #library: Libllama;
+  readonly #now: () => number;
+  readonly #models = new Set<LoadedModel>();
+  #isClosed = false;
+
+  /** Errors: `load_failed` when libllama is missing or another version. */
+  constructor(options: EngineOptions = {}) {
+    this.#library = options.library ?? loadLibrary(options);
+    this.#now = options.now ?? (() => performance.now());
+  }
+
+  /** e.g. `0.4.0-dev`. */
+  get version(): string {
+    return this.#library.version;
+  }
+
+  devices(): BackendDevice[] {
+    return listDevices(this.#library.api).map((device) =>
+      device.kind === 'cpu' ? { ...device, memory: hostMemory() } : device,
+    );
+  }
+
+  /** Of all GPUs together; of the host when there is none. MiB. */
+  memory(): DeviceMemory {
+    const gpus = listDevices(this.#library.api).filter(isGpu);
+    if (gpus.length === 0) return hostMemory();
+    return {
+      freeMb: gpus.reduce((sum, { memory }) => sum + memory.freeMb, 0),
+      totalMb: gpus.reduce((sum, { memory }) => sum + memory.totalMb, 0),
+    };
+  }
+
+  /**
+   * Blocks until the model is loaded. `onProgress` is called with 0..1 from inside; false aborts.
+   * Errors: `model_file_not_found`, `invalid_model_file`, `invalid_request`, `insufficient_vram`, `does_not_fit`,
+   * `load_cancelled`, `load_failed`. Nothing stays allocated after an error.
+   */
+  load(spec: LoadSpec, onProgress: (fraction: number) => boolean = () => true): LoadedModel {
+    if (this.#isClosed) throw new AppError('device_gone', 'the engine is closed');
+    const startedAt = this.#now();
+    const fileBytes = checkModelFiles(spec.modelId, spec.file);
+    const { api } = this.#library;
+    const freeBefore = this.#gpuFreeMb();
+    const rssBefore = process.memoryUsage.rss();
+    const opened = openModel(this.#library, spec, onProgress);
+    const contextRssBytes = Math.max(0, process.memoryUsage.rss() - rssBefore - opened.modelRssBytes);
+    const vocabulary = readVocabulary(api, opened.model);
+    const freeAfter = this.#gpuFreeMb();
+    const deviceMb = freeBefore === null || freeAfter === null ? 0 : freeBefore - freeAfter;
+    const facts = readFacts(api, opened.model, vocabulary, spec, opened.contextTokens, {
+      fileBytes,
+      loadMs: this.#now() - startedAt,
+      deviceBytes: deviceMb > 0 ? deviceMb * 1024 ** 2 : null,
+      contextRssBytes,
+    });
+    const model = new LoadedModel({
+      library: this.#library,
+      opened,
+      vocabulary,
+      facts,
+      spec,
+      now: this.#now,
+      onClose: (closed) => this.#models.delete(closed),
+    });
+    this.#models.add(model);
+    return model;
+  }
+
+  /** Closes every model. Idempotent. The library stays loaded for the process's life. */
+  close(): void {
+    this.#isClosed = true;
+    for (const model of [...this.#models]) model.close();
+  }
+
+  #gpuFreeMb(): number | null {
+    const gpus = listDevices(this.#library.api).filter(isGpu);
+    return gpus.length === 0 ? null : gpus.reduce((sum, { memory }) => sum + memory.freeMb, 0);
+  }
+}
+
+function isGpu({ kind }: BackendDevice): boolean {
+  return kind === 'gpu' || kind === 'igpu';
+}
+
+function hostMemory(): DeviceMemory {
+  return { freeMb: Math.floor(freemem() / 1024 ** 2), totalMb: Math.floor(totalmem() / 1024 ** 2) };
+}

@@ -1,0 +1,163 @@
+import { AppError } from 'cortex-core/wire/errors';
+import type { GenerateParams, LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
+import type { Libllama } from '../libllama/load-library.ts';
+import { BatchLoop } from './batch-loop.ts';
+import { Candidates } from './candidates.ts';
+import { DecodeBatch } from './decode-batch.ts';
+import { createLogitsReader } from './logits-reader.ts';
+import type { OpenedModel } from './open-model.ts';
+import { stepTokensMax } from './plan-step.ts';
+import { createReservedSequence, type ReservedSequence } from './reserved-sequence.ts';
+import type { SamplerHost } from './sampler.ts';
+import { readSamplingDefaults, type SamplingDefaults } from './sampling-defaults.ts';
+import type { GenerateSink } from './sequence.ts';
+import { checkTokens, type TokenizeOptions, type Vocabulary } from './vocabulary.ts';
+
+export interface LoadedModelOptions {
+  readonly library: Libllama;
+  readonly opened: OpenedModel;
+  readonly vocabulary: Vocabulary;
+  readonly facts: ModelFacts;
+  readonly spec: LoadSpec;
+  /** Milliseconds, monotonic. */
+  readonly now: () => number;
+  readonly onClose: (model: LoadedModel) => void;
+}
+
+/**
+ * A model in memory with its context. Synchronous and bound to the thread that loaded it; the owner calls `step()` as
+ * long as `hasWork()`.
+ */
+export class LoadedModel {
+  readonly facts: ModelFacts;
+  /** What the model's file recommends; used for what a request leaves open. */
+  readonly samplingDefaults: SamplingDefaults;
+  readonly #options: LoadedModelOptions;
+  readonly #host: SamplerHost & { readonly candidates: Candidates };
+  readonly #memory: bigint;
+  readonly #batch: DecodeBatch;
+  readonly #loop: BatchLoop;
+  readonly #reserved: ReservedSequence;
+  #isClosed = false;
+  #isStepping = false;
+
+  constructor(options: LoadedModelOptions) {
+    const { library, opened, vocabulary, facts, spec } = options;
+    const { api } = library;
+    const { context, contextTokens } = opened;
+    this.#options = options;
+    this.facts = facts;
+    this.samplingDefaults = readSamplingDefaults(facts.metadata);
+    this.#memory = api.llama_get_memory(context) as bigint;
+    this.#batch = new DecodeBatch(Math.max(spec.batch, stepTokensMax(spec.slots, spec.ubatch)));
+    this.#host = {
+      api,
+      vocabulary,
+      context,
+      contextTokens,
+      logits: createLogitsReader(api, context, vocabulary.size),
+      candidates: new Candidates(api, vocabulary.size),
+      defaults: this.samplingDefaults,
+    };
+    const shared = { memory: this.#memory, batch: this.#batch, modelId: spec.modelId };
+    this.#loop = new BatchLoop({
+      ...shared,
+      host: this.#host,
+      slots: spec.slots,
+      ubatch: spec.ubatch,
+      now: options.now,
+    });
+    this.#reserved = createReservedSequence({
+      ...shared,
+      api,
+      context,
+      contextTokens,
+      logits: this.#host.logits,
+      id: spec.slots,
+    });
+  }
+
+  tokenize(text: string, options: TokenizeOptions): Int32Array {
+    this.#requireOpen();
+    return this.#options.vocabulary.tokenize(text, options);
+  }
+
+  /** Special tokens are rendered. Errors: `invalid_request` for an id outside the vocabulary. */
+  detokenize(tokens: Int32Array): string {
+    this.#requireOpen();
+    return this.#options.vocabulary.detokenize(tokens);
+  }
+
+  /** Forgets the reserved sequence, and all cells when nothing runs. Running generations keep theirs. */
+  clearKv(): void {
+    this.#requireOpen();
+    this.#reserved.clear();
+    if (this.#loop.isIdle) this.#options.library.api.llama_memory_clear(this.#memory, true);
+  }
+
+  /**
+   * Logits after the last of `tokens`, length vocab, in a sequence of its own: generations are not disturbed. Offset 0
+   * starts afresh; otherwise `tokens` continue that sequence at `offset`, and what lay beyond is forgotten.
+   * Errors: `invalid_request`, `context_length_exceeded`, `job_failed`.
+   */
+  forwardLogits(tokens: Int32Array, offset: number): Float32Array {
+    this.#requireOpen();
+    this.#requireDecoder();
+    if (this.#isStepping) throw new Error('forwardLogits must not be called from inside a step');
+    checkTokens(tokens, this.facts.vocabSize);
+    return this.#reserved.forward(tokens, offset);
+  }
+
+  /**
+   * Queues a generation; its events come from inside `step()`. Cancelling takes effect at the next step.
+   * Errors, thrown at once: `invalid_request`, `context_length_exceeded`, `wrong_modality`, `overloaded`.
+   */
+  submit(params: GenerateParams, sink: GenerateSink): { cancel(): void } {
+    this.#requireOpen();
+    this.#requireDecoder();
+    return this.#loop.submit(params, sink);
+  }
+
+  hasWork(): boolean {
+    return !this.#isClosed && !this.#loop.isIdle;
+  }
+
+  /** One decode call over all sequences. */
+  step(): void {
+    if (this.#isClosed) return;
+    this.#isStepping = true;
+    try {
+      this.#loop.step();
+    } finally {
+      this.#isStepping = false;
+    }
+  }
+
+  /** Ends what runs with `model_not_loaded` and frees the native memory. Idempotent; not from inside a step. */
+  close(): void {
+    if (this.#isClosed) return;
+    if (this.#isStepping) throw new Error('a model must not be closed from inside its own step');
+    this.#isClosed = true;
+    const { library, opened, onClose } = this.#options;
+    this.#loop.close();
+    this.#host.candidates.close();
+    this.#batch.close();
+    library.api.llama_free(opened.context);
+    library.api.llama_model_free(opened.model);
+    onClose(this);
+  }
+
+  #requireOpen(): void {
+    if (this.#isClosed) {
+      throw new AppError('model_not_loaded', `model "${this.#options.spec.modelId}" was unloaded`);
+    }
+  }
+
+  #requireDecoder(): void {
+    if (this.facts.hasDecoder && !this.facts.hasEncoder) return;
+    throw new AppError(
+      'wrong_modality',
+      `model "${this.#options.spec.modelId}" has no plain decoder and cannot generate text`,
+    );
+  }
+}

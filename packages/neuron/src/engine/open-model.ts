@@ -1,0 +1,246 @@
+/** LoadSpec -> a native model and its context; every way in which that fails is an AppError. */
+import { basename } from 'node:path';
+import { AppError } from 'cortex-core/wire/errors';
+import type { KvCacheType, LoadSpec, SplitMode } from 'cortex-core/wire/inference';
+import {
+  GgmlType,
+  type LlamaApi,
+  type LlamaContextParams,
+  LlamaFlashAttnType,
+  type LlamaModelParams,
+  LlamaSplitMode,
+} from '../libllama/bindings.gen.ts';
+import { type Libllama, listDeviceAddresses, listDevices } from '../libllama/load-library.ts';
+import { allocateNative, allocatePointers, registerProgress } from '../libllama/native-memory.ts';
+import { physicalCoreCount } from './physical-cores.ts';
+import { stepTokensMax } from './plan-step.ts';
+
+export interface OpenedModel {
+  readonly model: bigint;
+  readonly context: bigint;
+  /** Tokens that one sequence may hold. */
+  readonly contextTokens: number;
+  /** Growth of this process's resident set while the weights were loaded, bytes. */
+  readonly modelRssBytes: number;
+}
+
+const ggmlTypes: Readonly<Record<KvCacheType, number>> = {
+  f32: GgmlType.GGML_TYPE_F32,
+  f16: GgmlType.GGML_TYPE_F16,
+  bf16: GgmlType.GGML_TYPE_BF16,
+  q8_0: GgmlType.GGML_TYPE_Q8_0,
+  q4_0: GgmlType.GGML_TYPE_Q4_0,
+  q4_1: GgmlType.GGML_TYPE_Q4_1,
+  q5_0: GgmlType.GGML_TYPE_Q5_0,
+  q5_1: GgmlType.GGML_TYPE_Q5_1,
+  iq4_nl: GgmlType.GGML_TYPE_IQ4_NL,
+};
+
+const splitModes: Readonly<Record<SplitMode, number>> = {
+  none: LlamaSplitMode.LLAMA_SPLIT_MODE_NONE,
+  layer: LlamaSplitMode.LLAMA_SPLIT_MODE_LAYER,
+  row: LlamaSplitMode.LLAMA_SPLIT_MODE_ROW,
+  tensor: LlamaSplitMode.LLAMA_SPLIT_MODE_TENSOR,
+};
+
+export function cacheTypeOf(type: KvCacheType): number {
+  return ggmlTypes[type];
+}
+
+/**
+ * Blocks until the model and its context are there. `onProgress` is called on this thread with 0..1; false aborts.
+ * Errors: `invalid_request`, `invalid_model_file`, `insufficient_vram`, `does_not_fit`, `load_cancelled`, `load_failed`.
+ */
+export function openModel(
+  library: Libllama,
+  spec: LoadSpec,
+  onProgress: (fraction: number) => boolean,
+): OpenedModel {
+  checkSpec(spec);
+  const { api } = library;
+  const rssBefore = process.memoryUsage.rss();
+  const model = loadModel(library, spec, onProgress);
+  const modelRssBytes = process.memoryUsage.rss() - rssBefore;
+  try {
+    const contextTokens = spec.context ?? api.llama_model_n_ctx_train(model);
+    const context = createContext(api, model, spec, contextTokens);
+    try {
+      applyLora(api, model, context, spec);
+    } catch (error) {
+      api.llama_free(context);
+      throw error;
+    }
+    return { model, context, contextTokens, modelRssBytes };
+  } catch (error) {
+    api.llama_model_free(model);
+    throw error;
+  }
+}
+
+function checkSpec(spec: LoadSpec): void {
+  const wholes: readonly (readonly [string, number | null])[] = [
+    ['context', spec.context],
+    ['slots', spec.slots],
+    ['batch', spec.batch],
+    ['ubatch', spec.ubatch],
+    ['threads', spec.threads],
+  ];
+  for (const [name, value] of wholes) {
+    if (value === null || (Number.isInteger(value) && value >= 1 && value < 2 ** 31)) continue;
+    throw new AppError('invalid_request', `${name} must be a whole number from 1, not ${value}`, { param: name });
+  }
+  const isQuantized = !['f32', 'f16', 'bf16'].includes(spec.cacheTypeV);
+  if (isQuantized && spec.flashAttention === false) {
+    throw new AppError('invalid_request', `cacheTypeV ${spec.cacheTypeV} needs flash attention`, {
+      param: 'cacheTypeV',
+    });
+  }
+}
+
+function loadModel(
+  { api }: Libllama,
+  spec: LoadSpec,
+  onProgress: (fraction: number) => boolean,
+): bigint {
+  const devices = chooseDevices(api, spec);
+  let isAborted = false;
+  const progress = registerProgress((fraction) => {
+    try {
+      isAborted ||= !onProgress(fraction);
+    } catch {
+      // An exception must not unwind through C++ frames.
+      isAborted = true;
+    }
+    return !isAborted;
+  });
+  const params: LlamaModelParams = {
+    ...api.llama_model_default_params(),
+    devices: devices?.address ?? null,
+    n_gpu_layers: spec.gpuLayers ?? -1,
+    split_mode: splitModes[spec.splitMode],
+    progress_callback: progress.address,
+  };
+  try {
+    const model = api.llama_model_load_from_file(spec.file, params) as bigint | null;
+    if (model !== null && !isAborted) return model;
+    if (model !== null) api.llama_model_free(model);
+    if (isAborted) throw new AppError('load_cancelled', `the load of "${spec.modelId}" was cancelled`);
+    throw explainRefusal(api, spec, { ...params, progress_callback: null });
+  } finally {
+    progress.close();
+    devices?.close();
+  }
+}
+
+/**
+ * libllama says why only in its log. A second look that allocates nothing tells a bad file from a lack of memory.
+ */
+function explainRefusal(api: LlamaApi, spec: LoadSpec, params: LlamaModelParams): AppError {
+  const probe = api.llama_model_load_from_file(spec.file, { ...params, no_alloc: true }) as bigint | null;
+  if (probe !== null) {
+    const needed = Math.ceil(Number(api.llama_model_size(probe)) / 1024 ** 2);
+    api.llama_model_free(probe);
+    return new AppError(
+      'insufficient_vram',
+      `model "${spec.modelId}" needs ${needed} MiB for its weights and the device could not give them; ` +
+        'unload another model or keep fewer layers on the GPU',
+    );
+  }
+  return new AppError(
+    'invalid_model_file',
+    `model "${spec.modelId}": ${basename(spec.file)} cannot be loaded; it is damaged or incomplete, or of an ` +
+      'architecture newer than this build. Download it again; the neuron\'s log has the reason',
+    { detail: { path: spec.file } },
+  );
+}
+
+/** The NULL-terminated list for libllama; null = its own choice. A list of CPUs only means "no offload". */
+function chooseDevices(api: LlamaApi, spec: LoadSpec): ReturnType<typeof allocatePointers> | null {
+  if (spec.devices.length === 0) return null;
+  const known = listDevices(api);
+  const addresses = listDeviceAddresses(api);
+  const chosen = spec.devices.map((index) => {
+    const device = known[index];
+    const address = addresses[index];
+    if (device === undefined || address === undefined) {
+      throw new AppError('invalid_request', `there is no device ${index}; this owner has ${known.length}`, {
+        param: 'devices',
+      });
+    }
+    return { device, address };
+  });
+  return allocatePointers(
+    chosen.filter(({ device }) => device.kind !== 'cpu').map(({ address }) => address),
+  );
+}
+
+/**
+ * One context for all slots and one more sequence, which forwardLogits owns.
+ *
+ * KV is split per sequence (kv_unified = false), each stream with room for the full context: a slot can then never
+ * be starved by its neighbours, and attention reads only the sequence's own cells. See DESIGN.md for measurements.
+ */
+function createContext(api: LlamaApi, model: bigint, spec: LoadSpec, contextTokens: number): bigint {
+  const sequences = spec.slots + 1;
+  if (sequences > Number(api.llama_max_parallel_sequences())) {
+    throw new AppError(
+      'invalid_request',
+      `slots must be at most ${Number(api.llama_max_parallel_sequences()) - 1}, not ${spec.slots}`,
+      { param: 'slots' },
+    );
+  }
+  const threads = spec.threads ?? physicalCoreCount();
+  const params: LlamaContextParams = {
+    ...api.llama_context_default_params(),
+    n_ctx: contextTokens * sequences,
+    n_batch: Math.max(spec.batch, stepTokensMax(spec.slots, spec.ubatch)),
+    n_ubatch: spec.ubatch,
+    n_seq_max: sequences,
+    // One output per sequence and step; without this the graph reserves ubatch x vocabulary floats.
+    n_outputs_max: spec.embeddings ? 0 : sequences,
+    n_threads: threads,
+    n_threads_batch: threads,
+    flash_attn_type: flashAttentionType(spec.flashAttention),
+    type_k: ggmlTypes[spec.cacheTypeK],
+    type_v: ggmlTypes[spec.cacheTypeV],
+    embeddings: spec.embeddings,
+    kv_unified: false,
+  };
+  const context = api.llama_init_from_model(model, params) as bigint | null;
+  if (context !== null) return context;
+  throw new AppError(
+    'does_not_fit',
+    `model "${spec.modelId}": no room for ${spec.slots} slots of ${contextTokens} tokens with ` +
+      `${spec.cacheTypeK}/${spec.cacheTypeV} KV; lower context or slots, or choose a smaller cache type`,
+  );
+}
+
+function flashAttentionType(wanted: boolean | null): number {
+  if (wanted === null) return LlamaFlashAttnType.LLAMA_FLASH_ATTN_TYPE_AUTO;
+  return wanted
+    ? LlamaFlashAttnType.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    : LlamaFlashAttnType.LLAMA_FLASH_ATTN_TYPE_DISABLED;
+}
+
+/** Adapters belong to the model and are freed with it. */
+function applyLora(api: LlamaApi, model: bigint, context: bigint, spec: LoadSpec): void {
+  if (spec.lora.length === 0) return;
+  const adapters = spec.lora.map(({ file }) => {
+    const adapter = api.llama_adapter_lora_init(model, file) as bigint | null;
+    if (adapter !== null) return adapter;
+    throw new AppError(
+      'invalid_model_file',
+      `model "${spec.modelId}": the LoRA adapter ${basename(file)} cannot be loaded or is for another model`,
+      { detail: { path: file } },
+    );
+  });
+  const list = allocatePointers(adapters);
+  const scales = allocateNative(spec.lora.length * 4);
+  new Float32Array(scales.buffer).set(spec.lora.map(({ scale }) => scale));
+  const result = api.llama_set_adapters_lora(context, list.address, adapters.length, scales.address);
+  list.close();
+  scales.close();
+  if (result !== 0) {
+    throw new AppError('load_failed', `model "${spec.modelId}": its LoRA adapters could not be applied`);
+  }
+}

@@ -1,0 +1,48 @@
+/**
+ * How one step's token budget is shared: a pure function, so that fairness can be tested without a model.
+ *
+ * Every decoding sequence gets its one token first. What is left is spread evenly over the prompts being read:
+ * a short prompt takes what it needs and leaves the rest to the others.
+ */
+export interface StepLoad {
+  /** Sequences that add one token each. */
+  readonly decoding: number;
+  /** Prompt tokens still to be read, per prefilling sequence in order of arrival. */
+  readonly pending: readonly number[];
+  /** Tokens per compute graph at most. */
+  readonly ubatch: number;
+  /** Counts steps: decides who gets the odd tokens, so that nobody is always last. */
+  readonly turn: number;
+}
+
+/**
+ * While streams run, a step reads at most this part of a full graph: a stream then waits a quarter of the time
+ * that a full prefill graph takes. Fixed, not adapted to measured speed: the same load gives the same batches.
+ */
+const prefillShareWhileDecoding = 1 / 4;
+/** Prompts go on even when there are more streams than the graph has room for. */
+const prefillTokensMin = 16;
+
+/** Prompt tokens that each prefilling sequence may add in this step. */
+export function planPrefill({ decoding, pending, ubatch, turn }: StepLoad): number[] {
+  const room = decoding === 0 ? ubatch : Math.floor(ubatch * prefillShareWhileDecoding) - decoding;
+  let budget = Math.max(room, prefillTokensMin);
+  const shares = pending.map(() => 0);
+  const order = pending.map((_, index) => (index + turn) % pending.length);
+  let open = order.filter((index) => (pending[index] as number) > 0);
+  while (budget > 0 && open.length > 0) {
+    const share = Math.max(1, Math.floor(budget / open.length));
+    for (const index of open) {
+      const taken = Math.min(share, budget, (pending[index] as number) - (shares[index] as number));
+      shares[index] = (shares[index] as number) + taken;
+      budget -= taken;
+    }
+    open = open.filter((index) => (shares[index] as number) < (pending[index] as number));
+  }
+  return shares;
+}
+
+/** The most tokens that a step can put into one batch. */
+export function stepTokensMax(slots: number, ubatch: number): number {
+  return slots + Math.max(ubatch, prefillTokensMin);
+}

@@ -1,0 +1,132 @@
+import type { LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
+import type { LlamaApi } from '../libllama/bindings.gen.ts';
+import { cacheTypeOf } from './open-model.ts';
+import type { Vocabulary } from './vocabulary.ts';
+
+/** What was measured around the load. */
+export interface LoadMeasurements {
+  readonly fileBytes: number;
+  readonly loadMs: number;
+  /** Device memory that the load took, bytes; null on devices that cannot tell (the CPU). */
+  readonly deviceBytes: number | null;
+  /** Growth of this process's resident set while the context was made, bytes. */
+  readonly contextRssBytes: number;
+}
+
+export function readFacts(
+  api: LlamaApi,
+  model: bigint,
+  vocabulary: Vocabulary,
+  spec: LoadSpec,
+  contextTokens: number,
+  measured: LoadMeasurements,
+): ModelFacts {
+  const metadata = readMetadata(api, model);
+  const tokenText = (token: number): string | null =>
+    token < 0 ? null : api.llama_vocab_get_text(vocabulary.address, token);
+  return {
+    architecture: metadata['general.architecture'] ?? 'unknown',
+    description: readText((buffer) => api.llama_model_desc(model, buffer, buffer.length)),
+    parameterCount: Number(api.llama_model_n_params(model)),
+    fileBytes: measured.fileBytes,
+    vocabSize: vocabulary.size,
+    trainContext: api.llama_model_n_ctx_train(model),
+    context: contextTokens,
+    slots: spec.slots,
+    embeddingLength: api.llama_model_n_embd(model),
+    layerCount: api.llama_model_n_layer(model),
+    hasEncoder: api.llama_model_has_encoder(model),
+    hasDecoder: api.llama_model_has_decoder(model),
+    recurrent: api.llama_model_is_recurrent(model) || api.llama_model_is_hybrid(model),
+    ...readTemplates(metadata),
+    bosToken: tokenText(api.llama_vocab_bos(vocabulary.address)),
+    eosToken: tokenText(api.llama_vocab_eos(vocabulary.address)),
+    addBos: api.llama_vocab_get_add_bos(vocabulary.address),
+    addEos: api.llama_vocab_get_add_eos(vocabulary.address),
+    eogTokens: vocabulary.eogTokens,
+    metadata: withoutTemplates(metadata),
+    memoryMb: memoryMb(api, model, metadata, spec, contextTokens, measured),
+    loadMs: measured.loadMs,
+  };
+}
+
+/**
+ * MiB of the load. A GPU tells: free memory before minus after. On the CPU the weights are mapped and become
+ * resident as they are used, so: all weights, plus the larger of the KV size that the header gives and the growth of
+ * the resident set while the context was made (which sees recurrent states and buffers that the formula does not).
+ */
+function memoryMb(
+  api: LlamaApi,
+  model: bigint,
+  metadata: Readonly<Record<string, string>>,
+  spec: LoadSpec,
+  contextTokens: number,
+  measured: LoadMeasurements,
+): number {
+  const weights = Number(api.llama_model_size(model));
+  const kv = kvBytesPerToken(api, model, metadata, spec) * contextTokens * (spec.slots + 1);
+  const bytes = measured.deviceBytes ?? weights + Math.max(kv, measured.contextRssBytes);
+  return Math.ceil(bytes / 1024 ** 2);
+}
+
+/** KV of one token over all layers, from the header. */
+function kvBytesPerToken(
+  api: LlamaApi,
+  model: bigint,
+  metadata: Readonly<Record<string, string>>,
+  spec: LoadSpec,
+): number {
+  const heads = api.llama_model_n_head(model);
+  const headLength = heads === 0 ? 0 : api.llama_model_n_embd(model) / heads;
+  const length = (key: string): number => {
+    const text = metadata[`${metadata['general.architecture']}.attention.${key}`];
+    return text === undefined ? headLength : Number(text);
+  };
+  const bytes = (type: number, values: number): number =>
+    (values * Number(api.ggml_type_size(type))) / Number(api.ggml_blck_size(type));
+  const perHead =
+    bytes(cacheTypeOf(spec.cacheTypeK), length('key_length')) +
+    bytes(cacheTypeOf(spec.cacheTypeV), length('value_length'));
+  return api.llama_model_n_layer(model) * api.llama_model_n_head_kv(model) * perHead;
+}
+
+/** All scalars; arrays such as the vocabulary are not among them. */
+function readMetadata(api: LlamaApi, model: bigint): Record<string, string> {
+  const metadata: Record<string, string> = {};
+  for (let index = 0; index < api.llama_model_meta_count(model); index++) {
+    const key = readText((buffer) => api.llama_model_meta_key_by_index(model, index, buffer, buffer.length));
+    metadata[key] = readText((buffer) =>
+      api.llama_model_meta_val_str_by_index(model, index, buffer, buffer.length),
+    );
+  }
+  return metadata;
+}
+
+const templateKey = 'tokenizer.chat_template';
+
+function readTemplates(
+  metadata: Readonly<Record<string, string>>,
+): Pick<ModelFacts, 'chatTemplate' | 'namedTemplates'> {
+  const named = Object.entries(metadata).filter(([key]) => key.startsWith(`${templateKey}.`));
+  return {
+    chatTemplate: metadata[templateKey] ?? null,
+    namedTemplates: Object.fromEntries(
+      named.map(([key, value]) => [key.slice(templateKey.length + 1), value]),
+    ),
+  };
+}
+
+function withoutTemplates(metadata: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(metadata).filter(([key]) => !key.startsWith(templateKey)));
+}
+
+/** Text of a function in snprintf's manner: it writes what fits and returns the length that it wanted. */
+function readText(read: (buffer: Uint8Array) => number): string {
+  let buffer = new Uint8Array(512);
+  let length = read(buffer);
+  if (length >= buffer.length) {
+    buffer = new Uint8Array(length + 1);
+    length = read(buffer);
+  }
+  return new TextDecoder().decode(buffer.subarray(0, Math.max(length, 0)));
+}

@@ -1,0 +1,84 @@
+import { AppError } from 'cortex-core/wire/errors';
+import type { LlamaApi } from '../libllama/bindings.gen.ts';
+import { decodeFailed } from './batch-loop.ts';
+import type { DecodeBatch } from './decode-batch.ts';
+import type { LogitsReader } from './logits-reader.ts';
+
+export interface ReservedSequenceOptions {
+  readonly api: LlamaApi;
+  readonly context: bigint;
+  readonly memory: bigint;
+  readonly batch: DecodeBatch;
+  readonly logits: LogitsReader;
+  /** The sequence id that no generation uses. */
+  readonly id: number;
+  readonly contextTokens: number;
+  readonly modelId: string;
+}
+
+/** A sequence under the caller's control, beside the generations. */
+export interface ReservedSequence {
+  /** Logits after the last of `tokens`, a copy; see LoadedModel.forwardLogits. The token ids must be valid. */
+  forward(tokens: Int32Array, offset: number): Float32Array;
+  clear(): void;
+}
+
+export function createReservedSequence(options: ReservedSequenceOptions): ReservedSequence {
+  const { api, context, memory, batch, logits, id } = options;
+  let length = 0;
+  const clear = (): void => {
+    api.llama_memory_seq_rm(memory, id, -1, -1);
+    length = 0;
+  };
+  const rewind = (offset: number): void => {
+    if (offset === 0) return clear();
+    if (offset === length) return;
+    if (!api.llama_memory_seq_rm(memory, id, offset, -1)) {
+      throw invalid(`this model's state cannot go back to ${offset}; start again at 0`);
+    }
+    length = offset;
+  };
+  const decode = (tokens: Int32Array, start: number): number => {
+    const end = Math.min(start + batch.capacity, tokens.length);
+    batch.clear();
+    let row = 0;
+    for (let index = start; index < end; index++) {
+      row = batch.add(tokens[index] as number, length + index - start, id, index === tokens.length - 1);
+    }
+    const code = api.llama_decode(context, batch.struct);
+    if (code !== 0) {
+      clear();
+      throw decodeFailed(options.modelId, code);
+    }
+    length += end - start;
+    return row;
+  };
+  return {
+    forward(tokens, offset) {
+      checkRange(tokens.length, offset, length, options.contextTokens);
+      rewind(offset);
+      let row = 0;
+      for (let start = 0; start < tokens.length; start += batch.capacity) row = decode(tokens, start);
+      return logits.rowAt(logits.addressOf(row)).slice();
+    },
+    clear,
+  };
+}
+
+function checkRange(count: number, offset: number, length: number, contextTokens: number): void {
+  if (count === 0) throw invalid('ForwardLogits needs at least one token');
+  if (!Number.isInteger(offset) || offset < 0 || offset > length) {
+    throw invalid(`offset must be from 0 to ${length}, the tokens already there, not ${offset}`, 'offset');
+  }
+  if (offset + count > contextTokens) {
+    throw new AppError(
+      'context_length_exceeded',
+      `${offset + count} tokens do not fit in the context of ${contextTokens}`,
+      { extras: { prompt_len: offset + count, max: contextTokens } },
+    );
+  }
+}
+
+function invalid(message: string, param = 'tokens'): AppError {
+  return new AppError('invalid_request', message, { param });
+}

@@ -1,0 +1,229 @@
+/**
+ * One request's sampler: libllama's chain, in the order llama.cpp uses.
+ *
+ *   logit_bias, repeat penalty (prompt and answer), frequency and presence penalty (answer only), DRY, top-n-sigma,
+ *   top-k, typical, top-p, min-p, xtc, temperature, dist(seed)      or greedy at temperature 0
+ *
+ * A grammar is asked after the chain chose: it mostly agrees, and one token is checked instead of the vocabulary.
+ * Only when it objects is the whole row masked by the grammar and sampled again (as llama.cpp's common_sampler).
+ */
+import { AppError } from 'cortex-core/wire/errors';
+import type { GenerateParams, SamplingParams } from 'cortex-core/wire/inference';
+import type { LlamaApi } from '../libllama/bindings.gen.ts';
+import { allocateNative, allocateStrings, readFloat } from '../libllama/native-memory.ts';
+import type { Candidates } from './candidates.ts';
+import { isSamplable } from './logits-health.ts';
+import type { LogitsReader } from './logits-reader.ts';
+import type { SamplingDefaults } from './sampling-defaults.ts';
+import type { Vocabulary } from './vocabulary.ts';
+
+/** What samplers of one model share. */
+export interface SamplerHost {
+  readonly api: LlamaApi;
+  readonly vocabulary: Vocabulary;
+  readonly logits: LogitsReader;
+  readonly candidates: Candidates;
+  readonly context: bigint;
+  /** Tokens one sequence may hold: what a window of -1 means. */
+  readonly contextTokens: number;
+  readonly defaults: SamplingDefaults;
+}
+
+const minKeep = 1;
+const repeatLastNDefault = 64;
+const dryBaseDefault = 1.75;
+const dryAllowedLengthDefault = 2;
+const xtcThresholdDefault = 0.1;
+const dryBreakersDefault = ['\n', ':', '"', '*'];
+/** llama.h: this seed means "take a random one". */
+const randomSeed = 0xffffffff;
+
+/** Native sampler state of one sequence. */
+export class Sampler {
+  readonly #host: SamplerHost;
+  readonly #isGreedy: boolean;
+  #chain: bigint | null;
+  #grammar: bigint | null = null;
+
+  /** Errors: `invalid_request` when the grammar does not parse. The request must be validated already. */
+  constructor(host: SamplerHost, params: GenerateParams) {
+    this.#host = host;
+    const sampling = withDefaults(params.sampling, host.defaults);
+    this.#isGreedy = sampling.temperature === 0;
+    if (params.grammar !== null) this.#grammar = parseGrammar(host, params.grammar);
+    this.#chain = buildChain(host, sampling, params);
+  }
+
+  /**
+   * Chooses and accepts the token after output `row` of the last decode call.
+   * Errors: `logits_not_finite`; `job_failed` when the grammar allows no token at all.
+   */
+  sample(row: number): number {
+    const { api, context, logits } = this.#host;
+    const chain = this.#requireChain();
+    const address = logits.addressOf(row);
+    // Sorting a row with NaN is undefined behaviour in C++; greedy only compares, and its choice is checked.
+    if (!this.#isGreedy && !isSamplable(logits.rowAt(address))) throw notFinite(logits, address);
+    if (this.#grammar !== null) return this.#sampleByGrammar(chain, this.#grammar, address);
+    const token = api.llama_sampler_sample(chain, context, row);
+    if (!Number.isFinite(readFloat(address + BigInt(token * 4)))) throw notFinite(logits, address);
+    return token;
+  }
+
+  /** Idempotent. */
+  close(): void {
+    if (this.#chain !== null) this.#host.api.llama_sampler_free(this.#chain);
+    if (this.#grammar !== null) this.#host.api.llama_sampler_free(this.#grammar);
+    this.#chain = null;
+    this.#grammar = null;
+  }
+
+  #sampleByGrammar(chain: bigint, grammar: bigint, address: bigint): number {
+    const { api, candidates, logits } = this.#host;
+    const row = logits.rowAt(address);
+    candidates.fill(row);
+    let chosen = candidates.choose(chain);
+    if (!Number.isFinite(row[chosen.token])) throw notFinite(logits, address);
+    if (!candidates.isAllowed(grammar, chosen.token)) {
+      candidates.fill(row);
+      candidates.apply(grammar);
+      chosen = candidates.choose(chain);
+      if (!Number.isFinite(chosen.logit)) {
+        throw new AppError('job_failed', 'the grammar allows none of the model\'s tokens here; check the grammar');
+      }
+    }
+    api.llama_sampler_accept(grammar, chosen.token);
+    api.llama_sampler_accept(chain, chosen.token);
+    return chosen.token;
+  }
+
+  #requireChain(): bigint {
+    if (this.#chain === null) throw new Error('the sampler is closed');
+    return this.#chain;
+  }
+}
+
+function notFinite(logits: LogitsReader, address: bigint): AppError {
+  return new AppError('logits_not_finite', 'the model computed logits that are not numbers; nothing was sent', {
+    detail: logits.health(address),
+  });
+}
+
+/** What the request leaves open is what the model's file recommends. */
+function withDefaults(sampling: SamplingParams, defaults: SamplingDefaults): SamplingParams {
+  const given = Object.entries(sampling).filter(([, value]) => value !== undefined && value !== null);
+  return { ...defaults, ...(Object.fromEntries(given) as Partial<SamplingParams>) } as SamplingParams;
+}
+
+function parseGrammar({ api, vocabulary }: SamplerHost, grammar: string): bigint {
+  const sampler = api.llama_sampler_init_grammar(vocabulary.address, grammar, 'root') as bigint | null;
+  if (sampler === null) {
+    throw new AppError('invalid_request', 'grammar is not valid GBNF, or has no rule named root', {
+      param: 'grammar',
+    });
+  }
+  return sampler;
+}
+
+function buildChain(host: SamplerHost, sampling: SamplingParams, params: GenerateParams): bigint {
+  const { api } = host;
+  const chain = api.llama_sampler_chain_init({ no_perf: true }) as bigint;
+  const add = (sampler: bigint): void => api.llama_sampler_chain_add(chain, sampler);
+  const bias = biases(host, sampling, params.ignoreEos);
+  if (bias !== null) add(bias);
+  for (const sampler of penalties(host, sampling, params.tokens)) add(sampler);
+  if (sampling.temperature === 0) {
+    add(api.llama_sampler_init_greedy() as bigint);
+    return chain;
+  }
+  const seed = toSeed(sampling.seed);
+  const { topNSigma = -1, topK = 0, typicalP = 1, topP = 1, minP = 0, xtcProbability = 0 } = sampling;
+  if (topNSigma > 0) add(api.llama_sampler_init_top_n_sigma(topNSigma) as bigint);
+  if (topK > 0) add(api.llama_sampler_init_top_k(topK) as bigint);
+  if (typicalP < 1) add(api.llama_sampler_init_typical(typicalP, minKeep) as bigint);
+  if (topP < 1) add(api.llama_sampler_init_top_p(topP, minKeep) as bigint);
+  if (minP > 0) add(api.llama_sampler_init_min_p(minP, minKeep) as bigint);
+  if (xtcProbability > 0) {
+    const threshold = sampling.xtcThreshold ?? xtcThresholdDefault;
+    add(api.llama_sampler_init_xtc(xtcProbability, threshold, minKeep, seed) as bigint);
+  }
+  if (sampling.temperature !== 1) add(api.llama_sampler_init_temp(sampling.temperature) as bigint);
+  add(api.llama_sampler_init_dist(seed) as bigint);
+  return chain;
+}
+
+/** logit_bias, and for `ignoreEos` a bias that rules every end-of-generation token out. */
+function biases(host: SamplerHost, sampling: SamplingParams, ignoreEos: boolean): bigint | null {
+  const entries = [...(sampling.logitBias ?? [])];
+  if (ignoreEos) {
+    for (const token of host.vocabulary.eogTokens) entries.push({ token, bias: Number.NEGATIVE_INFINITY });
+  }
+  if (entries.length === 0) return null;
+  // llama_logit_bias[]: {int32 token, float bias}
+  const memory = allocateNative(entries.length * 8);
+  const tokens = new Int32Array(memory.buffer);
+  const values = new Float32Array(memory.buffer);
+  for (const [index, entry] of entries.entries()) {
+    tokens[index * 2] = entry.token;
+    values[index * 2 + 1] = entry.bias;
+  }
+  const size = host.vocabulary.size;
+  const sampler = host.api.llama_sampler_init_logit_bias(size, entries.length, memory.address) as bigint;
+  memory.close();
+  return sampler;
+}
+
+/** Samplers that look back; those that count the prompt have already seen it. */
+function penalties(host: SamplerHost, sampling: SamplingParams, prompt: Int32Array): bigint[] {
+  const { api, vocabulary, contextTokens } = host;
+  const samplers: bigint[] = [];
+  const window = (lastN: number): number => Math.min(lastN < 0 ? contextTokens : lastN, contextTokens);
+  const { repeatPenalty = 1, frequencyPenalty = 0, presencePenalty = 0, dryMultiplier = 0 } = sampling;
+  if (repeatPenalty !== 1) {
+    const lastN = window(sampling.repeatLastN ?? repeatLastNDefault);
+    const sampler = api.llama_sampler_init_penalties(vocabulary.size, lastN, repeatPenalty, 0, 0) as bigint;
+    acceptPrompt(api, sampler, prompt, lastN);
+    samplers.push(sampler);
+  }
+  if (frequencyPenalty !== 0 || presencePenalty !== 0) {
+    samplers.push(
+      api.llama_sampler_init_penalties(
+        vocabulary.size,
+        window(sampling.repeatLastN ?? -1),
+        1,
+        frequencyPenalty,
+        presencePenalty,
+      ) as bigint,
+    );
+  }
+  if (dryMultiplier > 0) {
+    const lastN = window(sampling.dryPenaltyLastN ?? -1);
+    const breakers = sampling.drySequenceBreakers ?? dryBreakersDefault;
+    const strings = allocateStrings(breakers);
+    const sampler = api.llama_sampler_init_dry(
+      vocabulary.address,
+      dryMultiplier,
+      sampling.dryBase ?? dryBaseDefault,
+      sampling.dryAllowedLength ?? dryAllowedLengthDefault,
+      lastN,
+      strings.address,
+      breakers.length,
+    ) as bigint;
+    strings.close();
+    acceptPrompt(api, sampler, prompt, lastN);
+    samplers.push(sampler);
+  }
+  return samplers;
+}
+
+function acceptPrompt(api: LlamaApi, sampler: bigint, prompt: Int32Array, lastN: number): void {
+  for (const token of prompt.subarray(Math.max(0, prompt.length - lastN))) {
+    api.llama_sampler_accept(sampler, token);
+  }
+}
+
+function toSeed(seed: number | undefined): number {
+  if (seed === undefined) return randomSeed;
+  const low = Number(BigInt.asUintN(32, BigInt(seed)));
+  return low === randomSeed ? randomSeed - 1 : low;
+}

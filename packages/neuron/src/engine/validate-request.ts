@@ -1,0 +1,129 @@
+/** Refuses what the native side would not survive or would silently misread. Pure; runs before any work. */
+import { AppError } from 'cortex-core/wire/errors';
+import type { GenerateParams, SamplingParams } from 'cortex-core/wire/inference';
+import { checkTokens } from './vocabulary.ts';
+
+export interface RequestLimits {
+  readonly vocabSize: number;
+  /** Tokens that one sequence may hold. */
+  readonly context: number;
+}
+
+/** How many tokens may be generated, and whether the context is what limits them. */
+export interface TokenBudget {
+  readonly tokens: number;
+  readonly isContextBound: boolean;
+}
+
+export const stopsMax = 64;
+export const stopLengthMax = 4096;
+export const topLogprobsMax = 20;
+export const grammarLengthMax = 1 << 20;
+const logitBiasMax = 4096;
+const drySequenceBreakersMax = 64;
+const dryBreakerLengthMax = 256;
+const int32Max = 2 ** 31 - 1;
+
+type NumberKey = {
+  [K in keyof SamplingParams]-?: number extends SamplingParams[K] ? K : never;
+}[keyof SamplingParams];
+
+/** Field -> the wire's name, smallest, largest, whether whole. */
+const ranges: Readonly<Record<NumberKey, readonly [string, number, number, boolean]>> = {
+  temperature: ['temperature', 0, 100, false],
+  topK: ['top_k', -1, int32Max, true],
+  topP: ['top_p', 0, 1, false],
+  minP: ['min_p', 0, 1, false],
+  typicalP: ['typical_p', 0, 1, false],
+  topNSigma: ['top_n_sigma', -1, 100, false],
+  xtcProbability: ['xtc_probability', 0, 1, false],
+  xtcThreshold: ['xtc_threshold', 0, 1, false],
+  repeatPenalty: ['repeat_penalty', 0.01, 100, false],
+  repeatLastN: ['repeat_last_n', -1, int32Max, true],
+  frequencyPenalty: ['frequency_penalty', -100, 100, false],
+  presencePenalty: ['presence_penalty', -100, 100, false],
+  dryMultiplier: ['dry_multiplier', 0, 100, false],
+  dryBase: ['dry_base', 1, 100, false],
+  dryAllowedLength: ['dry_allowed_length', 0, int32Max, true],
+  dryPenaltyLastN: ['dry_penalty_last_n', -1, int32Max, true],
+  seed: ['seed', Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, true],
+};
+
+/** Errors: `invalid_request` naming the field, `context_length_exceeded`. */
+export function validateRequest(params: GenerateParams, limits: RequestLimits): TokenBudget {
+  checkPrompt(params.tokens, limits);
+  checkSampling(params.sampling, limits);
+  checkStops(params.stops);
+  if (params.topLogprobs !== null) {
+    checkNumber(params.topLogprobs, 'top_logprobs', 0, topLogprobsMax, true);
+  }
+  if (params.grammar !== null && params.grammar.length > grammarLengthMax) {
+    throw invalid('grammar', `grammar is longer than ${grammarLengthMax} characters`);
+  }
+  if (params.maxTokens !== null) checkNumber(params.maxTokens, 'max_tokens', 0, int32Max, true);
+  // The last token of an answer is never decoded, so a full context still has room for one.
+  const fits = Math.max(1, limits.context - params.tokens.length);
+  const wanted = params.maxTokens ?? Number.POSITIVE_INFINITY;
+  return wanted <= fits
+    ? { tokens: wanted, isContextBound: false }
+    : { tokens: fits, isContextBound: true };
+}
+
+function checkPrompt(tokens: Int32Array, { vocabSize, context }: RequestLimits): void {
+  if (!(tokens instanceof Int32Array) || tokens.length === 0) {
+    throw invalid('tokens', 'the prompt is empty; send at least one token');
+  }
+  if (tokens.length > context) {
+    throw new AppError(
+      'context_length_exceeded',
+      `This model's maximum context length is ${context} tokens. However, your messages resulted in ` +
+        `${tokens.length} tokens. Please reduce the length of the messages.`,
+      { param: 'messages', extras: { prompt_len: tokens.length, max: context } },
+    );
+  }
+  checkTokens(tokens, vocabSize);
+}
+
+function checkSampling(sampling: SamplingParams, { vocabSize }: RequestLimits): void {
+  for (const [key, [name, min, max, isWhole]] of Object.entries(ranges)) {
+    const value = sampling[key as NumberKey];
+    if (value !== undefined && value !== null) checkNumber(value, name, min, max, isWhole);
+  }
+  if (sampling.temperature === undefined || sampling.temperature === null) {
+    throw invalid('temperature', 'temperature is missing');
+  }
+  const bias = sampling.logitBias ?? [];
+  if (bias.length > logitBiasMax) throw invalid('logit_bias', `logit_bias has more than ${logitBiasMax} entries`);
+  for (const entry of bias) {
+    checkNumber(entry.token, 'logit_bias', 0, vocabSize - 1, true);
+    checkNumber(entry.bias, 'logit_bias', -1e6, 1e6, false);
+  }
+  const breakers = sampling.drySequenceBreakers ?? [];
+  const areShort = breakers.every((text) => typeof text === 'string' && text.length <= dryBreakerLengthMax);
+  if (breakers.length > drySequenceBreakersMax || !areShort) {
+    throw invalid(
+      'dry_sequence_breakers',
+      `dry_sequence_breakers takes at most ${drySequenceBreakersMax} texts of ${dryBreakerLengthMax} characters`,
+    );
+  }
+}
+
+function checkStops(stops: readonly string[]): void {
+  if (stops.length > stopsMax) throw invalid('stop', `${stops.length} stops; at most ${stopsMax} are allowed`);
+  for (const stop of stops) {
+    if (typeof stop !== 'string' || stop === '' || stop.length > stopLengthMax) {
+      throw invalid('stop', `a stop must be text of 1 to ${stopLengthMax} characters`);
+    }
+  }
+}
+
+function checkNumber(value: number, name: string, min: number, max: number, isWhole: boolean): void {
+  const isGood = typeof value === 'number' && value >= min && value <= max;
+  if (isGood && (!isWhole || Number.isInteger(value))) return;
+  const kind = isWhole ? 'a whole number' : 'a number';
+  throw invalid(name, `${name} must be ${kind} from ${min} to ${max}, not ${String(value)}`);
+}
+
+function invalid(param: string, message: string): AppError {
+  return new AppError('invalid_request', message, { param });
+}
