@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { systemClock } from 'cortex-core/daemon/clock';
 import { createLog } from 'cortex-core/daemon/log';
 import { discoverySchema, healthSchema, type NeuronHealth } from 'cortex-core/wire/neuron';
-import type { RunningGateway } from 'cortex-gateway/gateway';
+import type { Gateway } from 'cortex-gateway/gateway';
 import { CliError } from './cli-error.ts';
 import { GatewayClient } from './gateway-client.ts';
 import { type NeuronAddress, type NeuronDeath, NeuronProcess } from './neuron-process.ts';
@@ -56,7 +56,7 @@ class Up {
   readonly #neuron: NeuronProcess;
   readonly #progress: ProgressDisplay;
   readonly #closing = new AbortController();
-  #gateway: RunningGateway | null = null;
+  #gateway: Gateway | null = null;
   #isUp = false;
   /** Set by a child that died before the address was out. */
   #earlyDeath: NeuronDeath | null = null;
@@ -120,7 +120,7 @@ class Up {
     this.#neuron.kill();
   }
 
-  async #startGateway(address: NeuronAddress, start: StartGateway): Promise<RunningGateway> {
+  async #startGateway(address: NeuronAddress, start: StartGateway): Promise<Gateway> {
     mkdirSync(this.#logDir, { recursive: true });
     const stream = createWriteStream(join(this.#logDir, 'gateway.log'), { flags: 'a', mode: 0o600 });
     // A log that cannot be written is no reason to end the service.
@@ -171,7 +171,7 @@ class Up {
   }
 
   /** The gateway's next poll: before it, the pasted curl line could meet a gateway that knows no model. */
-  async #awaitGatewaySeesModels(gateway: RunningGateway, ids: readonly string[]): Promise<void> {
+  async #awaitGatewaySeesModels(gateway: Gateway, ids: readonly string[]): Promise<void> {
     const client = new GatewayClient({ endpoint: toConnectUrl(gateway.url) });
     const untilMs = systemClock.monotonicMs() + GATEWAY_SEES_MODEL_MS_MAX;
     while (systemClock.monotonicMs() < untilMs) {
@@ -215,7 +215,7 @@ async function readHealth(neuron: GatewayClient): Promise<NeuronHealth> {
   return healthSchema.parse(await neuron.get('/health'));
 }
 
-function toMetricsUrl(gateway: RunningGateway): string | null {
+function toMetricsUrl(gateway: Gateway): string | null {
   const url = new URL(toConnectUrl(gateway.url));
   url.port = String(gateway.metricsPort);
   return new URL('/metrics', url).href;
