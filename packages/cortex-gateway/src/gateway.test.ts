@@ -62,7 +62,11 @@ const post = (gateway: Gateway, path: string, body: unknown, init: RequestInit =
     ...init,
   });
 
-const ask = (model: string, more: object = {}) => ({ model, messages: [{ role: 'user', content: 'hi' }], ...more });
+const ask = (model: string, more: object = {}) => ({
+  model,
+  messages: [{ role: 'user', content: 'hi' }],
+  ...more,
+});
 
 const loaded = (id: string, more: object = {}) => ({ id, status: 'loaded' as const, ...more });
 
@@ -90,14 +94,14 @@ describe('loads', () => {
       await gate.opened;
       return { status: 422, body: { error: 'the file is cut in half', code: 'invalid_model_file' } };
     };
-    const calls = Array.from({ length: 3 }, () => post(gateway, '/v1/chat/completions', ask('m')));
-    await neurons[0]!.until(() => neurons[0]!.counters.loads === 1);
+    const { signal } = new AbortController();
+    const waits = Array.from({ length: 3 }, () => gateway.fleet.request('m', signal).ready);
+    const refused = Promise.allSettled(waits);
     gate.open();
-    for (const answer of await Promise.all(calls)) {
-      const body = (await answer.json()) as { error: { code: string; message: string } };
-      assert.equal(answer.status, 422);
-      assert.equal(body.error.code, 'invalid_model_file');
-      assert.match(body.error.message, /cut in half/);
+    for (const outcome of await refused) {
+      assert.equal(outcome.status, 'rejected');
+      assert.equal(outcome.reason.code, 'invalid_model_file');
+      assert.match(outcome.reason.message, /cut in half/);
     }
     assert.equal(neurons[0]!.counters.loads, 1);
   });
@@ -160,7 +164,11 @@ describe('loads', () => {
   });
 
   test('a stream that waits gets headers and then the answer; one that does not wait gets 503', async () => {
-    const { gateway, neurons } = await setup([{ models: [{ id: 'm' }] }], {}, { gateway: { cold_load_wait_secs: 0 } });
+    const { gateway, neurons } = await setup(
+      [{ models: [{ id: 'm' }] }],
+      {},
+      { gateway: { cold_load_wait_secs: 0 } },
+    );
     const gate = createGate();
     neurons[0]!.onLoad = async () => {
       await gate.opened;
@@ -212,7 +220,8 @@ describe('pass-through', () => {
       models: [{ id: 'real', vram_mb: 10 }],
       aliases: { nick: 'real' },
     });
-    const body = '{ "messages":[{"role":"user","content":"\\u00e9 \\ud800 model"}],\n "model" : "nick", "x":{"model":"nick"}}';
+    const body =
+      '{ "messages":[{"role":"user","content":"\\u00e9 \\ud800 model"}],\n "model" : "nick", "x":{"model":"nick"}}';
     const answer = await post(gateway, '/chat/completions', body, {
       headers: {
         authorization: 'Bearer secret',
@@ -248,7 +257,9 @@ describe('pass-through', () => {
         const before = neuron!.counters.chats;
         const aborted = neuron!.counters.aborted;
         const controller = new AbortController();
-        const call = post(gateway, '/v1/chat/completions', ask('m', { stream }), { signal: controller.signal });
+        const call = post(gateway, '/v1/chat/completions', ask('m', { stream }), {
+          signal: controller.signal,
+        });
         call.catch(() => {});
         await neuron!.until(() => neuron!.counters.chats === before + 1);
         if (i === 1) await call;
@@ -292,13 +303,17 @@ describe('replicas', () => {
       assert.equal(answer.status, 200);
       assert.match(await answer.text(), /world/);
       assert.match(answer.headers.get('x-cortex-route') ?? '', /node=n1/);
-      assert.deepEqual(neurons.map((neuron, i) => neuron.counters.chats - chats[i]!), [1, 1]);
+      assert.deepEqual(
+        neurons.map((neuron, i) => neuron.counters.chats - chats[i]!),
+        [1, 1],
+      );
     }
   });
 
   test('with nowhere to go a refusal keeps status, body and Retry-After', async () => {
     const { gateway, neurons } = await setup([{ models: [loaded('m')] }]);
-    const refusal = '{"error":{"message":"queue full","type":"server_error","code":"overloaded","param":null}}';
+    const refusal =
+      '{"error":{"message":"queue full","type":"server_error","code":"overloaded","param":null}}';
     neurons[0]!.onChat = ({ response }) => {
       response.writeHead(503, { 'content-type': 'application/json', 'retry-after': '7' });
       response.end(refusal);
@@ -402,7 +417,9 @@ describe('anthropic', () => {
       response.writeHead(200, { 'content-type': 'text/event-stream' });
       response.write(whole.slice(0, whole.indexOf('two')), () => response.destroy());
     };
-    const text = await (await post(gateway, '/v1/messages', ask('m', { max_tokens: 5, stream: true }))).text();
+    const text = await (
+      await post(gateway, '/v1/messages', ask('m', { max_tokens: 5, stream: true }))
+    ).text();
     const events = new SseParser().push(Buffer.from(text));
     assert.equal(events.at(-1)?.event, 'error');
     assert.equal(JSON.parse(events.at(-1)!.data).error.type, 'api_error');
@@ -418,7 +435,9 @@ describe('anthropic', () => {
     const denied = await post(gateway, '/v1/messages', ask('m', { max_tokens: 5 }));
     assert.equal(denied.status, 401);
     assert.equal(((await denied.json()) as { error: { type: string } }).error.type, 'authentication_error');
-    const missing = await post(gateway, '/v1/messages', ask('nope', { max_tokens: 5 }), { headers: { 'x-api-key': 'k' } });
+    const missing = await post(gateway, '/v1/messages', ask('nope', { max_tokens: 5 }), {
+      headers: { 'x-api-key': 'k' },
+    });
     assert.equal(missing.status, 404);
     assert.equal(((await missing.json()) as { error: { type: string } }).error.type, 'not_found_error');
     assert.match(missing.headers.get('x-cortex-route') ?? '', /^none; /);
@@ -427,7 +446,11 @@ describe('anthropic', () => {
 
 describe('edges', () => {
   test('hostile bodies are never a 500', async () => {
-    const { gateway, neurons } = await setup([{ models: [loaded('m')] }], {}, { gateway: { max_body_mb: 1 } });
+    const { gateway, neurons } = await setup(
+      [{ models: [loaded('m')] }],
+      {},
+      { gateway: { max_body_mb: 1 } },
+    );
     const deep = `{"model":"m","messages":${'['.repeat(100_000)}${']'.repeat(100_000)}}`;
     const bodies: readonly (string | Uint8Array)[] = [
       '',
@@ -439,7 +462,11 @@ describe('edges', () => {
       deep,
       'x'.repeat(2 * 1024 * 1024),
       Buffer.from([0x7b, 0xff, 0xfe, 0x7d]),
-      Buffer.concat([Buffer.from('{"model":"m","messages":[],"x":"'), Buffer.of(0xff, 0xc3), Buffer.from('"}')]),
+      Buffer.concat([
+        Buffer.from('{"model":"m","messages":[],"x":"'),
+        Buffer.of(0xff, 0xc3),
+        Buffer.from('"}'),
+      ]),
     ];
     for (const path of ['/v1/chat/completions', '/v1/completions', '/v1/messages']) {
       for (const body of bodies) {
@@ -456,8 +483,18 @@ describe('edges', () => {
       models: [{ id: 'c', vram_mb: 10 }],
       aliases: { z: 'a' },
     });
-    const list = (await (await fetch(`${gateway.url}/v1/models`)).json()) as { data: { id: string; loaded: boolean }[] };
-    assert.deepEqual(list.data.map(({ id, loaded }) => [id, loaded]), [['a', false], ['b', true], ['c', false], ['z', false]]);
+    const list = (await (await fetch(`${gateway.url}/v1/models`)).json()) as {
+      data: { id: string; loaded: boolean }[];
+    };
+    assert.deepEqual(
+      list.data.map(({ id, loaded }) => [id, loaded]),
+      [
+        ['a', false],
+        ['b', true],
+        ['c', false],
+        ['z', false],
+      ],
+    );
     const one = await fetch(`${gateway.url}/v1/v1/models/b`);
     assert.equal(((await one.json()) as { id: string }).id, 'b');
     assert.equal((await fetch(`${gateway.url}/models/none`)).status, 404);

@@ -76,7 +76,8 @@ function createFleet(
 ): Fleet {
   const catalogue = toCatalogue(modelsConfig);
   for (const [alias, target] of catalogue.aliases) {
-    if (!catalogue.entries.has(target)) log.warn('alias of a model that is not in the catalogue', { alias, target });
+    if (!catalogue.entries.has(target))
+      log.warn('alias of a model that is not in the catalogue', { alias, target });
   }
   const { gateway, eviction, neurons } = config;
   const key = gateway.neuron_key ?? null;

@@ -1,5 +1,11 @@
 /** A neuron that a test scripts: the lifecycle API, and chat whose every chunk, stall and failure the test chooses. */
-import { createServer, type IncomingHttpHeaders, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 export interface FakeModel {
@@ -49,7 +55,8 @@ export class FakeNeuron {
   readonly loadSpecs: unknown[] = [];
   readonly chats: ChatCall[] = [];
   /** Called before a load succeeds; may wait, or return a refusal. */
-  onLoad: (spec: { readonly model_id: string }) => Promise<Refusal | undefined> | Refusal | undefined = () => undefined;
+  onLoad: (spec: { readonly model_id: string }) => Promise<Refusal | undefined> | Refusal | undefined = () =>
+    undefined;
   onUnload: (id: string) => Promise<Refusal | undefined> | Refusal | undefined = () => undefined;
   onChat: (call: ChatCall) => Promise<void> | void = (call) => answerWords(call, ['Hello', ' world']);
   /** Lifecycle GETs answer 500 while true. */
@@ -190,7 +197,11 @@ export class FakeNeuron {
     this.events.push(`chat ${id}`);
     this.#notify();
     if (this.models.get(id)?.status !== 'loaded') {
-      const error = { message: `model '${id}' not loaded`, type: 'invalid_request_error', code: 'model_not_loaded' };
+      const error = {
+        message: `model '${id}' not loaded`,
+        type: 'invalid_request_error',
+        code: 'model_not_loaded',
+      };
       return sendJson(response, 404, { error });
     }
     await this.onChat(call);
@@ -203,7 +214,12 @@ export class FakeNeuron {
       kernel: '0',
       cuda_version: null,
       driver_version: null,
-      devices: this.#deviceMb.map((mb, index) => ({ index, name: `fake${index}`, kind: 'cpu', vram_total_mb: mb })),
+      devices: this.#deviceMb.map((mb, index) => ({
+        index,
+        name: `fake${index}`,
+        kind: 'cpu',
+        vram_total_mb: mb,
+      })),
       harnesses: ['llamacpp'],
       package_version: 'fake',
     };
@@ -211,7 +227,9 @@ export class FakeNeuron {
 
   #health(): unknown {
     const used = this.#deviceMb.map((_, index) => {
-      const here = [...this.models.values()].filter((m) => m.status === 'loaded' && m.devices.includes(index));
+      const here = [...this.models.values()].filter(
+        (m) => m.status === 'loaded' && m.devices.includes(index),
+      );
       return here.reduce((sum, model) => sum + model.vramMb / model.devices.length, 0);
     });
     return {
@@ -268,7 +286,14 @@ export function answerWords(call: ChatCall, words: readonly string[]): void {
 /** The SSE text of a chat answer, from the role chunk to `[DONE]`. */
 export function chatStream(model: string, words: readonly string[], finish = 'stop'): string {
   const chunk = (choices: unknown[], more: object = {}): string => {
-    const frame = { id: 'chatcmpl-fake', object: 'chat.completion.chunk', created: 1, model, choices, ...more };
+    const frame = {
+      id: 'chatcmpl-fake',
+      object: 'chat.completion.chunk',
+      created: 1,
+      model,
+      choices,
+      ...more,
+    };
     return `data: ${JSON.stringify(frame)}\n\n`;
   };
   const delta = (value: object, reason: string | null = null): string =>

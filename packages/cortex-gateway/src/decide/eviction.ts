@@ -24,10 +24,19 @@ export interface MemoryNeed {
 }
 
 export type Fit =
-  | { readonly ok: true; readonly devices: readonly number[]; readonly evict: readonly Victim[]; readonly freeMb: number }
+  | {
+      readonly ok: true;
+      readonly devices: readonly number[];
+      readonly evict: readonly Victim[];
+      readonly freeMb: number;
+    }
   | { readonly ok: false; readonly reason: string };
 
-export function needOf(model: string, entry: CatalogueEntry | undefined, held: ModelView | undefined): MemoryNeed {
+export function needOf(
+  model: string,
+  entry: CatalogueEntry | undefined,
+  held: ModelView | undefined,
+): MemoryNeed {
   return {
     model,
     vramMb: entry?.vramMb ?? held?.vramMb ?? 0,
@@ -47,7 +56,10 @@ export function planFit(view: FleetView, node: NodeView, need: MemoryNeed): Fit 
   }
   const total = sum(pickFreest(big, new Map(big.map((d) => [d.index, d.totalMb])), need.minDevices).sizes);
   if (need.vramMb > total) {
-    return { ok: false, reason: `needs ${need.vramMb} MiB, ${node.name} has only ${total} MiB on ${need.minDevices} device(s)` };
+    return {
+      ok: false,
+      reason: `needs ${need.vramMb} MiB, ${node.name} has only ${total} MiB on ${need.minDevices} device(s)`,
+    };
   }
   const taken: ModelView[] = [];
   const candidates = legalVictims(view, node, need);
@@ -69,7 +81,9 @@ export function freeByDevice(view: FleetView, node: NodeView): Map<number, numbe
   for (const device of node.devices) free.set(device.index, device.freeMb ?? device.totalMb);
   for (const model of node.models.values()) {
     if (!isResident(model)) continue;
-    const unread = devicesOf(node, model).filter((i) => node.devices.find((d) => d.index === i)?.freeMb === null);
+    const unread = devicesOf(node, model).filter(
+      (i) => node.devices.find((d) => d.index === i)?.freeMb === null,
+    );
     const share = sizeOf(view, model) / Math.max(1, devicesOf(node, model).length);
     for (const index of unread) free.set(index, (free.get(index) ?? 0) - share);
   }
@@ -106,7 +120,8 @@ function spare(
 
 function legalVictims(view: FleetView, node: NodeView, need: MemoryNeed): ModelView[] {
   const legal = [...node.models.values()].filter(
-    (model) => model.status === 'loaded' && model.id !== need.model && need.priority >= priorityOf(view, model.id),
+    (model) =>
+      model.status === 'loaded' && model.id !== need.model && need.priority >= priorityOf(view, model.id),
   );
   return legal.sort((a, b) => {
     const busy = Number(a.leases + a.foreignLoad > 0) - Number(b.leases + b.foreignLoad > 0);
@@ -118,7 +133,9 @@ function legalVictims(view: FleetView, node: NodeView, need: MemoryNeed): ModelV
 
 function tooFull(view: FleetView, node: NodeView, need: MemoryNeed, mostMb: number): string {
   const stays = [...node.models.values()]
-    .filter((model) => isResident(model) && model.id !== need.model && priorityOf(view, model.id) > need.priority)
+    .filter(
+      (model) => isResident(model) && model.id !== need.model && priorityOf(view, model.id) > need.priority,
+    )
     .map((model) => model.id);
   const held = stays.length > 0 ? `; ${stays.join(', ')} may not be displaced` : '';
   return `needs ${need.vramMb} MiB, ${node.name} can free at most ${Math.max(0, mostMb)} MiB${held}`;
@@ -129,12 +146,23 @@ function pickFreest(
   free: ReadonlyMap<number, number>,
   count: number,
 ): { indices: number[]; sizes: number[] } {
-  const order = [...devices].sort((a, b) => (free.get(b.index) ?? 0) - (free.get(a.index) ?? 0) || a.index - b.index);
+  const order = [...devices].sort(
+    (a, b) => (free.get(b.index) ?? 0) - (free.get(a.index) ?? 0) || a.index - b.index,
+  );
   const chosen = order.slice(0, count).sort((a, b) => a.index - b.index);
-  return { indices: chosen.map((d) => d.index), sizes: chosen.map((d) => Math.max(0, free.get(d.index) ?? 0)) };
+  return {
+    indices: chosen.map((d) => d.index),
+    sizes: chosen.map((d) => Math.max(0, free.get(d.index) ?? 0)),
+  };
 }
 
-function give(view: FleetView, free: Map<number, number>, node: NodeView, model: ModelView, sign: 1 | -1): void {
+function give(
+  view: FleetView,
+  free: Map<number, number>,
+  node: NodeView,
+  model: ModelView,
+  sign: 1 | -1,
+): void {
   const devices = devicesOf(node, model);
   const share = sizeOf(view, model) / Math.max(1, devices.length);
   for (const index of devices) free.set(index, (free.get(index) ?? 0) + sign * share);

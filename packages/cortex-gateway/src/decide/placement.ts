@@ -96,7 +96,8 @@ function barredFrom(
   if (harness !== undefined && node.harnesses.length > 0 && !node.harnesses.includes(harness)) {
     return `${node.name} has no harness "${harness}" (it has ${node.harnesses.join(', ')})`;
   }
-  if (held?.status === 'poisoned' && !explicit) return `${model} is poisoned on ${node.name}; load it explicitly to try again`;
+  if (held?.status === 'poisoned' && !explicit)
+    return `${model} is poisoned on ${node.name}; load it explicitly to try again`;
   if (held?.status === 'loaded' && held.unservable !== null) return `${node.name}: ${held.unservable}`;
   return null;
 }

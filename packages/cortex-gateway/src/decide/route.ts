@@ -12,7 +12,13 @@ export type RouteDecision =
       readonly wireId: string;
       readonly why: string;
     }
-  | { readonly kind: 'load'; readonly node: string; readonly model: string; readonly placement: Placement; readonly why: string }
+  | {
+      readonly kind: 'load';
+      readonly node: string;
+      readonly model: string;
+      readonly placement: Placement;
+      readonly why: string;
+    }
   /** The node is already bringing it up, or letting it go. */
   | { readonly kind: 'wait'; readonly node: string; readonly model: string; readonly why: string }
   | Rejection;
@@ -47,7 +53,12 @@ export function route(
   const model = resolveAlias(view, requested);
   const seen = survey(view, model, exclude);
   if (seen.healthy === 0) {
-    return reject(model, 'no_healthy_nodes', 'no healthy nodes available; check that a neuron runs and answers', 5);
+    return reject(
+      model,
+      'no_healthy_nodes',
+      'no healthy nodes available; check that a neuron runs and answers',
+      5,
+    );
   }
   if (seen.best !== null && seen.bestModel !== null) {
     const why = seen.replicas === 1 ? 'only replica' : `least busy of ${seen.replicas}`;
@@ -153,10 +164,16 @@ function rejectUnplaced(
   }
   const holders = view.nodes.flatMap((node) => node.models.get(model) ?? []);
   if (holders.some((held) => held.status === 'poisoned')) {
-    return { ...reject(model, 'model_poisoned', `model "${model}" cannot serve: ${reasons.join('; ')}`, null), nodes };
+    return {
+      ...reject(model, 'model_poisoned', `model "${model}" cannot serve: ${reasons.join('; ')}`, null),
+      nodes,
+    };
   }
   if (holders.some((held) => held.status === 'loaded' && held.unservable !== null)) {
-    return { ...reject(model, 'overloaded', `model "${model}" cannot serve now: ${reasons.join('; ')}`, 5), nodes };
+    return {
+      ...reject(model, 'overloaded', `model "${model}" cannot serve now: ${reasons.join('; ')}`, 5),
+      nodes,
+    };
   }
   const message = `model "${model}" cannot be placed: ${reasons.join('; ')}; unload or unpin something`;
   return { ...reject(model, 'no_feasible_node', message, null), nodes };

@@ -31,14 +31,20 @@ export function parsePiece(text: string): ChatPiece {
   } catch {
     // below
   }
-  throw new AppError('upstream_malformed_response', 'the neuron sent something that is not a chat answer; try again');
+  throw new AppError(
+    'upstream_malformed_response',
+    'the neuron sent something that is not a chat answer; try again',
+  );
 }
 
 export function toMessage(body: Uint8Array, model: string): AnthropicMessage {
   const answer = parsePiece(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('utf8'));
   const choice = answer.choices?.[0];
   if (choice === undefined) {
-    throw new AppError('upstream_malformed_response', 'the neuron sent an answer without a choice; try again');
+    throw new AppError(
+      'upstream_malformed_response',
+      'the neuron sent an answer without a choice; try again',
+    );
   }
   const text = typeof choice.message?.content === 'string' ? choice.message.content : '';
   const stop = toStop(choice);

@@ -62,7 +62,9 @@ export function toChatTurns(request: MessagesRequest): ChatTurn[] {
   }
   for (const [i, message] of request.messages.entries()) {
     const content =
-      typeof message.content === 'string' ? message.content : blocksText(message.content, `messages.${i}.content`, '');
+      typeof message.content === 'string'
+        ? message.content
+        : blocksText(message.content, `messages.${i}.content`, '');
     if (message.role !== 'system') add(message.role, content);
     else add(turns.at(-1)?.role === 'system' || turns.length === 0 ? 'system' : 'user', content);
   }

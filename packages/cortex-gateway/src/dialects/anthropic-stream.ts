@@ -41,7 +41,10 @@ export class AnthropicStream implements StreamOut {
   end(): Uint8Array {
     if (this.#over) return new Uint8Array(0);
     if (this.#stop === null) {
-      throw new AppError('upstream_connection_error', 'the answer broke off before it was complete; try again');
+      throw new AppError(
+        'upstream_connection_error',
+        'the answer broke off before it was complete; try again',
+      );
     }
     this.#over = true;
     const out: string[] = [];
@@ -121,7 +124,9 @@ function frame(event: { readonly type: string } & Readonly<Record<string, unknow
 
 function inStreamError(value: unknown): AppError {
   const fields = typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
-  const code = typeof fields.code === 'string' && fields.code in errorCatalogue ? (fields.code as ErrorCode) : null;
-  const message = typeof fields.message === 'string' ? fields.message : 'the neuron failed in the middle of its answer';
+  const code =
+    typeof fields.code === 'string' && fields.code in errorCatalogue ? (fields.code as ErrorCode) : null;
+  const message =
+    typeof fields.message === 'string' ? fields.message : 'the neuron failed in the middle of its answer';
   return new AppError(code ?? 'internal_server_error', message);
 }

@@ -7,7 +7,13 @@ import { encodeSse, sseKeepAlive } from 'cortex-core/wire/sse';
 import { AnswerProbe } from './answer-probe.ts';
 import type { Dialect, InferenceRequest, StreamOut } from './dialect.ts';
 import { spliceTopLevelString } from './json-splice.ts';
-import { estimateChatTokens, type JsonObject, modelOf, parseObject, positiveIntOrNull } from './request-body.ts';
+import {
+  estimateChatTokens,
+  type JsonObject,
+  modelOf,
+  parseObject,
+  positiveIntOrNull,
+} from './request-body.ts';
 
 export const openAiChat: Dialect = {
   name: 'chat',

@@ -77,10 +77,12 @@ export async function unload(
   const before = freeMbOf(node);
   node.setStatus(victim.model, victim.wireId, 'unloading');
   const body = { model_id: victim.wireId };
-  const answer = await node.client.postJson('/models/unload', body, deps.loadTimeoutMs, signal).catch((cause) => {
-    node.setStatus(victim.model, victim.wireId, 'unknown');
-    throw cause;
-  });
+  const answer = await node.client
+    .postJson('/models/unload', body, deps.loadTimeoutMs, signal)
+    .catch((cause) => {
+      node.setStatus(victim.model, victim.wireId, 'unknown');
+      throw cause;
+    });
   if ((answer.status < 200 || answer.status > 299) && answer.status !== 404) {
     node.setStatus(victim.model, victim.wireId, 'loaded');
     const message = `${node.name} refused to unload "${victim.model}": ${causeOf(answer.body).message}`;
@@ -211,7 +213,8 @@ function loadError(node: string, model: string, answer: { status: number; body: 
 
 /** The lifecycle API says `{"error": text | {kind, ...}, code?}`. */
 function causeOf(body: unknown): { code: string | null; message: string } {
-  if (typeof body !== 'object' || body === null || !('error' in body)) return { code: null, message: 'no reason given' };
+  if (typeof body !== 'object' || body === null || !('error' in body))
+    return { code: null, message: 'no reason given' };
   const code = 'code' in body && typeof body.code === 'string' ? body.code : null;
   const { error } = body;
   if (typeof error === 'string') return { code, message: error.slice(0, 600) };

@@ -12,7 +12,7 @@ import type { Log } from 'cortex-core/daemon/log';
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { sizeOf } from '../decide/eviction.ts';
 import { type EvictionStrategy, type FleetView, resolveAlias } from '../decide/fleet-view.ts';
-import { type Rejection, type RouteDecision, route } from '../decide/route.ts';
+import { type RouteDecision, route } from '../decide/route.ts';
 import type { Catalogue } from './catalogue.ts';
 import { type ExecutorDeps, executeLoad, type FleetEvent, unload } from './executor.ts';
 import { IdleWaits } from './idle-waits.ts';
@@ -21,6 +21,7 @@ import type { LoadJob, LoadStatus, Waiter } from './load-job.ts';
 import { NodeQueues } from './node-queues.ts';
 import type { NodeState } from './node-state.ts';
 import { Poller } from './poller.ts';
+import { doesNotStay, keyOf, shuttingDown, toError } from './rejections.ts';
 
 export interface FleetOptions {
   readonly nodes: readonly NodeState[];
@@ -169,7 +170,8 @@ export class Fleet {
       const job = this.#jobs.get(keyOf(node.name, model));
       const progress = node.progressOf(model);
       if (job === undefined && progress === null) continue;
-      const state = job === undefined ? 'loading' : job.state === 'loading' ? (progress?.phase ?? 'loading') : job.state;
+      const state =
+        job === undefined ? 'loading' : job.state === 'loading' ? (progress?.phase ?? 'loading') : job.state;
       return { node: node.name, state, percent: progress?.percent ?? null, eta: progress?.eta_secs ?? null };
     }
     return null;
@@ -292,17 +294,19 @@ export class Fleet {
     const decision = route(this.view(), waiter.requested, waiter.exclude);
     switch (decision.kind) {
       case 'forward':
-        return waiter.resolve(this.#lease(decision, true));
+        waiter.resolve(this.#lease(decision, true));
+        break;
       case 'reject':
-        return waiter.reject(cause ?? toError(decision));
+        waiter.reject(cause ?? toError(decision));
+        break;
       case 'wait':
-        return this.#attach(waiter, decision);
+        this.#attach(waiter, decision);
+        break;
       case 'load':
-        if (++waiter.attempts >= attemptsMax) {
-          const message = `model "${decision.model}" does not stay loaded; see the log of ${decision.node}`;
-          return waiter.reject(cause ?? new AppError('cold_load_failed', message, { retryAfterSecs: 10 }));
-        }
-        return this.#attach(waiter, decision);
+        waiter.attempts++;
+        if (waiter.attempts < attemptsMax) this.#attach(waiter, decision);
+        else waiter.reject(cause ?? doesNotStay(decision.model, decision.node));
+        break;
       default:
         decision satisfies never;
     }
@@ -317,7 +321,14 @@ export class Fleet {
     const key = keyOf(name, model);
     const existing = this.#jobs.get(key);
     if (existing !== undefined) return existing;
-    const job: LoadJob = { node: name, model, explicit: false, state: 'queued', waiters: new Set(), listeners: [] };
+    const job: LoadJob = {
+      node: name,
+      model,
+      explicit: false,
+      state: 'queued',
+      waiters: new Set(),
+      listeners: [],
+    };
     this.#jobs.set(key, job);
     this.#showPending(name);
     this.#queues.run(name, () => this.#runJob(job)).catch(() => {});
@@ -395,22 +406,4 @@ export class Fleet {
     await this.#poller.settled(node);
     if (!this.#closing.signal.aborted) await this.#poller.poll(node);
   }
-}
-
-function toError(rejection: Rejection): AppError {
-  return new AppError(rejection.code, rejection.message, {
-    ...(rejection.retryAfterSecs === null ? {} : { retryAfterSecs: rejection.retryAfterSecs }),
-    ...(rejection.code === 'model_not_found' ? { param: 'model' } : {}),
-    ...(rejection.nodes.length === 0
-      ? {}
-      : { extras: { nodes: rejection.nodes.slice(0, 32).map(({ node, reason }) => ({ node, reason })) } }),
-  });
-}
-
-function shuttingDown(): AppError {
-  return new AppError('shutting_down', 'the gateway is shutting down; try again', { retryAfterSecs: 5 });
-}
-
-function keyOf(node: string, model: string): string {
-  return `${node}\n${model}`;
 }

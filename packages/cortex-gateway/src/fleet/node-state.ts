@@ -69,7 +69,12 @@ export class NodeState {
     this.changed();
   }
 
-  setStatus(model: string, wireId: string, status: NeuronModel['status'], devices: readonly number[] = []): void {
+  setStatus(
+    model: string,
+    wireId: string,
+    status: NeuronModel['status'],
+    devices: readonly number[] = [],
+  ): void {
     const row = this.#models.get(model)?.row;
     const next: NeuronModel =
       row === undefined
@@ -155,8 +160,10 @@ export class NodeState {
       leases: this.leasesOf(id),
       lastUsedMs: this.#lastUsedMs.get(id) ?? null,
       draining: this.#draining.has(id),
-      unservable: servable === undefined || servable.ok ? null : (servable.detail ?? servable.reason ?? 'cannot serve'),
-      capabilities: entry !== undefined && entry.capabilities.length > 0 ? entry.capabilities : row.capabilities,
+      unservable:
+        servable === undefined || servable.ok ? null : (servable.detail ?? servable.reason ?? 'cannot serve'),
+      capabilities:
+        entry !== undefined && entry.capabilities.length > 0 ? entry.capabilities : row.capabilities,
       limit: row.limit ?? entry?.limit ?? null,
       cost: entry?.cost ?? row.cost ?? null,
       toolCall: row.tool_call,

@@ -84,7 +84,9 @@ export class Poller {
     const epoch = node.epoch;
     try {
       const [discovery, models, health] = await Promise.all([
-        node.discovery === null || node.rediscover ? node.client.getJson('/discovery', timeoutMs, this.#stop.signal) : null,
+        node.discovery === null || node.rediscover
+          ? node.client.getJson('/discovery', timeoutMs, this.#stop.signal)
+          : null,
         node.client.getJson('/models', timeoutMs, this.#stop.signal),
         node.client.getJson('/health', timeoutMs, this.#stop.signal),
       ]);

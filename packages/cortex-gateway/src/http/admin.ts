@@ -42,13 +42,19 @@ async function targetOf(exchange: Exchange): Promise<z.output<typeof targetSchem
   const parsed = targetSchema.safeParse(await exchange.json());
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
-  throw new AppError('invalid_request', `${issue?.path.join('.') || 'body'}: ${issue?.message}; send {"model","node"?}`);
+  throw new AppError(
+    'invalid_request',
+    `${issue?.path.join('.') || 'body'}: ${issue?.message}; send {"model","node"?}`,
+  );
 }
 
 function requireAdmin(exchange: Exchange, adminKeys: readonly string[]): void {
   if (adminKeys.length === 0) {
     if (isLoopback(exchange.request.socket.remoteAddress)) return;
-    throw new AppError('model_not_allowed', 'the admin API is for local clients only; set gateway.admin_keys');
+    throw new AppError(
+      'model_not_allowed',
+      'the admin API is for local clients only; set gateway.admin_keys',
+    );
   }
   const given = keysIn(exchange.header('authorization'), exchange.header('x-api-key'));
   if (given.some((key) => adminKeys.some((known) => sameKey(key, known)))) return;

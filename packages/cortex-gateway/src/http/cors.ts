@@ -20,7 +20,10 @@ const allowedHeaders = [
 
 export function allowBrowsers(exchange: Exchange): void {
   exchange.response.setHeader('access-control-allow-origin', '*');
-  exchange.response.setHeader('access-control-expose-headers', 'request-id, x-request-id, retry-after, x-cortex-route');
+  exchange.response.setHeader(
+    'access-control-expose-headers',
+    'request-id, x-request-id, retry-after, x-cortex-route',
+  );
 }
 
 export function answerPreflight(exchange: Exchange): void {

@@ -8,7 +8,10 @@ export function healthHandler(view: () => FleetView): (exchange: Exchange) => vo
     const healthy = nodes.filter((node) => node.healthy).length;
     const unservable = nodes.flatMap((node) =>
       [...node.models.values()]
-        .filter((model) => model.unservable !== null || model.status === 'poisoned' || model.status === 'recovering')
+        .filter(
+          (model) =>
+            model.unservable !== null || model.status === 'poisoned' || model.status === 'recovering',
+        )
         .map((model) => ({
           node: node.name,
           model: model.id,

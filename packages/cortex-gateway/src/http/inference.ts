@@ -30,7 +30,10 @@ export interface InferenceDeps {
 const outputTokensDefault = 4096;
 const wholeBytesMax = 64 * 1024 * 1024;
 
-export function inferenceHandler(deps: InferenceDeps, dialect: Dialect): (exchange: Exchange) => Promise<void> {
+export function inferenceHandler(
+  deps: InferenceDeps,
+  dialect: Dialect,
+): (exchange: Exchange) => Promise<void> {
   return async (exchange) => {
     const principal = deps.principals.of(exchange.header('authorization'), exchange.header('x-api-key'));
     const request = dialect.parse(await exchange.body());
@@ -73,7 +76,10 @@ class InferenceCall {
     const limit = advertisedLimit(this.#deps.fleet.view(), this.#request.model);
     this.#checkContext(limit?.context ?? null);
     const output = this.#request.maxTokens ?? limit?.output ?? outputTokensDefault;
-    const reservation = this.#deps.ledger.reserve(this.#principal, this.#request.promptTokensEstimate + output);
+    const reservation = this.#deps.ledger.reserve(
+      this.#principal,
+      this.#request.promptTokensEstimate + output,
+    );
     try {
       await this.#serve();
     } catch (thrown) {

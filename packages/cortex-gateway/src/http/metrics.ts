@@ -34,7 +34,11 @@ export class GatewayMetrics {
   readonly #coldStarts = this.#counter('cortex_cold_starts_total', 'Models loaded on demand');
   readonly #evictions = this.#counter('cortex_evictions_total', 'Models unloaded to make room');
   readonly #duration = this.#histogram('cortex_request_duration_seconds', 'Whole requests', durationBuckets);
-  readonly #firstToken = this.#histogram('cortex_time_to_first_token_seconds', 'First token', firstTokenBuckets);
+  readonly #firstToken = this.#histogram(
+    'cortex_time_to_first_token_seconds',
+    'First token',
+    firstTokenBuckets,
+  );
   readonly #speed = this.#histogram('cortex_tokens_per_second', 'Completion tokens per second', speedBuckets);
   readonly #spend = new Counter({
     name: 'cortex_spend_tokens_total',
@@ -54,9 +58,14 @@ export class GatewayMetrics {
     this.#prompt.inc(labels, usage.promptTokens);
     this.#completion.inc(labels, usage.completionTokens);
     this.#cached.inc(labels, usage.cachedTokens);
-    const window = request.decodeSecs !== null && request.decodeSecs >= 0.1 ? request.decodeSecs : request.durationSecs;
-    if (usage.completionTokens > 0 && window > 0) this.#speed.observe(labels, usage.completionTokens / window);
-    this.#spend.inc({ account: request.account, key: request.key }, usage.promptTokens + usage.completionTokens);
+    const window =
+      request.decodeSecs !== null && request.decodeSecs >= 0.1 ? request.decodeSecs : request.durationSecs;
+    if (usage.completionTokens > 0 && window > 0)
+      this.#speed.observe(labels, usage.completionTokens / window);
+    this.#spend.inc(
+      { account: request.account, key: request.key },
+      usage.promptTokens + usage.completionTokens,
+    );
   }
 
   onFleetEvent(event: FleetEvent): void {

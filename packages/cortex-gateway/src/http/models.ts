@@ -34,9 +34,13 @@ export function modelHandler(deps: ModelsDeps): (exchange: Exchange) => void {
     const view = deps.view();
     const id = exchange.params.id ?? '';
     if (!modelIds(view).includes(id)) {
-      throw new AppError('model_not_found', `model "${id.slice(0, 200)}" not found; GET /v1/models lists what there is`, {
-        param: 'model',
-      });
+      throw new AppError(
+        'model_not_found',
+        `model "${id.slice(0, 200)}" not found; GET /v1/models lists what there is`,
+        {
+          param: 'model',
+        },
+      );
     }
     exchange.sendJson(200, describeModel(view, id, deps.createdSecs));
   };
@@ -76,10 +80,15 @@ function describeModel(view: FleetView, id: string, createdSecs: number) {
     object: 'model' as const,
     created: createdSecs,
     owned_by: 'cortex',
-    loaded: held.some(({ node, found }) => node.healthy && found.status === 'loaded' && found.unservable === null),
+    loaded: held.some(
+      ({ node, found }) => node.healthy && found.status === 'loaded' && found.unservable === null,
+    ),
     feasible_on: feasibleOn(view, model),
     locations: inMemory.map(({ node, found }) => locationOf(node.name, found)),
-    capabilities: union(held.map(({ found }) => found.capabilities), entry?.capabilities ?? []),
+    capabilities: union(
+      held.map(({ found }) => found.capabilities),
+      entry?.capabilities ?? [],
+    ),
     ...(limit === null ? {} : { limit }),
     ...(cost === null ? {} : { cost }),
     tool_call: held.some(({ found }) => found.toolCall),
@@ -102,7 +111,9 @@ function describeModel(view: FleetView, id: string, createdSecs: number) {
 
 function feasibleOn(view: FleetView, model: string): string[] {
   return view.nodes
-    .filter((node) => node.models.get(model)?.status === 'loaded' || !('reason' in considerNode(view, node, model)))
+    .filter(
+      (node) => node.models.get(model)?.status === 'loaded' || !('reason' in considerNode(view, node, model)),
+    )
     .map((node) => node.name);
 }
 
@@ -129,8 +140,11 @@ function pageOf<T extends { readonly id: string }>(
   let from = 0;
   let to = rows.length;
   if (after !== null) from = rows.findIndex((row) => row.id === after) + 1;
-  if (before !== null && rows.some((row) => row.id === before)) to = rows.findIndex((row) => row.id === before);
-  const limit = query.has('limit') ? Math.min(Math.max(Number(query.get('limit')) || 20, 1), pageMax) : rows.length;
+  if (before !== null && rows.some((row) => row.id === before))
+    to = rows.findIndex((row) => row.id === before);
+  const limit = query.has('limit')
+    ? Math.min(Math.max(Number(query.get('limit')) || 20, 1), pageMax)
+    : rows.length;
   const page = rows.slice(from, Math.min(to, from + limit));
   return { rows: page, hasMore: from + page.length < to };
 }

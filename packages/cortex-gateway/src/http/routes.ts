@@ -44,7 +44,10 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
     ['POST', '/admin/unload', unload],
     ['GET', '/admin/fleet', fleet],
   ];
-  const all = [...['/v1', '', '/v1/v1'].flatMap((prefix) => api.map(([m, p, h]) => [m, prefix + p, h] as const)), ...rest];
+  const all = [
+    ...['/v1', '', '/v1/v1'].flatMap((prefix) => api.map(([m, p, h]) => [m, prefix + p, h] as const)),
+    ...rest,
+  ];
   return all.flatMap(([method, path, handler]) => [
     { method, path, handler },
     { method: 'OPTIONS' as const, path, handler: answerPreflight },

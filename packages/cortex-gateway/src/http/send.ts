@@ -61,7 +61,8 @@ export async function sendWithFailover(first: Lease, options: SendOptions): Prom
       lease.release();
       return { kind: 'gone' };
     }
-    const mayFailOver = outcome.kind === 'unreachable' || outcome.answer.status === 502 || outcome.answer.status === 503;
+    const mayFailOver =
+      outcome.kind === 'unreachable' || outcome.answer.status === 502 || outcome.answer.status === 503;
     const next = mayFailOver && attempt < attemptsMax ? fleet.another(request.model, tried) : null;
     if (outcome.kind === 'unreachable') fleet.suspect(lease.node);
     if (next === null) {

@@ -13,7 +13,12 @@ export interface Principal {
 }
 
 /** Who has no key, or one we do not know, where keys are not required. */
-export const anonymous: Principal = { accountId: 'anonymous', keyId: 'anonymous', hardCap: null, windowSecs: null };
+export const anonymous: Principal = {
+  accountId: 'anonymous',
+  keyId: 'anonymous',
+  hardCap: null,
+  windowSecs: null,
+};
 
 export class Principals {
   readonly #byDigest = new Map<string, Principal>();
@@ -38,7 +43,8 @@ export class Principals {
       if (principal !== undefined) return principal;
     }
     if (!this.#required) return anonymous;
-    const message = 'the API key is missing or unknown; send it as "Authorization: Bearer KEY" or "x-api-key: KEY"';
+    const message =
+      'the API key is missing or unknown; send it as "Authorization: Bearer KEY" or "x-api-key: KEY"';
     throw new AppError('invalid_api_key', message);
   }
 }

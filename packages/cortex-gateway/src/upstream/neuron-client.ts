@@ -118,7 +118,10 @@ export class NeuronClient {
     const late = new AppError('upstream_timeout', `${this.name} did not answer ${path} in time`);
     const timer = timeoutMs === null ? null : this.#clock.setTimer(timeoutMs, () => stop.abort(late));
     try {
-      const headers = { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...this.#auth() };
+      const headers = {
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...this.#auth(),
+      };
       const answer = await this.#pool.request({
         method,
         path: this.#prefix + path,
@@ -210,9 +213,13 @@ async function* chunksOf(
     }
   } catch (thrown) {
     if (watch.signal.aborted) throw watch.signal.reason;
-    throw new AppError('upstream_connection_error', `${name} broke off in the middle of its answer; try again`, {
-      cause: thrown,
-    });
+    throw new AppError(
+      'upstream_connection_error',
+      `${name} broke off in the middle of its answer; try again`,
+      {
+        cause: thrown,
+      },
+    );
   } finally {
     watch.end();
   }

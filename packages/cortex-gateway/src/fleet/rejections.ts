@@ -1,0 +1,28 @@
+/** A decision's rejection as the error a client gets. */
+import { AppError } from 'cortex-core/wire/errors';
+import type { Rejection } from '../decide/route.ts';
+
+export function toError(rejection: Rejection): AppError {
+  return new AppError(rejection.code, rejection.message, {
+    ...(rejection.retryAfterSecs === null ? {} : { retryAfterSecs: rejection.retryAfterSecs }),
+    ...(rejection.code === 'model_not_found' ? { param: 'model' } : {}),
+    ...(rejection.nodes.length === 0
+      ? {}
+      : { extras: { nodes: rejection.nodes.slice(0, 32).map(({ node, reason }) => ({ node, reason })) } }),
+  });
+}
+
+export function shuttingDown(): AppError {
+  return new AppError('shutting_down', 'the gateway is shutting down; try again', { retryAfterSecs: 5 });
+}
+
+/** Names a job: one per node and model. */
+export function keyOf(node: string, model: string): string {
+  return `${node}\n${model}`;
+}
+
+/** A neuron that says "loaded" and then has not. */
+export function doesNotStay(model: string, node: string): AppError {
+  const message = `model "${model}" does not stay loaded; see the log of ${node}`;
+  return new AppError('cold_load_failed', message, { retryAfterSecs: 10 });
+}
