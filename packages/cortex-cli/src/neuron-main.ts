@@ -3,6 +3,7 @@
  * `--supervised` it is the child of `cortex up`: configuration comes in over IPC, `ready` goes out, and a
  * closed channel ends it.
  */
+import { dirname, resolve } from 'node:path';
 import { Command } from 'commander';
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import { systemClock } from 'cortex-core/daemon/clock';
@@ -47,13 +48,16 @@ async function runForeground(options: { readonly config?: string; readonly port?
   const config = options.port === undefined ? loaded : { ...loaded, port: options.port };
   const log = createLog(config.log.level);
   const { startNeuron } = await import('neuron/neuron');
-  const neuron = await startNeuron(config, { log });
+  const neuron = await startNeuron(config, {
+    log,
+    ...(file === undefined ? {} : { baseDir: dirname(resolve(file)) }),
+  });
   log.info('neuron listens', { url: neuron.url });
-  await new Promise<void>((resolve) => {
+  await new Promise<void>((stop) => {
     listenForStop(process, systemClock, {
       onFirst: (signal) => {
         log.info('stopping', { signal });
-        resolve();
+        stop();
       },
       onSecond: () => process.exit(1),
     });
