@@ -1,0 +1,104 @@
+/** One machine's whole stack inside the test: real neuron, real gateway, real weights, ports of their own. */
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { loadConfig } from 'cortex-core/config/load';
+import { silentLog } from 'cortex-core/daemon/log';
+import { type Gateway, startGateway } from 'cortex-gateway/gateway';
+import { type Neuron, startNeuron } from 'neuron/neuron';
+
+export type Transport = 'thread' | 'process';
+
+export const repoRoot = fileURLToPath(new URL('../../../', import.meta.url));
+export const tinyDir = join(repoRoot, 'models', 'cortex-tiny');
+export const tinyFile = join(tinyDir, 'cortex-tiny.gguf');
+
+export interface Stack {
+  readonly gateway: Gateway;
+  readonly neuron: Neuron;
+  /** Base of the gateway's OpenAI API, with /v1. */
+  readonly baseUrl: string;
+  close(): Promise<void>;
+}
+
+export interface StackOptions {
+  readonly transport: Transport;
+  readonly dirs?: readonly string[];
+  /** Models loaded at start; cortex-tiny unless told otherwise. */
+  readonly preload?: readonly string[];
+  readonly memoryMb?: number;
+}
+
+/** Resolves when the models of `preload` are loaded and the gateway knows. */
+export async function startStack(options: StackOptions): Promise<Stack> {
+  const cache = mkdtempSync(join(tmpdir(), 'cortex-e2e-'));
+  const neuron = await startNeuron(
+    loadConfig('neuron', {
+      defaults: {
+        listen: '127.0.0.1',
+        port: 0,
+        device_worker: options.transport,
+        engine: { context: 2048, slots: 4 },
+        cpu: options.memoryMb === undefined ? {} : { memory_mb: options.memoryMb },
+        models: { dirs: [...(options.dirs ?? [tinyDir])], hf_cache: cache },
+        default_models: (options.preload ?? ['cortex-tiny']).map((id) => ({ model_id: id })),
+      },
+    }),
+    { log: silentLog },
+  );
+  await neuron.activated;
+  const gateway = await startGateway(
+    loadConfig('cortex', {
+      defaults: {
+        gateway: { listen: '127.0.0.1:0', metrics_listen: '127.0.0.1:0' },
+        neurons: [{ name: 'here', endpoint: neuron.url }],
+      },
+    }),
+    loadConfig('models', {}),
+    { log: silentLog },
+  );
+  return {
+    gateway,
+    neuron,
+    baseUrl: `${gateway.url}/v1`,
+    close: async () => {
+      await gateway.close();
+      await neuron.close();
+      rmSync(cache, { recursive: true, force: true });
+    },
+  };
+}
+
+export function postJson(
+  url: string,
+  body: unknown,
+  headers: Record<string, string> = {},
+): Promise<Response> {
+  return fetch(url, { method: 'POST', body: JSON.stringify(body), headers });
+}
+
+/** Ids of this process's children whose command line names the owner's program. Linux only. */
+export function ownerPids(): readonly number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => parentOf(pid) === process.pid && commandOf(pid).includes('owner/process-main'))
+    .map(Number);
+}
+
+function parentOf(pid: string): number {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
+  } catch {
+    return -1;
+  }
+}
+
+function commandOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+  } catch {
+    return '';
+  }
+}
