@@ -1,0 +1,168 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import { type Clock, systemClock } from 'cortex-core/daemon/clock';
+import { AppError } from 'cortex-core/wire/errors';
+import { Hub } from './hub.ts';
+
+const revision = 'a'.repeat(40);
+const files: Record<string, Buffer> = {
+  'm-Q4_K_M.gguf': randomBytes(300_000),
+  'm-Q8_0-00001-of-00002.gguf': randomBytes(1000),
+  'm-Q8_0-00002-of-00002.gguf': randomBytes(2000),
+  'README.md': Buffer.from('hello'),
+};
+const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
+/** Back-off without waiting. */
+const clock: Clock = { ...systemClock, sleep: async () => {} };
+const live = new AbortController().signal;
+
+describe('Hub', () => {
+  let server: Server;
+  let endpoint: string;
+  let cacheDir: string;
+  let seen: { url: string; range: string | null; auth: string | null }[];
+  let behave: { cutAt?: number; ignoreRange?: boolean; corrupt?: boolean; needKey?: boolean };
+
+  before(async () => {
+    server = createServer(answer);
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  });
+  after(() => new Promise((resolve) => server.close(resolve)));
+  beforeEach(async (context) => {
+    seen = [];
+    behave = {};
+    cacheDir = await mkdtemp(join(tmpdir(), 'hub-'));
+    const made = cacheDir;
+    if ('after' in context) context.after(() => rm(made, { recursive: true, force: true }));
+  });
+
+  function answer(request: IncomingMessage, response: ServerResponse): void {
+    const url = request.url ?? '';
+    const { range = null, authorization = null } = request.headers;
+    seen.push({ url, range, auth: authorization });
+    if (behave.needKey && authorization !== 'Bearer secret') return void response.writeHead(401).end();
+    const json = (value: unknown): void => void response.end(JSON.stringify(value));
+    if (url === '/api/models/org/name/revision/main') return json({ sha: revision });
+    if (url === '/api/models/org/empty/revision/main') return json({ sha: revision });
+    if (url.startsWith('/api/models/org/empty/tree/')) return json([]);
+    if (url.startsWith('/api/models/org/name/tree/')) {
+      return json(
+        Object.entries(files).map(([path, bytes]) => {
+          const lfs = path.endsWith('.gguf') ? { oid: sha256(bytes), size: bytes.length } : undefined;
+          return { type: 'file', path, size: bytes.length, oid: 'b'.repeat(40), lfs };
+        }),
+      );
+    }
+    const resolve = `/org/name/resolve/${revision}/`;
+    if (url.startsWith(resolve)) {
+      return void response.writeHead(302, { location: `/cdn/${url.slice(resolve.length)}?sig=1` }).end();
+    }
+    const bytes = files[/^\/cdn\/([^?]+)/.exec(url)?.[1] ?? ''];
+    if (bytes === undefined) return void response.writeHead(404).end();
+    sendFile(response, behave.corrupt ? Buffer.alloc(bytes.length, 1) : bytes, range);
+  }
+
+  function sendFile(response: ServerResponse, bytes: Buffer, range: string | null): void {
+    const from = behave.ignoreRange ? 0 : Number(/^bytes=(\d+)-/.exec(range ?? '')?.[1] ?? 0);
+    const body = bytes.subarray(from);
+    const headers = { 'content-length': body.length, 'content-range': `bytes ${from}-${bytes.length - 1}/${bytes.length}` };
+    response.writeHead(from > 0 ? 206 : 200, headers);
+    const { cutAt } = behave;
+    if (cutAt === undefined) return void response.end(body);
+    delete behave.cutAt;
+    response.write(body.subarray(0, cutAt), () => setImmediate(() => response.destroy()));
+  }
+
+  function hub(token: string | null = null): Hub {
+    return new Hub({ endpoint, cacheDir, authEnv: 'HUB_KEY', token }, { fetch, clock });
+  }
+
+  async function refusal(promise: Promise<unknown>): Promise<AppError> {
+    const error = await promise.then(() => null, (thrown: unknown) => thrown);
+    assert.ok(error instanceof AppError, String(error));
+    return error;
+  }
+
+  it('fetches through a redirect into the cache layout, and then works offline', async () => {
+    const progress: number[] = [];
+    const model = await hub().fetchModel('org/name', 'q4_k_m', (done) => progress.push(done), live);
+    const bytes = files['m-Q4_K_M.gguf'] ?? Buffer.alloc(0);
+    assert.deepEqual(await readFile(model.files[0] ?? ''), bytes);
+    assert.equal(model.digest, sha256(bytes));
+    assert.equal(progress.at(-1), bytes.length);
+    assert.deepEqual(await readdir(join(cacheDir, 'models--org--name', 'blobs')), [sha256(bytes)]);
+    assert.equal(await readFile(join(cacheDir, 'models--org--name', 'refs', 'main'), 'utf8'), revision);
+    const offline = new Hub({ endpoint: 'http://127.0.0.1:1', cacheDir, authEnv: null, token: null }, { fetch, clock });
+    assert.deepEqual((await offline.fetchModel('org/name', 'Q4_K_M', () => {}, live)).files, model.files);
+  });
+
+  it('fetches all shards in order', async () => {
+    const model = await hub().fetchModel('org/name', 'Q8_0', () => {}, live);
+    assert.deepEqual(model.files.map((file) => file.slice(-14)), ['1-of-00002.gguf'.slice(-14), '2-of-00002.gguf'.slice(-14)]);
+  });
+
+  it('resumes where a connection was cut', async () => {
+    behave.cutAt = 100_000;
+    const model = await hub().fetchModel('org/name', 'Q4_K_M', () => {}, live);
+    assert.equal(sha256(await readFile(model.files[0] ?? '')), model.digest);
+    assert.ok(seen.some(({ range }) => range !== null && /^bytes=[1-9]\d*-$/.test(range)), JSON.stringify(seen));
+  });
+
+  it('starts over when the server ignores Range', async () => {
+    Object.assign(behave, { cutAt: 100_000, ignoreRange: true });
+    const model = await hub().fetchModel('org/name', 'Q4_K_M', () => {}, live);
+    assert.equal(sha256(await readFile(model.files[0] ?? '')), model.digest);
+  });
+
+  it('refuses and deletes a file with the wrong checksum', async () => {
+    behave.corrupt = true;
+    const error = await refusal(hub().fetchModel('org/name', 'Q4_K_M', () => {}, live));
+    assert.equal(error.code, 'repo_fetch_failed');
+    assert.match(error.message, /SHA-256/);
+    assert.deepEqual(await readdir(join(cacheDir, 'models--org--name', 'blobs')), []);
+  });
+
+  it('names the variable for the token on 401, and sends it', async () => {
+    behave.needKey = true;
+    const error = await refusal(hub().fetchModel('org/name', null, () => {}, live));
+    assert.equal(error.code, 'repo_fetch_failed');
+    assert.match(error.message, /HUB_KEY/);
+    await hub('secret').fetchModel('org/name', null, () => {}, live);
+  });
+
+  it('tells apart a missing repository, an empty one and a missing quantisation', async () => {
+    const missing = await refusal(hub().fetchModel('org/missing', null, () => {}, live));
+    assert.match(missing.message, /no such repository/);
+    assert.equal((await refusal(hub().fetchModel('org/empty', null, () => {}, live))).code, 'empty_repo');
+    const quant = await refusal(hub().fetchModel('org/name', 'Q4_K_S', () => {}, live));
+    assert.equal(quant.code, 'quant_not_found');
+    assert.deepEqual(quant.extras, {
+      model_id: 'org/name',
+      requested: 'Q4_K_S',
+      available: ['Q4_K_M', 'Q8_0'],
+      nearest: 'Q4_K_M',
+    });
+  });
+
+  it('stops when it is cancelled and keeps what it has', async () => {
+    const stop = new AbortController();
+    const running = hub().fetchModel('org/name', 'Q4_K_M', () => stop.abort(new Error('enough')), stop.signal);
+    await assert.rejects(running, /enough/);
+    const left = await readdir(join(cacheDir, 'models--org--name', 'blobs'));
+    assert.ok(left.length <= 1 && left.every((name) => name.endsWith('.incomplete')), left.join());
+  });
+
+  it('does not take a path for a repository', async () => {
+    for (const name of ['../etc', 'a/..', 'org/na me', '/abs/path']) {
+      assert.equal((await refusal(hub().fetchModel(name, null, () => {}, live))).code, 'model_not_found');
+    }
+    assert.equal(seen.length, 0);
+  });
+});
