@@ -11,7 +11,8 @@ import { type Clock, systemClock } from 'cortex-core/daemon/clock';
 import { HttpServer } from 'cortex-core/daemon/http-server';
 import type { Log } from 'cortex-core/daemon/log';
 import { toAppError } from 'cortex-core/wire/errors';
-import type { Discovery, NeuronHealth, NeuronVersion } from 'cortex-core/wire/neuron';
+import type { Discovery, ModelSpec, NeuronHealth, NeuronVersion } from 'cortex-core/wire/neuron';
+import { Admission, type AdmissionLimits } from './admission/admission.ts';
 import type { ApiDeps } from './api/api-deps.ts';
 import { NeuronMetrics } from './api/metrics.ts';
 import { createAuthorize, createRoutes, envelopeOf } from './api/routes.ts';
@@ -73,7 +74,15 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
   const sources = new ModelSources(config.models, { fetch: options.fetch ?? fetch, clock }, env);
   const placement = new Placement(machine.slots);
   const loader = new ModelLoader(sources, placement, config.engine);
-  const registry = new ModelRegistry({ config, slots: machine.slots, sources, loader, clock, log });
+  const registry = new ModelRegistry({
+    config,
+    slots: machine.slots,
+    sources,
+    loader,
+    createGate: (spec) => new Admission(toAdmissionLimits(config, spec), clock),
+    clock,
+    log,
+  });
   const baseDir = options.baseDir ?? process.cwd();
   const activation = new DefaultModels(config.default_models, { registry, clock, log, baseDir });
   const discovery = toDiscovery(machine);
@@ -124,6 +133,16 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
       closed ??= close();
       return closed;
     },
+  };
+}
+
+/** A model runs as many requests at once as it has slots, unless told otherwise. */
+function toAdmissionLimits({ admission, engine }: NeuronConfig, spec: ModelSpec): AdmissionLimits {
+  return {
+    maxInFlight: admission.max_in_flight ?? spec.slots ?? engine.slots,
+    maxQueueDepth: admission.max_queue_depth,
+    maxWaitMs: admission.max_wait_secs * 1000,
+    maxPerPrincipal: admission.max_per_principal,
   };
 }
 

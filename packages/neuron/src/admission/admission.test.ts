@@ -99,13 +99,21 @@ describe('Admission', () => {
           const abort = new AbortController();
           aborts.push(abort);
           const principal = random() < 0.3 ? null : `p${Math.floor(random() * 3)}`;
-          all.push(admission.acquire(principal, abort.signal).then((each) => void permits.push(each), () => {}));
+          all.push(
+            admission.acquire(principal, abort.signal).then(
+              (each) => void permits.push(each),
+              () => {},
+            ),
+          );
         } else if (dice < 0.75) permits.splice(Math.floor(random() * permits.length), 1)[0]?.release();
         else if (dice < 0.95) aborts.splice(Math.floor(random() * aborts.length), 1)[0]?.abort();
         else clock.fireAll();
         if (random() < 0.5) await Promise.resolve();
         const { inFlight, queueDepth } = admission.counters;
-        assert.ok(inFlight >= 0 && inFlight <= 2 && queueDepth <= 3, `SEED=${seed} round ${round} step ${step}`);
+        assert.ok(
+          inFlight >= 0 && inFlight <= 2 && queueDepth <= 3,
+          `SEED=${seed} round ${round} step ${step}`,
+        );
         assert.ok(queueDepth === 0 || inFlight === 2, `a free permit and a queue: SEED=${seed}`);
       }
       clock.fireAll();

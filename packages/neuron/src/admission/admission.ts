@@ -1,7 +1,8 @@
 /**
  * May this request run now? One `Admission` per loaded model.
  *
- * Design: permits equal to the engine's useful concurrency; waiters stand in one first-in first-out queue with
+ * Design: permits equal to the engine's useful concurrency; waiters stand in one first-in
+ * first-out queue with
  * a bound on its length and on each wait. Every state change is synchronous, so no counter can be seen half
  * changed, and each waiter leaves the queue exactly once: granted, timed out, aborted or refused.
  * Limits: max_in_flight, max_queue_depth, max_wait_secs, max_per_principal (0 = off).
@@ -117,7 +118,11 @@ export class Admission {
   #refuseNow(principal: string | null): void {
     if (this.#closed !== null) throw this.#closed();
     const { maxPerPrincipal, maxQueueDepth, maxInFlight } = this.#limits;
-    if (principal !== null && maxPerPrincipal > 0 && (this.#perPrincipal.get(principal) ?? 0) >= maxPerPrincipal) {
+    if (
+      principal !== null &&
+      maxPerPrincipal > 0 &&
+      (this.#perPrincipal.get(principal) ?? 0) >= maxPerPrincipal
+    ) {
       this.#rejectedPerPrincipal++;
       throw new AppError(
         'rate_limit_exceeded',
@@ -198,5 +203,7 @@ export class Admission {
 }
 
 export function shuttingDown(): AppError {
-  return new AppError('shutting_down', 'this neuron is shutting down; retry elsewhere', { retryAfterSecs: 15 });
+  return new AppError('shutting_down', 'this neuron is shutting down; retry elsewhere', {
+    retryAfterSecs: 15,
+  });
 }

@@ -1,7 +1,8 @@
 /**
  * POST /v1/chat/completions and /v1/completions.
  *
- * In this order, each step with its own refusals: shape, unsupported fields, model, template, tokens, context,
+ * In this order, each step with its own refusals: shape, unsupported fields, model, template,
+ * tokens, context,
  * admission, and only then a byte of the answer. Streamed and whole answers come from the same state.
  */
 import { randomUUID } from 'node:crypto';
@@ -18,7 +19,13 @@ import {
   type SamplingFields,
 } from 'cortex-core/wire/openai';
 import type { Permit } from '../admission/admission.ts';
-import { type AnswerIdentity, ChatAnswer, toFinishReason, toTextCompletion, toUsage } from '../chat/answer.ts';
+import {
+  type AnswerIdentity,
+  ChatAnswer,
+  toFinishReason,
+  toTextCompletion,
+  toUsage,
+} from '../chat/answer.ts';
 import { toTemplateMessages, toTemplateTools } from '../chat/messages.ts';
 import {
   refuseUnsupportedChat,
@@ -88,7 +95,10 @@ export async function tokenizeChat(
     messages: toTemplateMessages(request.messages, model.id),
     tools: request.tool_choice === 'none' ? undefined : toTemplateTools(request.tools),
     addGenerationPrompt: request.add_generation_prompt ?? true,
-    kwargs: { ...(effort === undefined ? {} : { reasoning_effort: effort }), ...request.chat_template_kwargs },
+    kwargs: {
+      ...(effort === undefined ? {} : { reasoning_effort: effort }),
+      ...request.chat_template_kwargs,
+    },
   });
   return model.device.tokenize(model.handle, text, { addSpecial: true, parseSpecial: true }, signal);
 }
@@ -172,7 +182,11 @@ async function runStreamed(deps: ApiDeps, exchange: Exchange, job: Job, permit: 
     if (!stream.isOpen && !begun) throw thrown;
     const error = toAppError(thrown);
     if (!exchange.signal.aborted) {
-      deps.log.error(error.message, { request_id: exchange.requestId, code: error.code, model: job.model.id });
+      deps.log.error(error.message, {
+        request_id: exchange.requestId,
+        code: error.code,
+        model: job.model.id,
+      });
     }
     stream.fail(error);
   } finally {
@@ -236,7 +250,12 @@ function presentText(who: AnswerIdentity): Presenter {
       timings,
     }),
     whole: (result, timings) => ({
-      ...toTextCompletion(who, text, toFinishReason(result.finishReason), withLogprobs ? logprobs : undefined),
+      ...toTextCompletion(
+        who,
+        text,
+        toFinishReason(result.finishReason),
+        withLogprobs ? logprobs : undefined,
+      ),
       usage: toUsage(result),
       timings,
     }),

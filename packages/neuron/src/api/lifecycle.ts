@@ -14,7 +14,7 @@ export async function serveLoad(deps: ApiDeps, exchange: Exchange): Promise<void
   if (/[\\]|(^|\/)\.\.?(\/|$)|^[/~]|\0/.test(spec.model_id)) {
     throw new AppError(
       'invalid_request',
-      'a model id is a name, not a path; put the directory into [models] dirs and use the file name without .gguf',
+      'a model id is a name, not a path; add the directory to [models] dirs, use the name without .gguf',
       { param: 'model_id' },
     );
   }
@@ -24,7 +24,10 @@ export async function serveLoad(deps: ApiDeps, exchange: Exchange): Promise<void
     const error = toAppError(thrown);
     if (!structured.has(error.code)) throw thrown;
     const { message, code, extras } = error;
-    exchange.sendJson(error.status, { error: { kind: code, model_id: spec.model_id, message, ...extras }, code });
+    exchange.sendJson(error.status, {
+      error: { kind: code, model_id: spec.model_id, message, ...extras },
+      code,
+    });
     return;
   }
   exchange.sendJson(200, { status: 'loaded' });

@@ -18,10 +18,17 @@ export class NeuronMetrics {
   readonly #requests = this.#counter('neuron_requests_total', 'Inference requests that were run');
   readonly #errors = this.#counter('neuron_request_errors_total', 'Inference requests that failed');
   readonly #promptTokens = this.#counter('neuron_prompt_tokens_total', 'Prompt tokens');
-  readonly #cachedTokens = this.#counter('neuron_cached_prompt_tokens_total', 'Prompt tokens found in the cache');
+  readonly #cachedTokens = this.#counter(
+    'neuron_cached_prompt_tokens_total',
+    'Prompt tokens found in the cache',
+  );
   readonly #completionTokens = this.#counter('neuron_completion_tokens_total', 'Generated tokens');
   readonly #duration = this.#histogram('neuron_request_duration_seconds', 'Whole request', durationBuckets);
-  readonly #firstToken = this.#histogram('neuron_time_to_first_token_seconds', 'First token', firstTokenBuckets);
+  readonly #firstToken = this.#histogram(
+    'neuron_time_to_first_token_seconds',
+    'First token',
+    firstTokenBuckets,
+  );
   readonly #inFlight = this.#gauge('neuron_model_in_flight', 'Requests that run');
   readonly #queueDepth = this.#gauge('neuron_model_queue_depth', 'Requests that wait');
   readonly #prefillRate = this.#gauge('neuron_model_tok_s_prefill', 'Measured prefill rate, tokens/s');
@@ -36,7 +43,10 @@ export class NeuronMetrics {
     this.#requests.inc(labels);
     this.#duration.observe(labels, outcome.durationMs / 1000);
     if (outcome.firstTokenMs !== null) this.#firstToken.observe(labels, outcome.firstTokenMs / 1000);
-    if (outcome.result === null) return this.#errors.inc(labels);
+    if (outcome.result === null) {
+      this.#errors.inc(labels);
+      return;
+    }
     const { promptTokens, cachedTokens, completionTokens } = outcome.result.usage;
     this.#promptTokens.inc(labels, promptTokens);
     this.#cachedTokens.inc(labels, cachedTokens);
@@ -45,7 +55,8 @@ export class NeuronMetrics {
 
   /** Prometheus text. Reads the registry, touches nothing in it. */
   async render(models: ModelRegistry): Promise<string> {
-    for (const gauge of [this.#inFlight, this.#queueDepth, this.#prefillRate, this.#decodeRate]) gauge.reset();
+    for (const gauge of [this.#inFlight, this.#queueDepth, this.#prefillRate, this.#decodeRate])
+      gauge.reset();
     for (const load of models.loads()) {
       const labels = { model: load.id };
       this.#inFlight.set(labels, load.in_flight);

@@ -4,7 +4,8 @@
  * Problem: the engine yields on its own beat and must not wait for a slow reader; headers that are out turn a
  * clear status into an error event; silence makes proxies hang up.
  * Design: headers go out with the first event, or after a short grace, so that what fails at once still gets
- * its status. From then on a comment follows every few seconds of silence. What the socket does not take piles
+ * its status. From then on a comment follows every few seconds of silence. What the socket does
+ * not take piles
  * up to a bound; beyond it the client is cut, which aborts the exchange and with it the generation.
  */
 import type { Clock } from 'cortex-core/daemon/clock';

@@ -40,9 +40,13 @@ export async function serveDetokenize(deps: ApiDeps, exchange: Exchange): Promis
   const model = await deps.registry.whenServing(id, exchange.signal);
   const wrong = tokens.find((token) => token >= model.facts.vocabSize);
   if (wrong !== undefined) {
-    throw new AppError('invalid_request', `token ${wrong} is not in the vocabulary of ${model.facts.vocabSize}`, {
-      param: 'tokens',
-    });
+    throw new AppError(
+      'invalid_request',
+      `token ${wrong} is not in the vocabulary of ${model.facts.vocabSize}`,
+      {
+        param: 'tokens',
+      },
+    );
   }
   const content = await model.device.detokenize(model.handle, Int32Array.from(tokens), exchange.signal);
   exchange.sendJson(200, { content });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { AppError } from 'cortex-core/wire/errors';
+import type { AppError } from 'cortex-core/wire/errors';
 import { chatRequestSchema, parseBody } from 'cortex-core/wire/openai';
 import { ChatAnswer } from './answer.ts';
 import { toTemplateMessages } from './messages.ts';
@@ -48,13 +48,19 @@ describe('ChatTemplate', () => {
       ['{% if %}', /could not be compiled/],
     ] as const) {
       const failed = template(text).render({ messages: user, addGenerationPrompt: true });
-      await assert.rejects(failed, (error: AppError) => error.code === 'template_render_failed' && reason.test(error.message));
+      await assert.rejects(
+        failed,
+        (error: AppError) => error.code === 'template_render_failed' && reason.test(error.message),
+      );
     }
   });
 
   it('falls back to ChatML only where the vocabulary has it', async () => {
     const input = { messages: user, addGenerationPrompt: true };
-    assert.equal(await template(null, true).render(input), '<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n');
+    assert.equal(
+      await template(null, true).render(input),
+      '<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n',
+    );
     await assert.rejects(template(null).render(input), /no chat template/);
   });
 });
@@ -65,8 +71,18 @@ describe('toTemplateMessages()', () => {
       model: 'm',
       temperature: null,
       messages: [
-        { role: 'developer', content: [{ type: 'text', text: 'a' }, { type: 'text', text: 'b' }] },
-        { role: 'assistant', content: null, tool_calls: [{ id: 'c', function: { name: 'f', arguments: '{"x":1}' } }] },
+        {
+          role: 'developer',
+          content: [
+            { type: 'text', text: 'a' },
+            { type: 'text', text: 'b' },
+          ],
+        },
+        {
+          role: 'assistant',
+          content: null,
+          tool_calls: [{ id: 'c', function: { name: 'f', arguments: '{"x":1}' } }],
+        },
       ],
     });
     assert.deepEqual(toTemplateMessages(messages, 'm'), [
@@ -85,7 +101,8 @@ describe('parseBody()', () => {
     const body = { model: 'm', messages: [{ role: 'user', content: [{ type: 1 }] }] };
     assert.throws(
       () => parseBody(chatRequestSchema, body),
-      (error: AppError) => error.code === 'invalid_request_body' && error.param === 'messages.0.content.0.type',
+      (error: AppError) =>
+        error.code === 'invalid_request_body' && error.param === 'messages.0.content.0.type',
     );
   });
 });

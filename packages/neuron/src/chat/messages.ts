@@ -56,13 +56,20 @@ export function toTemplateTools(tools: readonly ChatTool[] | undefined): readonl
   if (tools === undefined || tools.length === 0) return undefined;
   return tools.map((tool, at) => {
     if (tool.type !== 'function' || tool.function === undefined) {
-      throw new AppError('unsupported_parameter', `"tools.${at}" is not a function tool; only those work here`, {
-        param: `tools.${at}`,
-      });
+      throw new AppError(
+        'unsupported_parameter',
+        `"tools.${at}" is not a function tool; only those work here`,
+        {
+          param: `tools.${at}`,
+        },
+      );
     }
     return {
       type: 'function',
-      function: { ...tool.function, parameters: tool.function.parameters ?? { type: 'object', properties: {} } },
+      function: {
+        ...tool.function,
+        parameters: tool.function.parameters ?? { type: 'object', properties: {} },
+      },
     };
   });
 }
@@ -86,7 +93,11 @@ function toArguments(given: string | Record<string, unknown> | null | undefined)
   }
 }
 
-function toText(content: string | readonly ContentPart[] | null | undefined, at: number, modelId: string): string {
+function toText(
+  content: string | readonly ContentPart[] | null | undefined,
+  at: number,
+  modelId: string,
+): string {
   if (content === null || content === undefined) return '';
   if (typeof content === 'string') return content;
   return content.map((part, index) => partText(part, `messages.${at}.content.${index}`, modelId)).join('');

@@ -1,4 +1,4 @@
-/** OpenAI's sampling fields -> the engine's, and the refusal of what would otherwise be ignored in silence. */
+/** OpenAI's sampling fields -> the engine's; refuses what would otherwise be ignored in silence. */
 import { AppError } from 'cortex-core/wire/errors';
 import type { GenerateParams, SamplingParams } from 'cortex-core/wire/inference';
 import type { ChatRequest, CompletionRequest, SamplingFields } from 'cortex-core/wire/openai';
@@ -72,7 +72,10 @@ export function refuseUnsupportedChat(request: ChatRequest): void {
   refuseShared(request);
   const format = request.response_format?.type;
   if (format !== undefined && format !== 'text') {
-    refuse('response_format', `of type "${format.slice(0, 40)}" is not supported; leave it out or use "text"`);
+    refuse(
+      'response_format',
+      `of type "${format.slice(0, 40)}" is not supported; leave it out or use "text"`,
+    );
   }
   if (request.modalities?.some((kind) => kind !== 'text')) refuse('modalities', 'may only be ["text"]');
   if ((request.functions?.length ?? 0) > 0) refuse('functions', 'is the old form; use "tools"');

@@ -21,7 +21,8 @@ export interface RenderInput {
 type TemplateFacts = Pick<ModelFacts, 'chatTemplate' | 'namedTemplates' | 'bosToken' | 'eosToken' | 'addBos'>;
 
 const chatMl =
-  "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}" +
+  "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' + message.content }}" +
+  "{{- '<|im_end|>\n' }}" +
   "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}";
 
 /** Variables that a client may not replace. */

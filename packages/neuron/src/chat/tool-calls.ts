@@ -1,5 +1,6 @@
 /**
- * Tool calls in the Hermes form, `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, out of a text that
+ * Tool calls in the Hermes form, `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, out
+ * of a text that
  * arrives in pieces. Text that could be the beginning of a marker is held back until it is decided. What is
  * between the markers and is no call passes as the text it is: nothing a model said is lost.
  */

@@ -28,7 +28,9 @@ export class DefaultModels {
     this.#deps = deps;
     this.#pending = models.map((spec) => {
       const path = configuredFile(spec.model_id, deps.baseDir);
-      return path === null ? { spec, file: null } : { spec: { ...spec, model_id: path.name }, file: path.file };
+      return path === null
+        ? { spec, file: null }
+        : { spec: { ...spec, model_id: path.name }, file: path.file };
     });
   }
 
@@ -44,7 +46,11 @@ export class DefaultModels {
 
   /** Ends when all are loaded or failed, or early on abort. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
-    for (let next = this.#pending.shift(); next !== undefined && !signal.aborted; next = this.#pending.shift()) {
+    for (
+      let next = this.#pending.shift();
+      next !== undefined && !signal.aborted;
+      next = this.#pending.shift()
+    ) {
       const id = next.spec.model_id;
       this.#inProgress = id;
       try {
@@ -68,7 +74,9 @@ export class DefaultModels {
         const secs = retrySecs[attempt];
         const error = toAppError(thrown);
         if (error.code !== 'repo_fetch_failed' || secs === undefined || signal.aborted) throw thrown;
-        this.#deps.log.warn(`default model: ${error.message}; next attempt in ${secs} s`, { model: spec.model_id });
+        this.#deps.log.warn(`default model: ${error.message}; next attempt in ${secs} s`, {
+          model: spec.model_id,
+        });
         await this.#deps.clock.sleep(secs * 1000, signal);
       }
     }

@@ -116,7 +116,10 @@ async function checkDownloadStatus(label: string, response: Response): Promise<v
 }
 
 export function fetchFailed(label: string, why: string, cause?: unknown): AppError {
-  return new AppError('repo_fetch_failed', `could not fetch ${label}: ${why}`, { cause, extras: { cause: why } });
+  return new AppError('repo_fetch_failed', `could not fetch ${label}: ${why}`, {
+    cause,
+    extras: { cause: why },
+  });
 }
 
 function startOf(response: Response): number | null {

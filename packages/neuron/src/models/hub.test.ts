@@ -43,12 +43,12 @@ describe('Hub', () => {
     if ('after' in context) context.after(() => rm(made, { recursive: true, force: true }));
   });
 
-  function answer(request: IncomingMessage, response: ServerResponse): void {
+  function answer(request: IncomingMessage, response: ServerResponse): unknown {
     const url = request.url ?? '';
     const { range = null, authorization = null } = request.headers;
     seen.push({ url, range, auth: authorization });
     if (behave.needKey && authorization !== 'Bearer secret') return void response.writeHead(401).end();
-    const json = (value: unknown): void => void response.end(JSON.stringify(value));
+    const json = (value: unknown): unknown => response.end(JSON.stringify(value));
     if (url === '/api/models/org/name/revision/main') return json({ sha: revision });
     if (url === '/api/models/org/empty/revision/main') return json({ sha: revision });
     if (url.startsWith('/api/models/org/empty/tree/')) return json([]);
@@ -66,13 +66,16 @@ describe('Hub', () => {
     }
     const bytes = files[/^\/cdn\/([^?]+)/.exec(url)?.[1] ?? ''];
     if (bytes === undefined) return void response.writeHead(404).end();
-    sendFile(response, behave.corrupt ? Buffer.alloc(bytes.length, 1) : bytes, range);
+    return sendFile(response, behave.corrupt ? Buffer.alloc(bytes.length, 1) : bytes, range);
   }
 
   function sendFile(response: ServerResponse, bytes: Buffer, range: string | null): void {
     const from = behave.ignoreRange ? 0 : Number(/^bytes=(\d+)-/.exec(range ?? '')?.[1] ?? 0);
     const body = bytes.subarray(from);
-    const headers = { 'content-length': body.length, 'content-range': `bytes ${from}-${bytes.length - 1}/${bytes.length}` };
+    const headers = {
+      'content-length': body.length,
+      'content-range': `bytes ${from}-${bytes.length - 1}/${bytes.length}`,
+    };
     response.writeHead(from > 0 ? 206 : 200, headers);
     const { cutAt } = behave;
     if (cutAt === undefined) return void response.end(body);
@@ -85,7 +88,10 @@ describe('Hub', () => {
   }
 
   async function refusal(promise: Promise<unknown>): Promise<AppError> {
-    const error = await promise.then(() => null, (thrown: unknown) => thrown);
+    const error = await promise.then(
+      () => null,
+      (thrown: unknown) => thrown,
+    );
     assert.ok(error instanceof AppError, String(error));
     return error;
   }
@@ -99,20 +105,29 @@ describe('Hub', () => {
     assert.equal(progress.at(-1), bytes.length);
     assert.deepEqual(await readdir(join(cacheDir, 'models--org--name', 'blobs')), [sha256(bytes)]);
     assert.equal(await readFile(join(cacheDir, 'models--org--name', 'refs', 'main'), 'utf8'), revision);
-    const offline = new Hub({ endpoint: 'http://127.0.0.1:1', cacheDir, authEnv: null, token: null }, { fetch, clock });
+    const offline = new Hub(
+      { endpoint: 'http://127.0.0.1:1', cacheDir, authEnv: null, token: null },
+      { fetch, clock },
+    );
     assert.deepEqual((await offline.fetchModel('org/name', 'Q4_K_M', () => {}, live)).files, model.files);
   });
 
   it('fetches all shards in order', async () => {
     const model = await hub().fetchModel('org/name', 'Q8_0', () => {}, live);
-    assert.deepEqual(model.files.map((file) => file.slice(-14)), ['1-of-00002.gguf'.slice(-14), '2-of-00002.gguf'.slice(-14)]);
+    assert.deepEqual(
+      model.files.map((file) => file.slice(-14)),
+      ['1-of-00002.gguf'.slice(-14), '2-of-00002.gguf'.slice(-14)],
+    );
   });
 
   it('resumes where a connection was cut', async () => {
     behave.cutAt = 100_000;
     const model = await hub().fetchModel('org/name', 'Q4_K_M', () => {}, live);
     assert.equal(sha256(await readFile(model.files[0] ?? '')), model.digest);
-    assert.ok(seen.some(({ range }) => range !== null && /^bytes=[1-9]\d*-$/.test(range)), JSON.stringify(seen));
+    assert.ok(
+      seen.some(({ range }) => range !== null && /^bytes=[1-9]\d*-$/.test(range)),
+      JSON.stringify(seen),
+    );
   });
 
   it('starts over when the server ignores Range', async () => {
@@ -153,7 +168,12 @@ describe('Hub', () => {
 
   it('stops when it is cancelled and keeps what it has', async () => {
     const stop = new AbortController();
-    const running = hub().fetchModel('org/name', 'Q4_K_M', () => stop.abort(new Error('enough')), stop.signal);
+    const running = hub().fetchModel(
+      'org/name',
+      'Q4_K_M',
+      () => stop.abort(new Error('enough')),
+      stop.signal,
+    );
     await assert.rejects(running, /enough/);
     const left = await readdir(join(cacheDir, 'models--org--name', 'blobs'));
     assert.ok(left.length <= 1 && left.every((name) => name.endsWith('.incomplete')), left.join());

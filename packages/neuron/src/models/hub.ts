@@ -91,7 +91,14 @@ export class Hub {
     const files: string[] = [];
     let before = 0;
     for (const file of chosen) {
-      await this.#fetchFile(repo, revision, root, file, (done) => onProgress(before + done, bytesTotal), signal);
+      await this.#fetchFile(
+        repo,
+        revision,
+        root,
+        file,
+        (done) => onProgress(before + done, bytesTotal),
+        signal,
+      );
       files.push(await linkSnapshot(root, revision, file));
       before += file.bytes;
     }
@@ -108,15 +115,23 @@ export class Hub {
     onProgress: (done: number) => void,
     signal: AbortSignal,
   ): Promise<void> {
-    const path = join(root, 'blobs', file.blob);
-    const running = this.#running.get(path);
+    const blob = join(root, 'blobs', file.blob);
+    const running = this.#running.get(blob);
     if (running !== undefined) return running;
-    const url = `${this.#base()}/${repo}/resolve/${revision}/${file.path.split('/').map(encodeURIComponent).join('/')}`;
-    const job = { url, headers: this.#headers(), path, bytes: file.bytes, sha256: file.sha256, onProgress };
+    const path = file.path.split('/').map(encodeURIComponent).join('/');
+    const url = `${this.#base()}/${repo}/resolve/${revision}/${path}`;
+    const job = {
+      url,
+      headers: this.#headers(),
+      path: blob,
+      bytes: file.bytes,
+      sha256: file.sha256,
+      onProgress,
+    };
     const started = downloadFile({ ...job, label: `${repo}/${file.path}` }, this.#deps, signal).finally(() =>
-      this.#running.delete(path),
+      this.#running.delete(blob),
     );
-    this.#running.set(path, started);
+    this.#running.set(blob, started);
     return started;
   }
 
@@ -141,7 +156,7 @@ export class Hub {
         if (!/^[0-9a-f]{40,64}$/.test(blob)) continue;
         files.push({ path: row.path, bytes: row.lfs?.size ?? row.size, blob, sha256 });
       }
-      url = answer.next !== null && answer.next.startsWith(this.#base()) ? answer.next : null;
+      url = answer.next?.startsWith(this.#base()) ? answer.next : null;
     }
     return files;
   }
@@ -160,13 +175,21 @@ export class Hub {
       .sort((a, b) => a.path.localeCompare(b.path));
   }
 
-  async #getJson(repo: string, url: string, signal: AbortSignal): Promise<{ value: unknown; next: string | null }> {
+  async #getJson(
+    repo: string,
+    url: string,
+    signal: AbortSignal,
+  ): Promise<{ value: unknown; next: string | null }> {
     let response: Response;
     try {
       response = await this.#deps.fetch(url, { headers: this.#headers(), signal });
     } catch (cause) {
       if (signal.aborted) throw signal.reason;
-      throw fetchFailed(repo, `${this.#base()} cannot be reached; check the network, or put the file in [models] dirs`, cause);
+      throw fetchFailed(
+        repo,
+        `${this.#base()} cannot be reached; check the network, or put the file in [models] dirs`,
+        cause,
+      );
     }
     if (!response.ok) {
       await response.body?.cancel();
@@ -206,7 +229,9 @@ function quantNotFound(repo: string, requested: string, models: readonly Catalog
   const available = models.map((entry) => entry.quant ?? entry.name);
   const nearest = nearestOf(requested, available);
   const message = `${repo} has no quantisation "${requested.slice(0, 64)}"; it has ${available.join(', ')}`;
-  return new AppError('quant_not_found', message, { extras: { model_id: repo, requested, available, nearest } });
+  return new AppError('quant_not_found', message, {
+    extras: { model_id: repo, requested, available, nearest },
+  });
 }
 
 /** Most characters in common from the start, then the closest length. */

@@ -1,4 +1,4 @@
-/** One load from spec to handle: find or fetch the files, check them, take the memory, hand them to the owner. */
+/** One load from spec to handle: find or fetch files, check them, take the memory, call the owner. */
 import { availableParallelism } from 'node:os';
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import { AppError } from 'cortex-core/wire/errors';
@@ -20,7 +20,15 @@ export interface LoadedModel {
 type EngineConfig = NeuronConfig['engine'];
 
 const cacheTypes: readonly KvCacheType[] = [
-  'f32', 'f16', 'bf16', 'q8_0', 'q5_1', 'q5_0', 'q4_1', 'q4_0', 'iq4_nl',
+  'f32',
+  'f16',
+  'bf16',
+  'q8_0',
+  'q5_1',
+  'q5_0',
+  'q4_1',
+  'q4_0',
+  'iq4_nl',
 ];
 
 export class ModelLoader {
@@ -36,9 +44,17 @@ export class ModelLoader {
     this.#engine = engine;
   }
 
-  async load(spec: ModelSpec, file: string | null, meter: LoadMeter, signal: AbortSignal): Promise<LoadedModel> {
+  async load(
+    spec: ModelSpec,
+    file: string | null,
+    meter: LoadMeter,
+    signal: AbortSignal,
+  ): Promise<LoadedModel> {
     if (spec.harness !== 'llamacpp') {
-      throw new AppError('invalid_request', `there is no harness "${spec.harness.slice(0, 60)}"; use llamacpp`);
+      throw new AppError(
+        'invalid_request',
+        `there is no harness "${spec.harness.slice(0, 60)}"; use llamacpp`,
+      );
     }
     const request = { modelId: spec.model_id, quant: spec.quant ?? null, file };
     const onFetch = (done: number, total: number): void => meter.report('fetching', done, total);
@@ -61,7 +77,11 @@ export class ModelLoader {
       meter.report('loading', 0, fileBytes);
       const onLoad = ({ fraction }: { fraction: number }): void =>
         meter.report('loading', Math.round(fraction * fileBytes), fileBytes);
-      const arch = await slot.device.load(this.#toLoadSpec(spec, first, context, shape, slot), onLoad, signal);
+      const arch = await slot.device.load(
+        this.#toLoadSpec(spec, first, context, shape, slot),
+        onLoad,
+        signal,
+      );
       const actual = Math.ceil(arch.facts.memoryMb);
       if (actual > 0) {
         this.#measured.set(measureKey(first, context, shape.slots, slot), actual);
@@ -132,9 +152,13 @@ export const loadsAtOnceMax = Math.max(4, availableParallelism());
 function toCacheType(text: string, param: string): KvCacheType {
   const known = cacheTypes.find((type) => type === text);
   if (known !== undefined) return known;
-  throw new AppError('invalid_request', `"${param}" is "${text.slice(0, 40)}"; use ${cacheTypes.join(', ')}`, {
-    param,
-  });
+  throw new AppError(
+    'invalid_request',
+    `"${param}" is "${text.slice(0, 40)}"; use ${cacheTypes.join(', ')}`,
+    {
+      param,
+    },
+  );
 }
 
 function measureKey(file: string, context: number, slots: number, slot: DeviceSlot): string {

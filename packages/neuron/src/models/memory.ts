@@ -116,7 +116,12 @@ export interface MemoryBudget {
 /** Throws `does_not_fit` when even an empty device is too small, `insufficient_vram` when it is only full. */
 export function checkFits(modelId: string, neededMb: number, budget: MemoryBudget): void {
   if (neededMb <= budget.freeMb) return;
-  const extras = { model_id: modelId, required_mb: neededMb, free_mb: budget.freeMb, total_mb: budget.totalMb };
+  const extras = {
+    model_id: modelId,
+    required_mb: neededMb,
+    free_mb: budget.freeMb,
+    total_mb: budget.totalMb,
+  };
   const need = `model "${modelId}" needs ${neededMb} MiB on ${budget.deviceId}`;
   const free = `${budget.freeMb} MiB free of ${budget.totalMb} MiB budget`;
   if (neededMb > budget.totalMb) {
@@ -126,5 +131,8 @@ export function checkFits(modelId: string, neededMb: number, budget: MemoryBudge
       { extras },
     );
   }
-  throw new AppError('insufficient_vram', `${need}, ${free}; unload a model first`, { extras, retryAfterSecs: 5 });
+  throw new AppError('insufficient_vram', `${need}, ${free}; unload a model first`, {
+    extras,
+    retryAfterSecs: 5,
+  });
 }

@@ -1,12 +1,11 @@
 /** One model of the registry: its state, its handle while it has one, and how that looks on the wire. */
-import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import type { Clock } from 'cortex-core/daemon/clock';
 import { AppError } from 'cortex-core/wire/errors';
 import type { ArchHandle, GenerateResult, ModelFacts } from 'cortex-core/wire/inference';
 import type { ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
-import { Admission } from '../admission/admission.ts';
 import { ChatTemplate } from '../chat/template.ts';
 import type { Device } from '../device/device.ts';
+import type { Gate } from './gate.ts';
 import { LoadMeter } from './load-meter.ts';
 import type { LoadedModel } from './loader.ts';
 import type { DeviceSlot } from './placement.ts';
@@ -20,7 +19,7 @@ export interface ServingModel {
   readonly handle: ArchHandle;
   readonly facts: ModelFacts;
   readonly template: ChatTemplate;
-  readonly admission: Admission;
+  readonly admission: Gate;
   /** Aborts when the model is taken away from under the request. */
   readonly cut: AbortSignal;
   /** Feeds the measured rates. */
@@ -40,7 +39,7 @@ export class ModelEntry {
   readonly id: string;
   readonly spec: ModelSpec;
   readonly file: string | null;
-  readonly admission: Admission;
+  readonly admission: Gate;
   readonly meter: LoadMeter;
   readonly stopLoading = new AbortController();
   readonly gone: Promise<void>;
@@ -57,24 +56,17 @@ export class ModelEntry {
   #decodeRate = 0;
   #waiting = 0;
 
-  constructor(spec: ModelSpec, file: string | null, config: NeuronConfig, clock: Clock) {
-    const { admission, engine } = config;
+  constructor(spec: ModelSpec, file: string | null, admission: Gate, outputTokensMax: number, clock: Clock) {
     this.id = spec.model_id;
     this.spec = spec;
     this.file = file;
     this.#clock = clock;
-    this.#outputTokensMax = admission.max_tokens;
+    this.#outputTokensMax = outputTokensMax;
+    this.admission = admission;
     this.meter = new LoadMeter(this.id, clock);
     this.gone = new Promise((resolve) => {
       this.#markGone = resolve;
     });
-    const limits = {
-      maxInFlight: admission.max_in_flight ?? spec.slots ?? engine.slots,
-      maxQueueDepth: admission.max_queue_depth,
-      maxWaitMs: admission.max_wait_secs * 1000,
-      maxPerPrincipal: admission.max_per_principal,
-    };
-    this.admission = new Admission(limits, clock);
   }
 
   get isLoading(): boolean {
@@ -125,29 +117,43 @@ export class ModelEntry {
       case 'loading': {
         const progress = this.meter.progress;
         const retryAfterSecs = Math.min(progress.eta_secs ?? 5, 60);
-        return new AppError('model_loading', `model "${this.id}" is loading (${progress.percent} %); retry later`, {
-          extras,
-          retryAfterSecs,
-        });
+        return new AppError(
+          'model_loading',
+          `model "${this.id}" is loading (${progress.percent} %); retry later`,
+          {
+            extras,
+            retryAfterSecs,
+          },
+        );
       }
       case 'recovering':
       case 'loaded':
-        return new AppError('model_recovering', `model "${this.id}" is being reloaded after a fault; retry soon`, {
-          extras,
-          retryAfterSecs: 2,
-        });
+        return new AppError(
+          'model_recovering',
+          `model "${this.id}" is being reloaded after a fault; retry soon`,
+          {
+            extras,
+            retryAfterSecs: 2,
+          },
+        );
       case 'unloading':
-        return new AppError('model_not_loaded', `model "${this.id}" is being unloaded; load it again`, { extras });
+        return new AppError('model_not_loaded', `model "${this.id}" is being unloaded; load it again`, {
+          extras,
+        });
       case 'poisoned':
         return new AppError(
           'model_poisoned',
-          `model "${this.id}" brought its device down three times and stays out; POST /models/load to try again`,
+          `model "${this.id}" brought its device down three times; POST /models/load tries again`,
           { extras },
         );
       case 'failed':
-        return new AppError('load_failed', `model "${this.id}" could not be reloaded: ${this.failure ?? 'unknown'}`, {
-          extras,
-        });
+        return new AppError(
+          'load_failed',
+          `model "${this.id}" could not be reloaded: ${this.failure ?? 'unknown'}`,
+          {
+            extras,
+          },
+        );
       default:
         return this.status satisfies never;
     }

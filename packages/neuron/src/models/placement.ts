@@ -59,7 +59,7 @@ export class Placement {
     return this.#budgetNow(slot, measured);
   }
 
-  /** `decide` sees the free memory, may throw a refusal, and returns what it takes; no one can come between. */
+  /** `decide` sees the free memory and returns what it takes, or throws; no one can come between. */
   async reserve(slot: DeviceSlot, decide: (budget: MemoryBudget) => number): Promise<Reservation> {
     const measured = slot.budgetMb === null ? await slot.device.queryVram() : null;
     const row: Row = { mb: decide(this.#budgetNow(slot, measured)), settled: false };

@@ -15,8 +15,8 @@ import type { Clock } from 'cortex-core/daemon/clock';
 import type { Log } from 'cortex-core/daemon/log';
 import { AppError, describeCause, toAppError } from 'cortex-core/wire/errors';
 import type { LoadProgress, ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
-import { shuttingDown } from '../admission/admission.ts';
 import type { OwnerDeath } from '../device/device.ts';
+import type { CreateGate } from './gate.ts';
 import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
 import { ModelEntry, type ServingModel } from './model-entry.ts';
 import type { DeviceSlot } from './placement.ts';
@@ -27,6 +27,7 @@ export interface RegistryDeps {
   readonly slots: readonly DeviceSlot[];
   readonly sources: ModelSources;
   readonly loader: ModelLoader;
+  readonly createGate: CreateGate;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -74,7 +75,7 @@ export class ModelRegistry {
         new AppError('overloaded', `${loads} loads are running; retry later`, { retryAfterSecs: 5 }),
       );
     }
-    const entry = new ModelEntry(spec, file, this.#deps.config, this.#deps.clock);
+    const entry = this.#createEntry(spec, file);
     this.#entries.set(id, entry);
     entry.ready = this.#bringUp(entry).catch((error: unknown) => {
       if (this.#entries.get(id) === entry) this.#entries.delete(id);
@@ -103,7 +104,7 @@ export class ModelRegistry {
     }
   }
 
-  /** What a request runs on. Throws `model_not_found`, `model_loading`, `model_recovering`, `model_poisoned`. */
+  /** What a request runs on. Errors: `model_not_found`, `model_loading`, `model_recovering`, ... */
   serving(id: string): ServingModel {
     const entry = this.#entries.get(id);
     if (entry === undefined) throw notFound(id);
@@ -114,7 +115,10 @@ export class ModelRegistry {
   async whenServing(id: string, signal: AbortSignal): Promise<ServingModel> {
     const entry = this.#entries.get(id);
     if (entry?.status === 'recovering') {
-      await entry.waitReady(Math.min(this.#deps.config.admission.max_wait_secs * 1000, recoveryWaitMsMax), signal);
+      await entry.waitReady(
+        Math.min(this.#deps.config.admission.max_wait_secs * 1000, recoveryWaitMsMax),
+        signal,
+      );
     }
     return this.serving(id);
   }
@@ -136,7 +140,9 @@ export class ModelRegistry {
   }
 
   loads(): readonly ModelLoad[] {
-    return [...this.#entries.values()].filter((entry) => entry.status === 'loaded').map((each) => each.toLoad());
+    return [...this.#entries.values()]
+      .filter((entry) => entry.status === 'loaded')
+      .map((each) => each.toLoad());
   }
 
   progress(): readonly LoadProgress[] {
@@ -146,7 +152,7 @@ export class ModelRegistry {
 
   /** Refuses requests from now on; those that run go on. */
   closeAdmission(): void {
-    for (const entry of this.#entries.values()) entry.admission.close(shuttingDown);
+    for (const entry of this.#entries.values()) entry.admission.close();
   }
 
   /** Unloads everything, requests that still run are cut after `drainMs`. Idempotent. */
@@ -157,6 +163,11 @@ export class ModelRegistry {
       await Promise.allSettled([...this.#entries.keys()].map((id) => this.unload(id, drainMs)));
     })();
     return this.#closed;
+  }
+
+  #createEntry(spec: ModelSpec, file: string | null): ModelEntry {
+    const { createGate, config, clock } = this.#deps;
+    return new ModelEntry(spec, file, createGate(spec), config.admission.max_tokens, clock);
   }
 
   async #bringUp(entry: ModelEntry): Promise<void> {
@@ -172,7 +183,14 @@ export class ModelRegistry {
     }
     entry.attach(loaded);
     const { context, slots, memoryMb, loadMs } = loaded.arch.facts;
-    const fields = { model: entry.id, device: loaded.slot.device.id, context, slots, mb: memoryMb, ms: loadMs };
+    const fields = {
+      model: entry.id,
+      device: loaded.slot.device.id,
+      context,
+      slots,
+      mb: memoryMb,
+      ms: loadMs,
+    };
     this.#deps.log.info('model loaded', fields);
   }
 
@@ -226,7 +244,8 @@ export class ModelRegistry {
 
   #listAvailable(): Promise<readonly NeuronModel[]> {
     const atMs = this.#deps.clock.monotonicMs();
-    if (this.#available !== null && atMs - this.#available.atMs < availableTtlMs) return this.#available.models;
+    if (this.#available !== null && atMs - this.#available.atMs < availableTtlMs)
+      return this.#available.models;
     const models = this.#scan();
     this.#available = { atMs, models };
     models.catch(() => {
@@ -255,15 +274,25 @@ export class ModelRegistry {
   }
 }
 
+function shuttingDown(): AppError {
+  return new AppError('shutting_down', 'this neuron is shutting down; load elsewhere', {
+    retryAfterSecs: 15,
+  });
+}
+
 function notLoaded(id: string): AppError {
   return new AppError('model_not_loaded', `model '${id}' not loaded`, { extras: { model_id: id } });
 }
 
 function notFound(id: string): AppError {
-  return new AppError('model_not_found', `model "${id.slice(0, 200)}" is not loaded here; POST /models/load first`, {
-    param: 'model',
-    extras: { model_id: id.slice(0, 200) },
-  });
+  return new AppError(
+    'model_not_found',
+    `model "${id.slice(0, 200)}" is not loaded here; POST /models/load first`,
+    {
+      param: 'model',
+      extras: { model_id: id.slice(0, 200) },
+    },
+  );
 }
 
 function rank(model: NeuronModel): number {

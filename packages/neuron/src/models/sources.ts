@@ -71,7 +71,7 @@ export class ModelSources {
     if (match?.[2] === undefined) {
       throw new AppError(
         'model_not_found',
-        `there is no model "${modelId.slice(0, 200)}" in [models] dirs; add its directory, or name it org/repo`,
+        `there is no model "${modelId.slice(0, 200)}" in [models] dirs; add its directory, or use org/repo`,
         { extras: { model_id: modelId } },
       );
     }
@@ -101,9 +101,13 @@ async function shardsOf(file: string): Promise<readonly string[]> {
   );
   for (const each of files) {
     await stat(each).catch((cause) => {
-      throw new AppError('model_file_not_found', `${basename(each)} is missing; all ${total} parts are needed`, {
-        cause,
-      });
+      throw new AppError(
+        'model_file_not_found',
+        `${basename(each)} is missing; all ${total} parts are needed`,
+        {
+          cause,
+        },
+      );
     });
   }
   return files;

@@ -8,9 +8,9 @@ import { fileURLToPath } from 'node:url';
 import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
 import { silentLog } from 'cortex-core/daemon/log';
 import { SseParser } from 'cortex-core/wire/sse';
-import { type Neuron, startNeuron } from './neuron.ts';
+import { type Neuron, startNeuron } from '../neuron.ts';
 
-const tiny = fileURLToPath(new URL('../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
+const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
 const question = {
   model: 'cortex-tiny',
   messages: [{ role: 'user', content: 'What is the capital of France?' }],
@@ -116,7 +116,11 @@ for (const worker of ['thread', 'process'] as const) {
         [{ ...question, n: 2 }, 400, 'unsupported_parameter'],
         [{ ...question, temperature: -1 }, 422, 'invalid_request_body'],
         [{ ...question, response_format: { type: 'json_object' } }, 400, 'unsupported_parameter'],
-        [{ ...question, messages: [{ role: 'user', content: 'x '.repeat(9000) }] }, 400, 'context_length_exceeded'],
+        [
+          { ...question, messages: [{ role: 'user', content: 'x '.repeat(9000) }] },
+          400,
+          'context_length_exceeded',
+        ],
         [
           { ...question, messages: [{ role: 'user', content: [{ type: 'image_url', image_url: {} }] }] },
           400,
@@ -149,8 +153,13 @@ for (const worker of ['thread', 'process'] as const) {
     });
 
     it('loads once for many callers, lists, and unloads', async () => {
-      const loads = await Promise.all([1, 2, 3].map(() => post(neuron, '/models/load', { model_id: 'second' })));
-      assert.deepEqual(loads.map((each) => each.status), [200, 200, 200]);
+      const loads = await Promise.all(
+        [1, 2, 3].map(() => post(neuron, '/models/load', { model_id: 'second' })),
+      );
+      assert.deepEqual(
+        loads.map((each) => each.status),
+        [200, 200, 200],
+      );
       const again = await post(neuron, '/models/load', { model_id: 'second' });
       assert.equal(again.status, 400);
       assert.match(((await again.json()) as { error: string }).error, /model 'second' already loaded/);
@@ -186,7 +195,9 @@ for (const worker of ['thread', 'process'] as const) {
         for await (const each of events(response)) {
           data.push(each);
           if (data.length !== 3) continue;
-          const owners = execFileSync('pgrep', ['-P', String(process.pid)], { encoding: 'utf8' }).trim().split('\n');
+          const owners = execFileSync('pgrep', ['-P', String(process.pid)], { encoding: 'utf8' })
+            .trim()
+            .split('\n');
           const isOwner = (pid: string): boolean =>
             execFileSync('ps', ['-o', 'args=', '-p', pid], { encoding: 'utf8' }).includes('process-main');
           for (const pid of owners.filter((each) => each !== '')) {

@@ -1,0 +1,24 @@
+/** What a model needs of its admission control; the composition brings the real one. */
+import type { AppError } from 'cortex-core/wire/errors';
+import type { ModelSpec } from 'cortex-core/wire/neuron';
+
+export interface Gate {
+  readonly limits: { readonly maxInFlight: number; readonly maxQueueDepth: number };
+  readonly counters: {
+    readonly inFlight: number;
+    readonly queueDepth: number;
+    readonly rejectedQueueFull: number;
+    readonly rejectedTimeout: number;
+    readonly rejectedPerPrincipal: number;
+  };
+  acquire(
+    principal: string | null,
+    signal: AbortSignal,
+  ): Promise<{ readonly queueMs: number; release(): void }>;
+  /** Refuses whoever waits or comes with `reason()`, by default that the neuron stops. */
+  close(reason?: () => AppError): void;
+  /** Resolves when nothing runs any more. */
+  idle(signal: AbortSignal): Promise<void>;
+}
+
+export type CreateGate = (spec: ModelSpec) => Gate;

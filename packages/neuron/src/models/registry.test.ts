@@ -1,0 +1,235 @@
+import assert from 'node:assert/strict';
+import { copyFile, mkdtemp, rm, truncate } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
+import { type Clock, systemClock } from 'cortex-core/daemon/clock';
+import { silentLog } from 'cortex-core/daemon/log';
+import { AppError } from 'cortex-core/wire/errors';
+import type { LoadedArch, LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
+import { modelSpecSchema } from 'cortex-core/wire/neuron';
+import { Admission } from '../admission/admission.ts';
+import type { Device, OwnerDeath } from '../device/device.ts';
+import { findByName, groupShards } from './catalogue.ts';
+import type { Gate } from './gate.ts';
+import { ModelLoader } from './loader.ts';
+import { largestContext, type MemoryCosts, requiredMb } from './memory.ts';
+import { Placement } from './placement.ts';
+import { checkModelFiles } from './preflight.ts';
+import { ModelRegistry } from './registry.ts';
+import { ModelSources } from './sources.ts';
+
+const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
+const clock: Clock = { ...systemClock, sleep: async () => {} };
+
+/** Loads at once unless told to hold; dies on demand. */
+class FakeDevice {
+  readonly id = 'cpu';
+  readonly state = 'ready';
+  readonly loads: LoadSpec[] = [];
+  readonly dropped: number[] = [];
+  hold: Promise<void> = Promise.resolve();
+  #listener: (death: OwnerDeath) => void = () => {};
+
+  async load(spec: LoadSpec, _onProgress: unknown, signal?: AbortSignal): Promise<LoadedArch> {
+    this.loads.push(spec);
+    await this.hold;
+    signal?.throwIfAborted();
+    const facts = {
+      context: spec.context,
+      slots: spec.slots,
+      memoryMb: 50,
+      namedTemplates: {},
+      chatTemplate: null,
+    };
+    return { handle: this.loads.length, facts: facts as unknown as ModelFacts };
+  }
+
+  async dropArch(handle: number): Promise<void> {
+    this.dropped.push(handle);
+  }
+
+  onOwnerDeath(listener: (death: OwnerDeath) => void): () => void {
+    this.#listener = listener;
+    return () => {};
+  }
+
+  die(busy: boolean): void {
+    const handle = this.loads.length;
+    const busyHandles = busy ? [handle] : [];
+    this.#listener({ deviceId: 'cpu', cause: 'test', lostHandles: [handle], busyHandles, stderrTail: [] });
+  }
+}
+
+function setUp(dir: string, budgetMb = 1000): { registry: ModelRegistry; device: FakeDevice } {
+  const config = neuronConfigSchema.parse({ models: { dirs: [dir], hf_cache: join(dir, 'none') } });
+  const device = new FakeDevice();
+  const slots = [{ indices: [0], kind: 'cpu', device: device as unknown as Device, budgetMb }];
+  const sources = new ModelSources(config.models, { fetch, clock }, {});
+  const loader = new ModelLoader(sources, new Placement(slots), config.engine);
+  return {
+    registry: new ModelRegistry({ config, slots, sources, loader, createGate, clock, log: silentLog }),
+    device,
+  };
+}
+
+const gateLimits = { maxInFlight: 4, maxQueueDepth: 8, maxWaitMs: 1000, maxPerPrincipal: 0 };
+const createGate = (): Gate => new Admission(gateLimits, systemClock);
+const spec = (model_id: string) => modelSpecSchema.parse({ model_id });
+const code = (thrown: unknown): string => (thrown instanceof AppError ? thrown.code : String(thrown));
+const codeOf = (run: () => unknown): string => {
+  try {
+    run();
+    return 'none';
+  } catch (error) {
+    return code(error);
+  }
+};
+
+describe('ModelRegistry', () => {
+  let dir: string;
+  before(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'registry-'));
+    await copyFile(tiny, join(dir, 'a-Q8_0.gguf'));
+  });
+  after(() => rm(dir, { recursive: true }));
+
+  it('makes one load of many calls, by the name without its quantisation too', async () => {
+    const { registry, device } = setUp(dir);
+    await Promise.all([registry.load(spec('a')), registry.load(spec('a')), registry.load(spec('a'))]);
+    assert.equal(device.loads.length, 1);
+    assert.equal(device.loads[0]?.context, 4096);
+    assert.equal(
+      await registry.load(spec('a')).catch((error: Error) => error.message),
+      "model 'a' already loaded",
+    );
+  });
+
+  it('cancels a load by unload, and frees what came late', async () => {
+    const { registry, device } = setUp(dir);
+    let release: () => void = () => {};
+    device.hold = new Promise((resolve) => {
+      release = resolve;
+    });
+    const load = registry.load(spec('a')).catch(code);
+    assert.equal(
+      codeOf(() => registry.serving('a')),
+      'model_loading',
+    );
+    await registry.unload('a');
+    release();
+    assert.equal(await load, 'load_cancelled');
+    assert.equal(
+      codeOf(() => registry.serving('a')),
+      'model_not_found',
+    );
+    device.hold = Promise.resolve();
+    await registry.load(spec('a'));
+    assert.equal(registry.isLoaded('a'), true);
+  });
+
+  it('reloads after a death, and keeps out a model that was at work in three', async () => {
+    const { registry, device } = setUp(dir);
+    await registry.load(spec('a'));
+    for (let death = 1; death <= 4; death++) {
+      device.die(false);
+      assert.equal(
+        codeOf(() => registry.serving('a')),
+        'model_recovering',
+      );
+      await registry.load(spec('a'));
+    }
+    for (let death = 1; death <= 2; death++) {
+      device.die(true);
+      await registry.whenServing('a', new AbortController().signal).catch(() => {});
+      await registry.load(spec('a')).catch(() => {});
+      assert.equal(registry.isLoaded('a'), true);
+    }
+    device.die(true);
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(
+      codeOf(() => registry.serving('a')),
+      'model_poisoned',
+    );
+    assert.equal((await registry.list())[0]?.status, 'poisoned');
+    await registry.load(spec('a'));
+    assert.equal(registry.isLoaded('a'), true);
+  });
+
+  it('counts the memory of what is loaded, and gives it back', async () => {
+    const { registry } = setUp(dir, 120);
+    await registry.load(spec('a'));
+    const second = await registry.load({ ...spec('a-Q8_0'), slots: 5 }).catch((error: AppError) => error);
+    assert.equal(code(second), 'insufficient_vram');
+    assert.match((second as AppError).message, /needs \d+ MiB on cpu, 70 MiB free of 120 MiB budget/);
+    await registry.unload('a');
+    await registry.load({ ...spec('a-Q8_0'), slots: 5 });
+  });
+
+  it('lets a running request end before it drops the model', async () => {
+    const { registry, device } = setUp(dir);
+    await registry.load(spec('a'));
+    const permit = await registry.serving('a').admission.acquire(null, new AbortController().signal);
+    const unloading = registry.unload('a');
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(device.dropped, []);
+    permit.release();
+    await unloading;
+    assert.deepEqual(device.dropped, [1]);
+  });
+
+  it('survives a file cut anywhere', async () => {
+    const file = join(dir, 'cut.gguf');
+    await copyFile(tiny, file);
+    for (const bytes of [3_000_000, 64_600, 64_000, 5000, 25, 9, 3, 0]) {
+      await truncate(file, bytes);
+      assert.equal(await checkModelFiles([file]).catch(code), 'invalid_model_file', `${bytes} bytes`);
+    }
+    await rm(file);
+  });
+});
+
+describe('catalogue', () => {
+  const entries = new Map(
+    groupShards([
+      '/m/Big-Q4_K_M-00002-of-00002.gguf',
+      '/m/Big-Q4_K_M-00001-of-00002.gguf',
+      '/m/Big-Q8_0-00001-of-00002.gguf',
+      '/m/Small.Q4_1.gguf',
+      '/m/mmproj-Big.gguf',
+    ]).map((entry) => [entry.name, entry]),
+  );
+
+  it('groups shards and sees what is missing', () => {
+    assert.deepEqual([...entries.keys()], ['Big-Q4_K_M', 'Big-Q8_0', 'Small.Q4_1']);
+    assert.equal(entries.get('Big-Q4_K_M')?.complete, true);
+    assert.equal(entries.get('Big-Q8_0')?.complete, false);
+  });
+
+  it('finds by name, by name and quantisation, and never by path', () => {
+    const cases: [string, string | null, string | null][] = [
+      ['Small.Q4_1', null, 'Small.Q4_1'],
+      ['small', null, 'Small.Q4_1'],
+      ['big', null, 'Big-Q4_K_M'],
+      ['big:q8_0', null, 'Big-Q8_0'],
+      ['big', 'q8_0', 'Big-Q8_0'],
+      ['small', 'Q8_0', null],
+      ['/m/Small.Q4_1.gguf', null, null],
+    ];
+    for (const [id, quant, name] of cases)
+      assert.equal(findByName(entries, id, quant)?.name ?? null, name, id);
+  });
+});
+
+describe('largestContext()', () => {
+  it('is the most that still fits, never more than the training context', () => {
+    const costs: MemoryCosts = { fixedMb: 100, mbPerContextToken: 0.01, trainContext: 8192 };
+    assert.equal(largestContext(costs, 1000), 8192);
+    const context = largestContext(costs, 140);
+    assert.equal(context, 3840);
+    assert.ok(requiredMb(costs, context) <= 140);
+    assert.equal(largestContext(costs, 99), 0);
+  });
+});
