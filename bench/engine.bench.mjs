@@ -1,7 +1,7 @@
 /**
  * Tokens per second over all streams: a bare llama_decode loop through the same bindings, and Engine.
  *
- *   node bench/engine.bench.mjs [model.gguf] [tokens per stream] [streams, e.g. 1,4,8] [prompt repeats]
+ *   node bench/engine.bench.mjs [model.gguf] [tokens a stream] [streams: 1,4,8] [prompt repeats] [threads]
  *
  * Needs a build (`npx tsc -b`). Greedy, end-of-generation tokens ignored. Only time after the prompts counts.
  */
@@ -13,7 +13,8 @@ import { readVocabulary } from '../packages/neuron/dist/engine/vocabulary.js';
 import { loadLibrary } from '../packages/neuron/dist/libllama/load-library.js';
 
 const defaultModel = fileURLToPath(new URL('../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
-const [file = defaultModel, tokensText = '128', streamsText = '1,4,8', repeats = '1'] = process.argv.slice(2);
+const [file = defaultModel, tokensText = '128', streamsText = '1,4,8', repeats = '1', threads] =
+  process.argv.slice(2);
 const tokensPerStream = Number(tokensText);
 const question = 'Tell me a story about a fox. '.repeat(Number(repeats));
 const prompt = `<|im_start|>user\n${question}<|im_end|>\n<|im_start|>assistant\n`;
@@ -32,7 +33,7 @@ const specFor = (slots) => ({
   cacheTypeV: 'f16',
   batch: contextLength,
   ubatch: 512,
-  threads: null,
+  threads: threads === undefined ? null : Number(threads),
   flashAttention: null,
   lora: [],
   embeddings: false,

@@ -1,13 +1,15 @@
 /**
  * llama.h -> packages/neuron/src/libllama/bindings.gen.ts
  *
- * Problem: libllama is called through FFI. A struct that gained a field, or an enum that moved, corrupts memory
- * silently. So nothing about the C API is typed by hand: layouts, enums, prototypes and the expected default
- * parameters are read from the headers of exactly the llama.cpp release that the prebuilt libraries are made of.
+ * Problem: libllama is called through FFI. A struct that gained a field, or an enum that moved, corrupts
+ * memory silently. So nothing about the C API is typed by hand: layouts, enums, prototypes and the expected
+ * default parameters are read from the headers of exactly the llama.cpp release that the prebuilt libraries
+ * are made of.
  *
- * Design: a small parser of the C subset that these headers use (no macros in declarations, one declarator per
- * field, no bit fields). What it cannot express (unions, fixed arrays, callbacks by value) is listed in the output,
- * never guessed. Layouts assume a 64-bit ABI without `long` in the structs: the same on every platform we support.
+ * Design: a small parser of the C subset that these headers use (no macros in declarations, one declarator
+ * per field, no bit fields). What it cannot express (unions, fixed arrays, callbacks by value) is listed in
+ * the output, never guessed. Layouts assume a 64-bit ABI without `long` in the structs: the same on every
+ * platform we support.
  *
  * Usage: node scripts/generate-bindings.mjs [path of a llama.cpp checkout] [--check]
  *   Without a path it runs `npm pack node-llama-cpp@<pinned>` and clones llama/gitRelease.bundle out of it.
@@ -20,9 +22,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const pinned = { nodeLlamaCpp: '3.21.1', llamaCpp: 'v0.4.0' };
-const outputFile = fileURLToPath(
-  new URL('../packages/neuron/src/libllama/bindings.gen.ts', import.meta.url),
-);
+const outputFile = fileURLToPath(new URL('../packages/neuron/src/libllama/bindings.gen.ts', import.meta.url));
 
 /** ggml enums and structs that llama.h or the engine refer to. */
 const ggmlEnums = ['ggml_type', 'ggml_backend_dev_type', 'ggml_numa_strategy', 'ggml_log_level'];
@@ -83,7 +83,15 @@ function fetchPinnedSource(scratch) {
   const run = (command, ...args) => execFileSync(command, args, { cwd: scratch, encoding: 'utf8' });
   const tarball = run('npm', 'pack', '--silent', `node-llama-cpp@${pinned.nodeLlamaCpp}`).trim();
   run('tar', 'xzf', tarball);
-  run('git', 'clone', '--quiet', 'package/llama/gitRelease.bundle', 'llama.cpp');
+  run(
+    'git',
+    '-c',
+    'advice.detachedHead=false',
+    'clone',
+    '--quiet',
+    'package/llama/gitRelease.bundle',
+    'llama.cpp',
+  );
   return join(scratch, 'llama.cpp');
 }
 
@@ -140,7 +148,9 @@ function readVersion(cmake) {
 
 function readDefines(text) {
   const found = {};
-  for (const [, name, value] of text.matchAll(/^\s*#\s*define\s+(\w+)\s+(-?(?:0x[0-9a-fA-F]+|\d+))u?\s*$/gm)) {
+  for (const [, name, value] of text.matchAll(
+    /^\s*#\s*define\s+(\w+)\s+(-?(?:0x[0-9a-fA-F]+|\d+))u?\s*$/gm,
+  )) {
     found[name] = Number(value);
   }
   return found;
@@ -236,11 +246,15 @@ function toPrototype({ result, parameters }, types) {
 /** `{text, size, align}` of a C type; text is a name of koffi, `str`, `pointer` or `struct <name>`. */
 function resolveType(ctype, types) {
   const isConst = /\bconst\b/.test(ctype);
-  const bare = ctype.replace(/\b(const|struct|enum|extern)\b/g, ' ').replace(/\s+/g, ' ').trim();
+  const bare = ctype
+    .replace(/\b(const|struct|enum|extern)\b/g, ' ')
+    .replace(/\s+/g, ' ')
+    .trim();
   if (/^char ?\*$/.test(bare) && isConst) return { text: 'str', size: 8, align: 8, isString: true };
   if (bare.endsWith('*')) return { text: 'pointer', size: 8, align: 8 };
   if (bare === 'void') return { text: 'void', size: 0, align: 1 };
-  if (scalars[bare] !== undefined) return { text: scalars[bare][0], size: scalars[bare][1], align: scalars[bare][1] };
+  if (scalars[bare] !== undefined)
+    return { text: scalars[bare][0], size: scalars[bare][1], align: scalars[bare][1] };
   if (/\benum\b/.test(ctype) || types.enums[bare] !== undefined) return { text: 'int32', size: 4, align: 4 };
   const struct = types.structs[bare];
   if (struct !== undefined) return { text: `struct ${bare}`, size: struct.size, align: struct.align };
@@ -248,15 +262,18 @@ function resolveType(ctype, types) {
   return alias === undefined || alias === bare ? null : resolveType(alias, types);
 }
 
-/** The values of `<struct> result = { /​*.field =*​/ value, ... }` in the default-params function, in field order. */
+/** The values of the commented initializer list in a default-params function, in field order. */
 function parseDefaults(source, struct, types, constants) {
   const start = source.indexOf(`${struct} ${struct.replace('_params', '_default_params')}()`);
   const body = source.slice(start, source.indexOf('return result', start));
   const values = [...body.matchAll(/\/\*\.(\w+)\s*=\*\/\s*([^,\n]+),/g)].map((m) => m[2].trim());
   const { fields } = types.structs[struct];
-  if (values.length !== fields.length) throw new Error(`${struct}: ${values.length} defaults, ${fields.length} fields`);
+  if (values.length !== fields.length)
+    throw new Error(`${struct}: ${values.length} defaults, ${fields.length} fields`);
   const names = Object.assign({}, constants, ...Object.values(types.enums));
-  return Object.fromEntries(fields.map(([name, type], index) => [name, toDefault(values[index], type, names)]));
+  return Object.fromEntries(
+    fields.map(([name, type], index) => [name, toDefault(values[index], type, names)]),
+  );
 }
 
 function toDefault(text, type, names) {
@@ -289,14 +306,13 @@ function toPascal(name) {
 }
 
 function render({ version, types, functions, defaults, skipped }) {
-  const quote = (value) => (typeof value === 'string' ? `'${value}'` : String(value));
-  const object = (entries) => entries.map(([key, value]) => `  ${key}: ${quote(value)},`).join('\n');
-  const structs = Object.entries(types.structs);
-  const parts = [
-    `// Generated by scripts/generate-bindings.mjs from llama.cpp ${pinned.llamaCpp} (node-llama-cpp ${pinned.nodeLlamaCpp}).`,
+  const { nodeLlamaCpp, llamaCpp } = pinned;
+  return [
+    '// Generated by scripts/generate-bindings.mjs ' +
+      `from llama.cpp ${llamaCpp} (node-llama-cpp ${nodeLlamaCpp}).`,
     '// Do not edit; CI runs the script with --check.',
     '',
-    `export const pinnedRelease = { nodeLlamaCpp: '${pinned.nodeLlamaCpp}', llamaCpp: '${pinned.llamaCpp}' } as const;`,
+    `export const pinnedRelease = { nodeLlamaCpp: '${nodeLlamaCpp}', llamaCpp: '${llamaCpp}' } as const;`,
     '',
     '/** llama_version() of a matching library starts with this; a suffix such as `-dev` may follow. */',
     `export const expectedVersion = '${version}';`,
@@ -306,50 +322,70 @@ function render({ version, types, functions, defaults, skipped }) {
     '/** koffi returns a bigint only beyond 2^53. */',
     'export type Integer = number | bigint;',
     '',
-    ...Object.entries(types.enums).map(
-      ([name, values]) =>
-        `export const ${toPascal(name)} = {\n${object(Object.entries(values))}\n} as const;\n`,
-    ),
-    ...structs.map(
-      ([name, { fields }]) =>
-        `export interface ${toPascal(name)} {\n${fields.map(([field, type]) => `  ${field}: ${tsType(type)};`).join('\n')}\n}\n`,
-    ),
+    ...Object.entries(types.enums).flatMap(renderEnum),
+    ...Object.entries(types.structs).flatMap(renderInterface),
     '/** name -> size, alignment and [field, type, offset] in bytes on every 64-bit ABI. */',
     'export const structLayouts = {',
-    ...structs.map(
-      ([name, { size, align, fields }]) =>
-        `  ${name}: {\n    size: ${size},\n    align: ${align},\n    fields: [\n${fields
-          .map(([field, type, offset]) => `      ['${field}', '${type}', ${offset}],`)
-          .join('\n')}\n    ],\n  },`,
-    ),
+    ...Object.entries(types.structs).flatMap(renderLayout),
     '} as const;',
     '',
     '/** name -> [result, parameters]. */',
     'export const prototypes = {',
-    ...Object.entries(functions).map(
-      ([name, { result, args }]) =>
-        `  ${name}: ['${result}', [${args.map(([, type]) => `'${type}'`).join(', ')}]],`,
-    ),
+    ...Object.entries(functions).map(renderPrototype),
     '} as const;',
     '',
     'export interface LlamaApi {',
-    ...Object.entries(functions).map(
-      ([name, { result, args }]) =>
-        `  ${name}(${args.map(([arg, type]) => `${arg === 'enum' ? 'value' : arg}: ${tsType(type)}`).join(', ')}): ${tsType(result)}${result === 'str' ? ' | null' : ''};`,
-    ),
+    ...Object.entries(functions).map(renderMethod),
     '}',
     '',
     '/** What the default-parameter functions of the pinned release return. */',
     'export const expectedDefaults = {',
-    ...Object.entries(defaults).map(
-      ([name, values]) =>
-        `  ${name}: {\n${Object.entries(values)
-          .map(([field, value]) => `    ${field}: ${quote(value)},`)
-          .join('\n')}\n  },`,
-    ),
+    ...Object.entries(defaults).flatMap(renderDefaults),
     '} as const;',
     '',
-    ...(skipped.length === 0 ? [] : ['// Not expressed:', ...skipped.map((line) => `//   ${line}`), '']),
+    '// Not expressed:',
+    ...skipped.map((line) => `//   ${line}`),
+    '',
+  ].join('\n');
+}
+
+function renderEnum([name, values]) {
+  const lines = Object.entries(values).map(([key, value]) => `  ${key}: ${value},`);
+  return [`export const ${toPascal(name)} = {`, ...lines, '} as const;', ''];
+}
+
+function renderInterface([name, { fields }]) {
+  const lines = fields.map(([field, type]) => `  ${field}: ${tsType(type)};`);
+  return [`export interface ${toPascal(name)} {`, ...lines, '}', ''];
+}
+
+function renderLayout([name, { size, align, fields }]) {
+  const lines = fields.map(([field, type, offset]) => `      ['${field}', '${type}', ${offset}],`);
+  return [
+    `  ${name}: {`,
+    `    size: ${size},`,
+    `    align: ${align},`,
+    '    fields: [',
+    ...lines,
+    '    ],',
+    '  },',
   ];
-  return parts.join('\n');
+}
+
+function renderPrototype([name, { result, args }]) {
+  return `  ${name}: ['${result}', [${args.map(([, type]) => `'${type}'`).join(', ')}]],`;
+}
+
+function renderMethod([name, { result, args }]) {
+  const parameters = args.map(([arg, type]) => `${arg}: ${tsType(type)}`).join(', ');
+  // A C string that is returned may be NULL.
+  return `  ${name}(${parameters}): ${tsType(result)}${result === 'str' ? ' | null' : ''};`;
+}
+
+function renderDefaults([name, values]) {
+  return [
+    `  ${name}: {`,
+    ...Object.entries(values).map(([field, value]) => `    ${field}: ${value},`),
+    '  },',
+  ];
 }

@@ -197,6 +197,88 @@ describe('loads', () => {
   });
 });
 
+describe('silence', () => {
+  const readUntil = async (
+    answer: Response,
+    part: string,
+  ): Promise<ReadableStreamDefaultReader<Uint8Array>> => {
+    const reader = answer.body!.getReader();
+    const decoder = new TextDecoder();
+    for (let text = ''; !text.includes(part); ) {
+      const { value, done } = await reader.read();
+      assert.ok(!done, `ended without ${part}: ${text}`);
+      text += decoder.decode(value, { stream: true });
+    }
+    return reader;
+  };
+
+  test('a stream that waits for a load is kept alive by a timer, in its own dialect', async () => {
+    const { gateway, neurons } = await setup(
+      [{ models: [{ id: 'm' }] }],
+      {},
+      { gateway: { keepalive_secs: 0.01 } },
+    );
+    const gate = createGate();
+    neurons[0]!.onLoad = () => gate.opened.then(() => undefined);
+    const openai = await post(gateway, '/v1/chat/completions', ask('m', { stream: true }));
+    const anthropic = await post(gateway, '/v1/messages', ask('m', { stream: true, max_tokens: 5 }));
+    const readers = [
+      await readUntil(openai, ': keep-alive\n\n'),
+      await readUntil(anthropic, 'event: ping\n'),
+    ];
+    gate.open();
+    for (const reader of readers) while (!(await reader.read()).done);
+    assert.equal(neurons[0]!.counters.loads, 1);
+  });
+
+  test('a load that fails after the headers ends in a typed error event', async () => {
+    const { gateway, neurons } = await setup([{ models: [{ id: 'm' }] }]);
+    neurons[0]!.onLoad = () => ({ status: 422, body: { error: 'cut in half', code: 'invalid_model_file' } });
+    const openai = await (await post(gateway, '/v1/chat/completions', ask('m', { stream: true }))).text();
+    assert.match(openai, /^data: \{"error":\{.*"code":"invalid_model_file"/);
+    const body = ask('m', { stream: true, max_tokens: 5 });
+    const anthropic = await (await post(gateway, '/v1/messages', body)).text();
+    assert.match(anthropic, /^event: error\ndata: \{"type":"error"/);
+  });
+
+  test('a neuron that stalls in the middle of a stream is given up after the idle timeout', async () => {
+    const { gateway, neurons } = await setup(
+      [{ models: [loaded('m')] }],
+      {},
+      { gateway: { upstream_idle_timeout_secs: 0.05 } },
+    );
+    neurons[0]!.onChat = ({ response }) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write(`${chatStream('m', ['x']).split('\n\n')[0]}\n\n`);
+    };
+    const text = await (await post(gateway, '/v1/chat/completions', ask('m', { stream: true }))).text();
+    assert.match(text, /upstream_timeout/);
+    await neurons[0]!.until(() => neurons[0]!.counters.aborted === 1);
+  });
+
+  test('a victim keeps its running stream, and goes when that ended', async () => {
+    const { gateway, neurons } = await setup([{ devices: [1500], models: [loaded('a'), { id: 'b' }] }]);
+    const [neuron] = neurons;
+    const gate = createGate();
+    neuron!.onChat = async ({ response }) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write(': prefill\n\n');
+      await gate.opened;
+      response.end(chatStream('a', ['whole']));
+    };
+    const stream = await post(gateway, '/v1/chat/completions', ask('a', { stream: true }));
+    const ticket = gateway.fleet.request('b', new AbortController().signal);
+    assert.equal(ticket.lease, null);
+    await gateway.fleet.pollNow('n0');
+    assert.equal(neuron!.counters.unloads, 0);
+    assert.equal(gateway.fleet.view().nodes[0]!.models.get('a')?.draining, true);
+    gate.open();
+    assert.match(await stream.text(), /\[DONE\]/);
+    (await ticket.ready).release();
+    assert.deepEqual(neuron!.events, ['chat a', 'unload a', 'load b']);
+  });
+});
+
 describe('pass-through', () => {
   test('is byte-exact at every chunk boundary, also inside a character', async () => {
     const { gateway, neurons } = await setup([{ models: [loaded('m')] }]);

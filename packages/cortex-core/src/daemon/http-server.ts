@@ -83,9 +83,8 @@ export class HttpServer {
       socket.once('close', () => this.#sockets.delete(socket));
     });
     this.#server.on('upgrade', (_request, socket) => {
-      socket.end(
-        'HTTP/1.1 426 Upgrade Required\r\nconnection: close\r\ncontent-length: 0\r\nupgrade: HTTP/1.1\r\n\r\n',
-      );
+      const head = ['HTTP/1.1 426 Upgrade Required', 'upgrade: HTTP/1.1', 'connection: close', 'content-length: 0'];
+      socket.end(`${head.join('\r\n')}\r\n\r\n`);
     });
     this.#server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
       if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy();

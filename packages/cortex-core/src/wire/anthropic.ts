@@ -1,4 +1,4 @@
-/** Anthropic's Messages API, as far as cortex reads and writes it. Unknown fields are ignored, null is absent. */
+/** Anthropic's Messages API, as far as cortex has it. Unknown fields are ignored, null is absent. */
 import { z } from 'zod';
 
 const contentBlock = z.looseObject({ type: z.string() });

@@ -1,4 +1,4 @@
-/** The lifecycle API of a neuron, as it stands on the wire. Sizes in MiB, times in seconds unless named otherwise. */
+/** The lifecycle API of a neuron, as it stands on the wire. Sizes in MiB, times in seconds unless named so. */
 import { z } from 'zod';
 
 const index = z.number().int().nonnegative();
@@ -100,7 +100,7 @@ export const costSchema = z.object({
 });
 export type ModelCost = z.output<typeof costSchema>;
 
-/** `loaded` serves; `available` is on this machine's disk and can be loaded; unknown strings read as `unknown`. */
+/** `loaded` serves; `available` is on this machine's disk; strings not listed here read as `unknown`. */
 export const modelStatusSchema = z
   .enum(['loaded', 'loading', 'recovering', 'poisoned', 'unloading', 'available', 'failed', 'unknown'])
   .catch('unknown');

@@ -7,14 +7,12 @@
  * changes, and then decides again. A job's waiters get their leases before the node's next job begins.
  * Limits: waiting requests, attempts per request, one load at a time per node.
  */
-import type { Clock } from 'cortex-core/daemon/clock';
-import type { Log } from 'cortex-core/daemon/log';
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { sizeOf } from '../decide/eviction.ts';
-import { type EvictionStrategy, type FleetView, resolveAlias } from '../decide/fleet-view.ts';
+import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
 import { type RouteDecision, route } from '../decide/route.ts';
-import type { Catalogue } from './catalogue.ts';
-import { type ExecutorDeps, executeLoad, type FleetEvent, unload } from './executor.ts';
+import { type ExecutorDeps, executeLoad, unload } from './executor.ts';
+import type { FleetOptions, Ticket } from './fleet-options.ts';
 import { IdleWaits } from './idle-waits.ts';
 import type { Lease } from './lease.ts';
 import type { LoadJob, LoadStatus, Waiter } from './load-job.ts';
@@ -22,29 +20,6 @@ import { NodeQueues } from './node-queues.ts';
 import type { NodeState } from './node-state.ts';
 import { Poller } from './poller.ts';
 import { doesNotStay, keyOf, shuttingDown, toError } from './rejections.ts';
-
-export interface FleetOptions {
-  readonly nodes: readonly NodeState[];
-  readonly catalogue: Catalogue;
-  readonly strategy: EvictionStrategy;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly pollIntervalMs: number;
-  readonly pollTimeoutMs: number;
-  readonly missesMax: number;
-  readonly loadTimeoutMs: number;
-  readonly waitersMax: number;
-  readonly onEvent?: (event: FleetEvent) => void;
-  readonly random?: () => number;
-}
-
-/** `lease` now, or `ready` later; `ready` rejects with the cause when it cannot be had. */
-export interface Ticket {
-  readonly node: string;
-  readonly why: string;
-  readonly lease: Lease | null;
-  readonly ready: Promise<Lease>;
-}
 
 const attemptsMax = 4;
 

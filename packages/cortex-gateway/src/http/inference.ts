@@ -5,7 +5,8 @@ import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { AnswerProbe, AnswerTail, type TokenUsage } from '../dialects/answer-probe.ts';
 import type { Dialect, InferenceRequest, StreamOut } from '../dialects/dialect.ts';
 import { toUpstreamError } from '../dialects/upstream-error.ts';
-import type { Fleet, Ticket } from '../fleet/fleet.ts';
+import type { Fleet } from '../fleet/fleet.ts';
+import type { Ticket } from '../fleet/fleet-options.ts';
 import type { Lease } from '../fleet/lease.ts';
 import type { Ledger } from '../quota/ledger.ts';
 import type { Principal, Principals } from '../quota/principals.ts';
@@ -83,7 +84,8 @@ class InferenceCall {
     try {
       await this.#serve();
     } catch (thrown) {
-      this.#failed = true;
+      // a client that leaves is no failure of ours
+      this.#failed = !this.#exchange.signal.aborted;
       this.#fail(thrown);
     } finally {
       this.#client.stopKeepAlive();
@@ -205,6 +207,7 @@ class InferenceCall {
     try {
       for await (const chunk of answer.chunks) {
         probe.push(chunk, this.#deps.clock.monotonicMs());
+        if (this.#lease !== null) this.#deps.fleet.noteAlive(this.#lease.node);
         await this.#client.write(this.#out.push(chunk));
       }
     } finally {

@@ -3,14 +3,15 @@
  *
  * Problem: many requests share one context; none may stall, poison or outlive another.
  *
- * Design: a request is a Sequence: waiting (FIFO) -> reading its prompt -> decoding -> ended. Each step drops what was
- * cancelled, admits what fits in free slots, and makes one llama_decode call with one token of every decoding
- * sequence and the planned share of every prompt (plan-step.ts). Then each sequence that has an output samples.
- * All state lives here and changes only inside submit, step and close, on one thread. A sequence's KV and sampler are
- * freed before its owner hears that it ended.
+ * Design: a request is a Sequence: waiting (FIFO) -> reading its prompt -> decoding -> ended. Each step drops
+ * what was cancelled, admits what fits in free slots, and makes one llama_decode call with one token of every
+ * decoding sequence and the planned share of every prompt (plan-step.ts). Then each sequence that has an
+ * output samples. All state lives here and changes only inside submit, step and close, on one thread. A
+ * sequence's KV and sampler are freed before its owner hears that it ended.
  *
- * Limits: at most `waitingMax` requests wait. A decode call that libllama rolls back (no KV cell, invalid batch) is
- * repeated sequence by sequence, so that only the one at fault fails; any other failure ends all that were in it.
+ * Limits: at most `waitingMax` requests wait. A decode call that libllama rolls back (no KV cell, invalid
+ * batch) is repeated sequence by sequence, so that only the one at fault fails; any other failure ends all
+ * that were in it.
  */
 import { AppError } from 'cortex-core/wire/errors';
 import type { GenerateParams } from 'cortex-core/wire/inference';

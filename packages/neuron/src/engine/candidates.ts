@@ -13,8 +13,8 @@ const entryBytes = 12;
 const headerBytes = 32;
 
 /**
- * A llama_token_data_array of the whole vocabulary and one of a single token, allocated once per model. They are what
- * samplers that cannot work on the context's own logits are applied to.
+ * A llama_token_data_array of the whole vocabulary and one of a single token, allocated once per model. They
+ * are what samplers that cannot work on the context's own logits are applied to.
  */
 export class Candidates {
   readonly #api: LlamaApi;

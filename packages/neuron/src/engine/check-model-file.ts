@@ -5,7 +5,7 @@ import { AppError } from 'cortex-core/wire/errors';
 const shardName = /^(.*-)(\d{5})(-of-)(\d{5})(\.gguf)$/;
 
 /** All files of a GGUF, the shards of a split one in order. */
-export function listModelFiles(file: string): string[] {
+function listModelFiles(file: string): string[] {
   const match = file.match(shardName);
   if (match === null) return [file];
   const [, head, , of, count, tail] = match as unknown as [string, string, string, string, string, string];

@@ -2,8 +2,8 @@ import type { LlamaBatch } from '../libllama/bindings.gen.ts';
 import { allocateNative, type NativeBlock } from '../libllama/native-memory.ts';
 
 /**
- * A llama_batch whose arrays are allocated once: filling it is a few typed-array writes, passing it copies 56 bytes.
- * Every entry belongs to exactly one sequence.
+ * A llama_batch whose arrays are allocated once: filling it is a few typed-array writes, passing it copies 56
+ * bytes. Every entry belongs to exactly one sequence.
  */
 export class DecodeBatch {
   readonly struct: LlamaBatch;

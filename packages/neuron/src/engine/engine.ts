@@ -1,7 +1,12 @@
 import { freemem, totalmem } from 'node:os';
 import { AppError } from 'cortex-core/wire/errors';
 import type { BackendDevice, DeviceMemory, LoadSpec } from 'cortex-core/wire/inference';
-import { type Libllama, type LoadLibraryOptions, listDevices, loadLibrary } from '../libllama/load-library.ts';
+import {
+  type Libllama,
+  type LoadLibraryOptions,
+  listDevices,
+  loadLibrary,
+} from '../libllama/load-library.ts';
 import { checkModelFiles } from './check-model-file.ts';
 import { LoadedModel } from './loaded-model.ts';
 import { openModel } from './open-model.ts';
@@ -51,8 +56,8 @@ export class Engine {
 
   /**
    * Blocks until the model is loaded. `onProgress` is called with 0..1 from inside; false aborts.
-   * Errors: `model_file_not_found`, `invalid_model_file`, `invalid_request`, `insufficient_vram`, `does_not_fit`,
-   * `load_cancelled`, `load_failed`. Nothing stays allocated after an error.
+   * Errors: `model_file_not_found`, `invalid_model_file`, `invalid_request`, `insufficient_vram`,
+   * `does_not_fit`, `load_cancelled`, `load_failed`. Nothing stays allocated after an error.
    */
   load(spec: LoadSpec, onProgress: (fraction: number) => boolean = () => true): LoadedModel {
     if (this.#isClosed) throw new AppError('device_gone', 'the engine is closed');

@@ -25,8 +25,8 @@ export interface LoadedModelOptions {
 }
 
 /**
- * A model in memory with its context. Synchronous and bound to the thread that loaded it; the owner calls `step()` as
- * long as `hasWork()`.
+ * A model in memory with its context. Synchronous and bound to the thread that loaded it; the owner calls
+ * `step()` as long as `hasWork()`.
  */
 export class LoadedModel {
   readonly facts: ModelFacts;
@@ -96,9 +96,9 @@ export class LoadedModel {
   }
 
   /**
-   * Logits after the last of `tokens`, length vocab, in a sequence of its own: generations are not disturbed. Offset 0
-   * starts afresh; otherwise `tokens` continue that sequence at `offset`, and what lay beyond is forgotten.
-   * Errors: `invalid_request`, `context_length_exceeded`, `job_failed`.
+   * Logits after the last of `tokens`, length vocab, in a sequence of its own: generations are not disturbed.
+   * Offset 0 starts afresh; otherwise `tokens` continue that sequence at `offset`, and what lay beyond is
+   * forgotten. Errors: `invalid_request`, `context_length_exceeded`, `job_failed`.
    */
   forwardLogits(tokens: Int32Array, offset: number): Float32Array {
     this.#requireOpen();
@@ -133,7 +133,9 @@ export class LoadedModel {
     }
   }
 
-  /** Ends what runs with `model_not_loaded` and frees the native memory. Idempotent; not from inside a step. */
+  /**
+   * Ends what runs with `model_not_loaded` and frees the native memory. Idempotent; not from inside a step.
+   */
   close(): void {
     if (this.#isClosed) return;
     if (this.#isStepping) throw new Error('a model must not be closed from inside its own step');

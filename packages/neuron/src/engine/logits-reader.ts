@@ -3,7 +3,9 @@ import type { LlamaApi } from '../libllama/bindings.gen.ts';
 import { viewFloats } from '../libllama/native-memory.ts';
 import { logitsHealth } from './logits-health.ts';
 
-/** The output rows of the last decode call, without copying them. Rows are valid until the next decode call. */
+/**
+ * The output rows of the last decode call, without copying them. Rows are valid until the next decode call.
+ */
 export interface LogitsReader {
   /** Errors: throws when that entry of the batch had no output. */
   addressOf(row: number): bigint;
@@ -11,7 +13,10 @@ export interface LogitsReader {
   health(address: bigint): LogitsHealth;
 }
 
-/** A view costs 0.9 us to make (koffi 3.3, 2-core EPYC) and rows come back at the same addresses: they are kept. */
+/**
+ * A view costs 0.9 us to make (koffi 3.3, 2-core EPYC) and rows come back at the same addresses: they are
+ * kept.
+ */
 const viewsMax = 1024;
 
 export function createLogitsReader(api: LlamaApi, context: bigint, vocabSize: number): LogitsReader {

@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 
 /**
- * Cores that compute threads can use without sharing one: hyper-threads slow ggml's spinning teams down. Linux tells
- * which CPUs share a core; elsewhere, and in containers that hide it, every CPU counts.
+ * Cores that compute threads can use without sharing one: hyper-threads slow ggml's spinning teams down.
+ * Linux tells which CPUs share a core; elsewhere, and in containers that hide it, every CPU counts.
  */
 export function physicalCoreCount(): number {
   return Math.max(1, Math.min(availableParallelism(), coresByTopology() ?? cpus().length));

@@ -1,8 +1,8 @@
 /**
  * How one step's token budget is shared: a pure function, so that fairness can be tested without a model.
  *
- * Every decoding sequence gets its one token first. What is left is spread evenly over the prompts being read:
- * a short prompt takes what it needs and leaves the rest to the others.
+ * Every decoding sequence gets its one token first. What is left is spread evenly over the prompts being
+ * read: a short prompt takes what it needs and leaves the rest to the others.
  */
 export interface StepLoad {
   /** Sequences that add one token each. */
@@ -16,8 +16,9 @@ export interface StepLoad {
 }
 
 /**
- * While streams run, a step reads at most this part of a full graph: a stream then waits a quarter of the time
- * that a full prefill graph takes. Fixed, not adapted to measured speed: the same load gives the same batches.
+ * While streams run, a step reads at most this part of a full graph: a stream then waits a quarter of the
+ * time that a full prefill graph takes. Fixed, not adapted to measured speed: the same load gives the same
+ * batches.
  */
 const prefillShareWhileDecoding = 1 / 4;
 /** Prompts go on even when there are more streams than the graph has room for. */

@@ -52,8 +52,9 @@ export function readFacts(
 
 /**
  * MiB of the load. A GPU tells: free memory before minus after. On the CPU the weights are mapped and become
- * resident as they are used, so: all weights, plus the larger of the KV size that the header gives and the growth of
- * the resident set while the context was made (which sees recurrent states and buffers that the formula does not).
+ * resident as they are used, so: all weights, plus the larger of the KV size that the header gives and the
+ * growth of the resident set while the context was made (which sees recurrent states and buffers that the
+ * formula does not).
  */
 function memoryMb(
   api: LlamaApi,

@@ -18,7 +18,9 @@ export interface ReservedSequenceOptions {
 
 /** A sequence under the caller's control, beside the generations. */
 export interface ReservedSequence {
-  /** Logits after the last of `tokens`, a copy; see LoadedModel.forwardLogits. The token ids must be valid. */
+  /**
+   * Logits after the last of `tokens`, a copy; see LoadedModel.forwardLogits. The token ids must be valid.
+   */
   forward(tokens: Int32Array, offset: number): Float32Array;
   clear(): void;
 }
@@ -31,8 +33,11 @@ export function createReservedSequence(options: ReservedSequenceOptions): Reserv
     length = 0;
   };
   const rewind = (offset: number): void => {
-    if (offset === 0) return clear();
-    if (offset === length) return;
+    if (offset === length && offset > 0) return;
+    if (offset === 0) {
+      clear();
+      return;
+    }
     if (!api.llama_memory_seq_rm(memory, id, offset, -1)) {
       throw invalid(`this model's state cannot go back to ${offset}; start again at 0`);
     }

@@ -1,11 +1,12 @@
 /**
  * One request's sampler: libllama's chain, in the order llama.cpp uses.
  *
- *   logit_bias, repeat penalty (prompt and answer), frequency and presence penalty (answer only), DRY, top-n-sigma,
- *   top-k, typical, top-p, min-p, xtc, temperature, dist(seed)      or greedy at temperature 0
+ *   logit_bias, repeat penalty (prompt and answer), frequency and presence penalty (answer only), DRY,
+ *   top-n-sigma, top-k, typical, top-p, min-p, xtc, temperature, dist(seed)      or greedy at temperature 0
  *
- * A grammar is asked after the chain chose: it mostly agrees, and one token is checked instead of the vocabulary.
- * Only when it objects is the whole row masked by the grammar and sampled again (as llama.cpp's common_sampler).
+ * A grammar is asked after the chain chose: it mostly agrees, and one token is checked instead of the
+ * vocabulary. Only when it objects is the whole row masked by the grammar and sampled again (as llama.cpp's
+ * common_sampler).
  */
 import { AppError } from 'cortex-core/wire/errors';
 import type { GenerateParams, SamplingParams } from 'cortex-core/wire/inference';
@@ -89,7 +90,10 @@ export class Sampler {
       candidates.apply(grammar);
       chosen = candidates.choose(chain);
       if (!Number.isFinite(chosen.logit)) {
-        throw new AppError('job_failed', 'the grammar allows none of the model\'s tokens here; check the grammar');
+        throw new AppError(
+          'job_failed',
+          "the grammar allows none of the model's tokens here; check the grammar",
+        );
       }
     }
     api.llama_sampler_accept(grammar, chosen.token);
@@ -104,9 +108,13 @@ export class Sampler {
 }
 
 function notFinite(logits: LogitsReader, address: bigint): AppError {
-  return new AppError('logits_not_finite', 'the model computed logits that are not numbers; nothing was sent', {
-    detail: logits.health(address),
-  });
+  return new AppError(
+    'logits_not_finite',
+    'the model computed logits that are not numbers; nothing was sent',
+    {
+      detail: logits.health(address),
+    },
+  );
 }
 
 /** What the request leaves open is what the model's file recommends. */

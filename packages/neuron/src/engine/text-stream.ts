@@ -1,8 +1,8 @@
 /**
  * Token bytes -> text that may be shown.
  *
- * Two things are held back: the bytes of a character that is not complete yet, and text that could still become a
- * stop string. Whole characters only go out, and nothing of a stop ever does.
+ * Two things are held back: the bytes of a character that is not complete yet, and text that could still
+ * become a stop string. Whole characters only go out, and nothing of a stop ever does.
  */
 
 /** What a vocabulary entry adds to the text. */

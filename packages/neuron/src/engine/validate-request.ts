@@ -15,10 +15,10 @@ export interface TokenBudget {
   readonly isContextBound: boolean;
 }
 
-export const stopsMax = 64;
-export const stopLengthMax = 4096;
-export const topLogprobsMax = 20;
-export const grammarLengthMax = 1 << 20;
+const stopsMax = 64;
+const stopLengthMax = 4096;
+const topLogprobsMax = 20;
+const grammarLengthMax = 1 << 20;
 const logitBiasMax = 4096;
 const drySequenceBreakersMax = 64;
 const dryBreakerLengthMax = 256;
@@ -64,9 +64,7 @@ export function validateRequest(params: GenerateParams, limits: RequestLimits): 
   // The last token of an answer is never decoded, so a full context still has room for one.
   const fits = Math.max(1, limits.context - params.tokens.length);
   const wanted = params.maxTokens ?? Number.POSITIVE_INFINITY;
-  return wanted <= fits
-    ? { tokens: wanted, isContextBound: false }
-    : { tokens: fits, isContextBound: true };
+  return wanted <= fits ? { tokens: wanted, isContextBound: false } : { tokens: fits, isContextBound: true };
 }
 
 function checkPrompt(tokens: Int32Array, { vocabSize, context }: RequestLimits): void {
@@ -93,7 +91,8 @@ function checkSampling(sampling: SamplingParams, { vocabSize }: RequestLimits): 
     throw invalid('temperature', 'temperature is missing');
   }
   const bias = sampling.logitBias ?? [];
-  if (bias.length > logitBiasMax) throw invalid('logit_bias', `logit_bias has more than ${logitBiasMax} entries`);
+  if (bias.length > logitBiasMax)
+    throw invalid('logit_bias', `logit_bias has more than ${logitBiasMax} entries`);
   for (const entry of bias) {
     checkNumber(entry.token, 'logit_bias', 0, vocabSize - 1, true);
     checkNumber(entry.bias, 'logit_bias', -1e6, 1e6, false);
@@ -103,13 +102,15 @@ function checkSampling(sampling: SamplingParams, { vocabSize }: RequestLimits): 
   if (breakers.length > drySequenceBreakersMax || !areShort) {
     throw invalid(
       'dry_sequence_breakers',
-      `dry_sequence_breakers takes at most ${drySequenceBreakersMax} texts of ${dryBreakerLengthMax} characters`,
+      `dry_sequence_breakers takes at most ${drySequenceBreakersMax} texts ` +
+        `of ${dryBreakerLengthMax} characters`,
     );
   }
 }
 
 function checkStops(stops: readonly string[]): void {
-  if (stops.length > stopsMax) throw invalid('stop', `${stops.length} stops; at most ${stopsMax} are allowed`);
+  if (stops.length > stopsMax)
+    throw invalid('stop', `${stops.length} stops; at most ${stopsMax} are allowed`);
   for (const stop of stops) {
     if (typeof stop !== 'string' || stop === '' || stop.length > stopLengthMax) {
       throw invalid('stop', `a stop must be text of 1 to ${stopLengthMax} characters`);

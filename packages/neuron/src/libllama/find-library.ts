@@ -81,7 +81,10 @@ export function findLibrary(options: FindLibraryOptions = {}): LibraryFiles {
   throw missing(candidates);
 }
 
-/** The three libraries by name: `libllama.so`, `libllama.v0.4.0.so`, `libllama.so.0`, `llama.dll`, `libllama.dylib`. */
+/**
+ * The three libraries by name: `libllama.so`, `libllama.v0.4.0.so`, `libllama.so.0`, `llama.dll`,
+ * `libllama.dylib`.
+ */
 function filesIn(
   directory: string,
   found: Pick<LibraryFiles, 'packageName' | 'variant' | 'fallbackDirectory'>,
@@ -96,7 +99,8 @@ function filesIn(
     if (name === undefined) {
       throw new AppError(
         'load_failed',
-        `no ${library} library in ${directory}; build llama.cpp with shared libraries, or unset NEURON_LIBLLAMA_DIR`,
+        `no ${library} library in ${directory}; build llama.cpp with shared libraries, ` +
+          'or unset NEURON_LIBLLAMA_DIR',
       );
     }
     return join(directory, name);

@@ -1,18 +1,20 @@
 /**
  * Opens libllama and proves that it is the one the bindings were generated from.
  *
- * Problem: a C library of another version has other struct layouts; calling it with ours corrupts memory. And its
- * log goes through a callback that any native thread may call, while JavaScript may run on one thread only.
+ * Problem: a C library of another version has other struct layouts; calling it with ours corrupts memory. And
+ * its log goes through a callback that any native thread may call, while JavaScript may run on one thread
+ * only.
  *
- * Design: load the three libraries in the order of their dependencies, bind every generated prototype (a symbol
- * that is gone is found here, not at the first request), then compare version and default parameters with what
- * the headers said. Only after that is anything else called. The log never reaches JavaScript: it goes to stderr
- * natively, or nowhere. Libraries are never unloaded: backends keep threads and registries for the process's life,
- * and a second load of the same files in another worker gets the same native state.
+ * Design: load the three libraries in the order of their dependencies, bind every generated prototype (a
+ * symbol that is gone is found here, not at the first request), then compare version and default parameters
+ * with what the headers said. Only after that is anything else called. The log never reaches JavaScript: it
+ * goes to stderr natively, or nowhere. Libraries are never unloaded: backends keep threads and registries for
+ * the process's life, and a second load of the same files in another worker gets the same native state.
  */
-import koffi, { type LibraryHandle, type TypeObject } from 'koffi';
+
 import { AppError } from 'cortex-core/wire/errors';
 import type { BackendDevice } from 'cortex-core/wire/inference';
+import koffi, { type LibraryHandle, type TypeObject } from 'koffi';
 import {
   expectedDefaults,
   expectedVersion,
@@ -48,9 +50,7 @@ export function loadLibrary(options: LoadLibraryOptions = {}): Libllama {
   const files = findLibrary(options);
   const opened = openAll(files);
   const api = bindAll(opened, files);
-  const version = api.llama_version() ?? '';
-  checkVersion(version, files);
-  checkDefaults(api, files);
+  const version = checkLibrary(api, files);
   if (options.nativeLog === false) silenceLog(api, opened.llama);
   api.ggml_backend_load_all_from_path(files.directory);
   if (files.fallbackDirectory !== null && files.variant === 'cuda' && !hasGpu(api)) {
@@ -121,7 +121,12 @@ function bindAll(opened: OpenedLibraries, files: LibraryFiles): LlamaApi {
   const bound: Record<string, unknown> = {};
   for (const [name, [result, args]] of Object.entries(prototypes)) {
     const homes = name.startsWith('llama_') ? [opened.llama] : [opened.ggml, opened.ggmlBase];
-    bound[name] = bindOne(homes, name, types.get(result) ?? result, args.map((arg) => types.get(arg) ?? arg));
+    bound[name] = bindOne(
+      homes,
+      name,
+      types.get(result) ?? result,
+      args.map((arg) => types.get(arg) ?? arg),
+    );
     if (bound[name] === null) throw mismatch(files, `function ${name}`, 'present', 'missing');
   }
   return bound as unknown as LlamaApi;
@@ -143,13 +148,19 @@ function bindOne(
   return null;
 }
 
-function checkVersion(version: string, files: LibraryFiles): void {
-  if (version === expectedVersion || version.startsWith(`${expectedVersion}-`)) return;
-  throw mismatch(files, 'llama_version()', expectedVersion, version);
-}
-
-/** A field that moved or a default that changed shows here as a value in the wrong place. */
-function checkDefaults(api: LlamaApi, files: LibraryFiles): void {
+/**
+ * The library's version, when it is the one the bindings were generated from. A field that moved or a default
+ * that changed shows as a value in the wrong place. Errors: `load_failed` with what was expected and what was
+ * found.
+ */
+export function checkLibrary(
+  api: Pick<LlamaApi, 'llama_version' | 'llama_model_default_params' | 'llama_context_default_params'>,
+  files: LibraryFiles,
+): string {
+  const version = api.llama_version() ?? '';
+  if (version !== expectedVersion && !version.startsWith(`${expectedVersion}-`)) {
+    throw mismatch(files, 'llama_version()', expectedVersion, version);
+  }
   const found = {
     llama_model_params: api.llama_model_default_params(),
     llama_context_params: api.llama_context_default_params(),
@@ -157,16 +168,20 @@ function checkDefaults(api: LlamaApi, files: LibraryFiles): void {
   for (const [struct, expected] of Object.entries(expectedDefaults)) {
     const values = found[struct as keyof typeof found] as unknown as Record<string, unknown>;
     for (const [field, want] of Object.entries(expected)) {
-      if (values[field] !== want) throw mismatch(files, `the default of ${struct}.${field}`, want, values[field]);
+      if (values[field] !== want) {
+        throw mismatch(files, `the default of ${struct}.${field}`, want, values[field]);
+      }
     }
   }
+  return version;
 }
 
 /**
  * The log callback becomes llama_max_devices: a function without parameters, state or side effects. Called as
- * `callback(level, text, user_data)` it ignores the arguments, which is harmless on every ABI we support (System V
- * x86-64, AAPCS64, Windows x64 and arm64: the caller passes them in registers and cleans up). A callback into
- * JavaScript would be called from foreign threads; NULL would mean "stderr". llama_log_set sets ggml's too.
+ * `callback(level, text, user_data)` it ignores the arguments, which is harmless on every ABI we support
+ * (System V x86-64, AAPCS64, Windows x64 and arm64: the caller passes them in registers and cleans up). A
+ * callback into JavaScript would be called from foreign threads; NULL would mean "stderr". llama_log_set sets
+ * ggml's too.
  */
 function silenceLog(api: LlamaApi, llama: LibraryHandle): void {
   const ignoreArguments = llama.symbol('llama_max_devices') as bigint;

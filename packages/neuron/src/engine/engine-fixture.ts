@@ -1,0 +1,107 @@
+/**
+ * Shared by the engine's tests: cortex-tiny loaded small, and requests driven to their end. Not part of the
+ * product.
+ */
+import { fileURLToPath } from 'node:url';
+import type { AppError } from 'cortex-core/wire/errors';
+import type {
+  GenerateParams,
+  GenerateResult,
+  LoadSpec,
+  SamplingParams,
+  StepEvent,
+} from 'cortex-core/wire/inference';
+import type { LoadedModel } from './loaded-model.ts';
+
+export const tinyFile = fileURLToPath(
+  new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url),
+);
+
+export const franceQuestion = 'What is the capital of France?';
+
+/** One thread: beside other test processes a spinning compute team is slower, not faster. */
+export function tinySpec(over: Partial<LoadSpec> = {}): LoadSpec {
+  return {
+    modelId: 'cortex-tiny',
+    file: tinyFile,
+    context: 1024,
+    slots: 4,
+    devices: [],
+    splitMode: 'layer',
+    gpuLayers: null,
+    cacheTypeK: 'f16',
+    cacheTypeV: 'f16',
+    batch: 256,
+    ubatch: 64,
+    threads: 1,
+    flashAttention: null,
+    lora: [],
+    embeddings: false,
+    ...over,
+  };
+}
+
+export type RequestOverrides = Partial<Omit<GenerateParams, 'sampling'>> & {
+  readonly sampling?: Partial<SamplingParams>;
+};
+
+export function requestFor(tokens: Int32Array, over: RequestOverrides = {}): GenerateParams {
+  return {
+    maxTokens: 64,
+    stops: [],
+    grammar: null,
+    topLogprobs: null,
+    ignoreEos: false,
+    tokens,
+    ...over,
+    sampling: { temperature: 0, ...over.sampling },
+  };
+}
+
+export function chatTokens(model: LoadedModel, question: string): Int32Array {
+  const text = `<|im_start|>user\n${question}<|im_end|>\n<|im_start|>assistant\n`;
+  return model.tokenize(text, { addSpecial: true, parseSpecial: true });
+}
+
+/** Everything that one request's sink heard. */
+export interface Heard {
+  readonly events: StepEvent[];
+  text: string;
+  readonly tokens: number[];
+  result: GenerateResult | null;
+  error: AppError | null;
+  cancel(): void;
+}
+
+export function listen(model: LoadedModel, params: GenerateParams): Heard {
+  const heard: Heard = { events: [], text: '', tokens: [], result: null, error: null, cancel: () => {} };
+  const { cancel } = model.submit(params, {
+    onStep(event) {
+      heard.events.push(event);
+      heard.text += event.text;
+      heard.tokens.push(...event.tokens);
+    },
+    onDone(result) {
+      heard.result = result;
+    },
+    onError(error) {
+      heard.error = error;
+    },
+  });
+  heard.cancel = cancel;
+  return heard;
+}
+
+/** Steps until nothing is left; a loop that never ends fails instead of hanging. */
+export function drain(model: LoadedModel, stepsMax = 20_000): void {
+  for (let step = 0; model.hasWork(); step++) {
+    if (step >= stepsMax) throw new Error(`still work after ${stepsMax} steps`);
+    model.step();
+  }
+}
+
+export function ask(model: LoadedModel, question: string, over: RequestOverrides = {}): Heard {
+  const heard = listen(model, requestFor(chatTokens(model, question), over));
+  drain(model);
+  return heard;
+}
