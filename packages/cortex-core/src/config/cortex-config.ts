@@ -47,9 +47,6 @@ const evictionSchema = z.strictObject({
     .enum(['lru', 'priority'])
     .default('lru')
     .describe('Which model makes room: the longest unused, or the lowest residency_priority first.'),
-  defrag_after_cycles: nonNegativeInt()
-    .default(50)
-    .describe('Load/unload cycles of a neuron after which its memory is repacked when idle; 0 = never.'),
 });
 
 const neuronEntrySchema = z.strictObject({
@@ -87,21 +84,6 @@ const entitlementsSchema = z.strictObject({
     .describe('The API keys'),
 });
 
-const upstreamSchema = z
-  .strictObject({
-    enabled: z.boolean().default(false).describe('Ask an entitlement service about keys not listed here.'),
-    url: httpUrl().optional().describe('Base URL of the service; required when enabled.'),
-    bearer: nonEmpty().optional().describe('Bearer token sent to it.'),
-    timeout_secs: positiveSeconds().default(5).describe('Seconds one call may take.'),
-    served_usage_report_interval_secs: positiveSeconds()
-      .default(60)
-      .describe('Seconds between two reports of the usage served.'),
-  })
-  .superRefine((upstream, context) => {
-    if (!upstream.enabled || upstream.url !== undefined) return;
-    context.addIssue({ code: 'custom', path: ['url'], message: 'is required when upstream.enabled is true' });
-  });
-
 export const cortexConfigSchema = z.strictObject({
   models_config: nonEmpty()
     .default('models.toml')
@@ -115,11 +97,8 @@ export const cortexConfigSchema = z.strictObject({
     .default([])
     .describe('The machines of the fleet'),
   entitlements: entitlementsSchema.prefault({}).describe('Who may use the gateway, and how much'),
-  upstream: upstreamSchema.prefault({}).describe('An external entitlement service'),
   log: logSection(),
 });
 
 /** cortex.toml with every default filled in. */
 export type CortexConfig = z.output<typeof cortexConfigSchema>;
-export type NeuronEntry = CortexConfig['neurons'][number];
-export type EntitlementKey = CortexConfig['entitlements']['keys'][number];

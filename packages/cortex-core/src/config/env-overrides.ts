@@ -5,6 +5,7 @@
  */
 import { parse } from 'smol-toml';
 import type { ConfigFault } from './config-error.ts';
+import { findFormerKey } from './issue-faults.ts';
 import { type ConfigKind, type JsonSchema, listKeyPaths, schemasAt } from './json-schema.ts';
 import { pathId } from './key-path.ts';
 import { findNearest } from './nearest-key.ts';
@@ -64,7 +65,11 @@ export function applyEnvironment(
     const path = upper.slice(prefix.length).toLowerCase().split('__');
     const nodes = schemasAt(schema, path);
     if (nodes.length === 0) {
-      faults.push(unknownName(name, upper, prefix, schema));
+      const former = findFormerKey(kind, path);
+      const place = { source: `environment ${name}`, line: null, column: null };
+      faults.push(
+        former ? { ...place, ...former, suggestion: null } : unknownName(name, upper, prefix, schema),
+      );
       continue;
     }
     result = withValue(result, path, toValue(text, nodes));

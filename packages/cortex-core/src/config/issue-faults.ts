@@ -4,7 +4,7 @@
  */
 import type { z } from 'zod';
 import type { ConfigFault } from './config-error.ts';
-import { type JsonSchema, keysOf, listKeyPaths, schemasAt } from './json-schema.ts';
+import { type ConfigKind, type JsonSchema, keysOf, listKeyPaths, schemasAt } from './json-schema.ts';
 import { formatPath, type KeyPath, pathId } from './key-path.ts';
 import { findNearest } from './nearest-key.ts';
 import type { TomlLines } from './toml-lines.ts';
@@ -13,6 +13,7 @@ type Issue = z.core.$ZodIssue;
 type Finding = Pick<ConfigFault, 'message' | 'suggestion'> & { readonly path: KeyPath };
 
 export interface FaultContext {
+  readonly kind: ConfigKind;
   readonly schema: JsonSchema;
   /** The file's path, or a name for the whole where there is no file. */
   readonly source: string;
@@ -20,6 +21,38 @@ export interface FaultContext {
   readonly lines: TomlLines;
   /** `pathId` of what an environment variable set -> its name. */
   readonly origins: ReadonlyMap<string, string>;
+}
+
+const notYet = 'not supported by this version; remove it';
+
+/** Keys of the original program that are not keys here -> what to do about them. */
+const formerKeys: Readonly<Record<ConfigKind, ReadonlyMap<string, string>>> = {
+  cortex: new Map([
+    ['nodes', 'renamed to [[neurons]]'],
+    ['upstream', notYet],
+    ['eviction.defrag_after_cycles', notYet],
+  ]),
+  models: new Map(),
+  neuron: new Map([
+    ['harness', 'not supported by this version; use [engine] and [models]'],
+    ['harnesses', 'not supported by this version, llamacpp is built in; remove it'],
+    ['prefix_cache', notYet],
+    ['context_limit', notYet],
+    ['image', notYet],
+    ['admission.anon_max_in_flight', notYet],
+    ['admission.anon_max_pending', notYet],
+    ['admission.kv_max_wait_secs', notYet],
+  ]),
+};
+
+/** The former key that `path` is, or is in. */
+export function findFormerKey(kind: ConfigKind, path: KeyPath): Pick<ConfigFault, 'key' | 'message'> | null {
+  for (const [index] of path.entries()) {
+    const key = formatPath(path.slice(0, index + 1));
+    const message = formerKeys[kind].get(key);
+    if (message !== undefined) return { key, message };
+  }
+  return null;
 }
 
 export function toFaults(issues: readonly Issue[], context: FaultContext): readonly ConfigFault[] {
@@ -58,6 +91,8 @@ function describeUnknownKey(
   key: string,
   context: FaultContext,
 ): Pick<ConfigFault, 'message' | 'suggestion'> {
+  const former = findFormerKey(context.kind, [...table, key]);
+  if (former !== null) return { message: former.message, suggestion: null };
   const known = keysOf(schemasAt(context.schema, table));
   const nearest = findNearest(key, known);
   if (nearest !== null) return { message: 'unknown key', suggestion: nearest };

@@ -50,10 +50,9 @@ test('an empty cortex.toml is the defaults of the original', () => {
       keepalive_secs: 10,
       admin_keys: [],
     },
-    eviction: { strategy: 'lru', defrag_after_cycles: 50 },
+    eviction: { strategy: 'lru' },
     neurons: [],
     entitlements: { require_auth: false, keys: [] },
-    upstream: { enabled: false, timeout_secs: 5, served_usage_report_interval_secs: 60 },
     log: { level: 'info' },
   });
 });
@@ -67,7 +66,6 @@ test('an empty neuron.toml is a working neuron', () => {
     listen: '0.0.0.0',
     port: 13131,
     device_worker: 'auto',
-    harnesses: [{ name: 'llamacpp' }],
     default_models: [],
     engine: {
       native_log: false,
@@ -90,17 +88,7 @@ test('an empty neuron.toml is a working neuron', () => {
       max_queue_depth: 8,
       max_wait_secs: 30,
       max_per_principal: 2,
-      kv_max_wait_secs: 240,
       max_tokens: 8192,
-    },
-    prefix_cache: { enabled: true, budget_mb: 1024, max_entries: 8 },
-    context_limit: {
-      enabled: true,
-      target_prefill_latency_secs: 120,
-      bootstrap_prefill_tok_per_sec: 800,
-      activation_headroom_mb: 2048,
-      min_free_floor_mb: 1500,
-      output_reserve_tokens: 8192,
     },
     limits: { max_body_mb: 64 },
     log: { level: 'info' },
@@ -141,7 +129,49 @@ test('a key in the wrong table names its table', () => {
 
 test('an unknown key with nothing near lists the keys of its table', () => {
   assert.deepEqual(faults('cortex', '[eviction]\nfoobarbaz = 1'), [
-    'FILE:2 eviction.foobarbaz: unknown key; the keys here are strategy, defrag_after_cycles',
+    'FILE:2 eviction.foobarbaz: unknown key; the keys here are strategy',
+  ]);
+});
+
+test('a key of the original program that is not here says what to do', () => {
+  const cortex = [
+    '[upstream]',
+    'url = "http://x"',
+    '[eviction]',
+    'defrag_after_cycles = 50',
+    '[[nodes]]',
+    'name = "a"',
+  ].join('\n');
+  assert.deepEqual(faults('cortex', cortex), [
+    'FILE:1 upstream: not supported by this version; remove it',
+    'FILE:4 eviction.defrag_after_cycles: not supported by this version; remove it',
+    'FILE:5 nodes: renamed to [[neurons]]',
+  ]);
+  const neuron = [
+    '[[harnesses]]',
+    'name = "candle"',
+    '[harness.candle]',
+    'devices = [0]',
+    '[admission]',
+    'anon_max_in_flight = 1',
+    'anon_max_pending = 1',
+    'kv_max_wait_secs = 1',
+    '[prefix_cache]',
+    '[context_limit]',
+    '[image]',
+  ].join('\n');
+  assert.deepEqual(faults('neuron', neuron), [
+    'FILE:1 harnesses: not supported by this version, llamacpp is built in; remove it',
+    'FILE:3 harness: not supported by this version; use [engine] and [models]',
+    'FILE:6 admission.anon_max_in_flight: not supported by this version; remove it',
+    'FILE:7 admission.anon_max_pending: not supported by this version; remove it',
+    'FILE:8 admission.kv_max_wait_secs: not supported by this version; remove it',
+    'FILE:9 prefix_cache: not supported by this version; remove it',
+    'FILE:10 context_limit: not supported by this version; remove it',
+    'FILE:11 image: not supported by this version; remove it',
+  ]);
+  assert.deepEqual(faults('cortex', '', { CORTEX_UPSTREAM__URL: 'http://x' }), [
+    'environment CORTEX_UPSTREAM__URL upstream: not supported by this version; remove it',
   ]);
 });
 
@@ -168,8 +198,6 @@ test('all faults are reported at once, each with its line', () => {
     'key = "k"', // 19
     'account_id = "a"',
     'window = { kind = "roling" }', // 21
-    '[upstream]',
-    'enabled = true', // 23
   ].join('\n');
   assert.deepEqual(faults('cortex', text), [
     'FILE:1 models_confg: unknown key; did you mean "models_config"?',
@@ -182,7 +210,6 @@ test('all faults are reported at once, each with its line', () => {
     'FILE:15 neurons[1].endpoint: must be a URL such as "http://10.0.0.5:13131"',
     'FILE:16 neurons[2].endpoint: is required',
     'FILE:21 entitlements.keys[0].window.kind: must be one of "balance", "rolling"; did you mean "rolling"?',
-    'FILE:22 upstream.url: is required when upstream.enabled is true',
   ]);
 });
 
@@ -191,7 +218,7 @@ test('names that must be unique are', () => {
   assert.deepEqual(faults('cortex', text), [
     'FILE:5 neurons[1].name: name "a" is already used by entry 1',
     'FILE:6 neurons[1].endpoint: endpoint is already used by entry 1',
-    `FILE:7 x: unknown key; the keys here are models_config, gateway, eviction, neurons, entitlements, upstream, log`,
+    'FILE:7 x: unknown key; the keys here are models_config, gateway, eviction, neurons, entitlements, log',
   ]);
   assert.deepEqual(faults('models', 'models = [\n {id="m"},\n {id="m"},\n]'), [
     'FILE:3 models[1].id: id "m" is already used by entry 1',
@@ -212,7 +239,7 @@ test('faults in neuron.toml', () => {
   const text = [
     'listen = "0.0.0.0:13131"',
     'port = 70000',
-    'harnesses = [{ name = "candle" }]',
+    'device_worker = "threads"',
     '[engine]',
     'context = "automatic"',
     '[models]',
@@ -223,7 +250,7 @@ test('faults in neuron.toml', () => {
   assert.deepEqual(faults('neuron', text), [
     'FILE:1 listen: must not have a port; set `port`',
     'FILE:2 port: must be at most 65535',
-    'FILE:3 harnesses[0].name: must be "llamacpp"',
+    'FILE:3 device_worker: must be one of "auto", "process", "thread"; did you mean "thread"?',
     'FILE:5 engine.context: must be a number, not a string, or must be "auto"',
     'FILE:7 models.default_source: names no source; [models.sources] has huggingface',
     'FILE:8 default_models[0].model_id: is required',
@@ -322,9 +349,9 @@ test('a fault of a variable inside a table of the file names the variable', () =
 });
 
 test('a fault in a table that a variable replaced names the variable, not the line of the file', () => {
-  const env = { CORTEX_UPSTREAM: '{ enabled = true }' };
-  assert.deepEqual(faults('cortex', '[upstream]\nurl = "http://x"', env), [
-    'environment CORTEX_UPSTREAM upstream.url: is required when upstream.enabled is true',
+  const env = { NEURON_MODELS: '{ default_source = "mirror" }' };
+  assert.deepEqual(faults('neuron', '[models]\ndefault_source = "huggingface"', env), [
+    'environment NEURON_MODELS models.default_source: names no source; [models.sources] has huggingface',
   ]);
 });
 

@@ -50,7 +50,7 @@ export function loadConfig<K extends ConfigKind>(kind: K, options: LoadOptions<K
   );
   const result = configSchemas[kind].safeParse(values);
   if (result.success && faults.length === 0) return result.data as ConfigOf<K>;
-  const context = { schema, source, values, lines, origins };
+  const context = { kind, schema, source, values, lines, origins };
   const issues = result.success ? [] : toFaults(result.error.issues, context);
   throw new ConfigError([...faults, ...issues].sort(byPlace));
 }

@@ -62,4 +62,3 @@ export const modelsConfigSchema = z.strictObject({
 
 /** models.toml with every default filled in. */
 export type ModelsConfig = z.output<typeof modelsConfigSchema>;
-export type CatalogueModel = ModelsConfig['models'][number];

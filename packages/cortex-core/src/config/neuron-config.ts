@@ -1,15 +1,7 @@
 /** neuron.toml: the daemon of one machine. Every key is optional; an empty file is a working neuron. */
 import { z } from 'zod';
 import { modelSpecSchema } from '../wire/neuron.ts';
-import {
-  httpUrl,
-  logSection,
-  nonEmpty,
-  nonNegativeInt,
-  positiveInt,
-  positiveSeconds,
-  seconds,
-} from './fields.ts';
+import { httpUrl, logSection, nonEmpty, nonNegativeInt, positiveInt, seconds } from './fields.ts';
 
 const huggingface = { endpoint: 'https://huggingface.co', auth_env: 'HF_TOKEN' } as const;
 
@@ -101,43 +93,7 @@ const admissionSchema = z.strictObject({
   max_per_principal: nonNegativeInt()
     .default(2)
     .describe('Requests of a model one principal may have running and waiting; 0 = no limit.'),
-  anon_max_in_flight: positiveInt()
-    .optional()
-    .describe('Running requests without a principal; no limit when left out.'),
-  anon_max_pending: nonNegativeInt()
-    .optional()
-    .describe('Waiting requests without a principal; no limit when left out.'),
-  kv_max_wait_secs: seconds().default(240).describe('Seconds a request waits for KV cache.'),
   max_tokens: positiveInt().default(8192).describe('Completion tokens of a request that names no limit.'),
-});
-
-const prefixCacheSchema = z.strictObject({
-  enabled: z
-    .boolean()
-    .default(true)
-    .describe('Start a request from the longest prompt prefix already computed.'),
-  budget_mb: nonNegativeInt().default(1024).describe('Memory for snapshots of a model, in MiB.'),
-  max_entries: nonNegativeInt().default(8).describe('Snapshots kept for a model.'),
-});
-
-const contextLimitSchema = z.strictObject({
-  enabled: z
-    .boolean()
-    .default(true)
-    .describe('Lower the advertised context to what this machine serves in time.'),
-  target_prefill_latency_secs: positiveSeconds()
-    .default(120)
-    .describe('Longest prefill to allow, in seconds.'),
-  bootstrap_prefill_tok_per_sec: z
-    .number()
-    .positive()
-    .default(800)
-    .describe('Prefill rate in tokens per second to assume until one is measured.'),
-  activation_headroom_mb: nonNegativeInt().default(2048).describe('Memory kept for a forward pass, in MiB.'),
-  min_free_floor_mb: nonNegativeInt().default(1500).describe('Memory that stays free on a device, in MiB.'),
-  output_reserve_tokens: nonNegativeInt()
-    .default(8192)
-    .describe('Tokens of the context kept for the answer.'),
 });
 
 const limitsSchema = z.strictObject({
@@ -160,17 +116,11 @@ export const neuronConfigSchema = z.strictObject({
     .enum(['auto', 'process', 'thread'])
     .default('auto')
     .describe('Where a device is owned: auto = a process per GPU and a thread for the CPU.'),
-  harnesses: z
-    .array(z.strictObject({ name: z.enum(['llamacpp']).describe('The engine') }))
-    .default([{ name: 'llamacpp' }])
-    .describe('The engines of this neuron'),
   default_models: z.array(modelSpecSchema).default([]).describe('Models loaded at start, in this order'),
   engine: engineSchema.prefault({}).describe('Defaults for loads, and the engine itself'),
   cpu: cpuSchema.prefault({}).describe('The CPU as a device'),
   models: modelsSchema.prefault({}).describe('Where model files are found'),
   admission: admissionSchema.prefault({}).describe('What may run now, per model'),
-  prefix_cache: prefixCacheSchema.prefault({}).describe('Reuse of computed prompts, per model'),
-  context_limit: contextLimitSchema.prefault({}).describe('The context a model is advertised with'),
   limits: limitsSchema.prefault({}).describe('Limits of the HTTP server'),
   log: logSection(),
 });
