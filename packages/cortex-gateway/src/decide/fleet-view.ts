@@ -73,7 +73,6 @@ export interface CatalogueEntry {
 }
 
 export const defaultPriority = 100;
-export const pinnedPriority = 1000;
 
 /** One level, no chaining. */
 export function resolveAlias(view: FleetView, requested: string): string {

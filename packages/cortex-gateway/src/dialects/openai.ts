@@ -66,7 +66,7 @@ const heldBytesMax = 1024 * 1024;
  * Passes whole events and holds the rest of the last one, so that an error event or a keep-alive never lands in the
  * middle of one. The bytes over all are those of upstream.
  */
-export class VerbatimStream implements StreamOut {
+class VerbatimStream implements StreamOut {
   readonly pingsDuringAnswer = false;
   readonly #probe = new AnswerProbe();
   #held: Buffer = Buffer.alloc(0);

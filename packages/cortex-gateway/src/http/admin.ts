@@ -69,7 +69,7 @@ function isLoopback(address: string | undefined): boolean {
   return address === '::1' || /^(?:::ffff:)?127\./.test(address ?? '');
 }
 
-export function describeFleet(fleet: Fleet) {
+function describeFleet(fleet: Fleet) {
   const { aliases, strategy } = fleet.view();
   return {
     strategy,
