@@ -1,6 +1,6 @@
 /**
- * The fake neuron as a program: `node fake-neuron-main.js [--port N] [--device MIB]... [--model ID[:MIB][:loaded]]...`
- * Prints its address on one line and runs until it is stopped.
+ * The fake neuron as a program: `node fake-neuron-main.js [--port N] [--device MIB]... [--model
+ * ID[:MIB][:loaded]]...` Prints its address on one line and runs until it is stopped.
  */
 import { parseArgs } from 'node:util';
 import { startFakeNeuron } from './fake-neuron.ts';

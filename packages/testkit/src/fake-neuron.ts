@@ -1,4 +1,7 @@
-/** A neuron that a test scripts: the lifecycle API, and chat whose every chunk, stall and failure the test chooses. */
+/**
+ * A neuron that a test scripts: the lifecycle API, and chat whose every chunk, stall and failure the test
+ * chooses.
+ */
 import {
   createServer,
   type IncomingHttpHeaders,

@@ -1,9 +1,10 @@
 /**
  * Which models leave a node so that another fits.
  *
- * Memory is counted per device. A newcomer takes the freest `minDevices` devices, so the question asked after each
- * victim is whether those devices together hold enough. Victims are taken in the strategy's order until they do; then
- * every victim that turned out not to be needed is spared. When even all legal victims do not suffice, nothing goes.
+ * Memory is counted per device. A newcomer takes the freest `minDevices` devices, so the question asked
+ * after each victim is whether those devices together hold enough. Victims are taken in the strategy's
+ * order until they do; then every victim that turned out not to be needed is spared. When even all legal
+ * victims do not suffice, nothing goes.
  */
 import type { CatalogueEntry, DeviceView, FleetView, ModelView, NodeView } from './fleet-view.ts';
 import { defaultPriority, priorityOf } from './fleet-view.ts';

@@ -1,4 +1,7 @@
-/** What a decision sees: a frozen picture of the fleet. Sizes in MiB, times in milliseconds of the fleet's clock. */
+/**
+ * What a decision sees: a frozen picture of the fleet. Sizes in MiB, times in milliseconds of the fleet's
+ * clock.
+ */
 import type { ModelCost, ModelLimit, ModelStatus } from 'cortex-core/wire/neuron';
 
 export interface FleetView {

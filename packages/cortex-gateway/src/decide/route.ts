@@ -70,7 +70,7 @@ export function route(
     return reject(model, 'model_recovering', message, 2);
   }
   if (!seen.known) {
-    const message = `model "${requested}" not found on any node and not in catalogue; GET /v1/models lists what there is`;
+    const message = `model "${requested}" not found on any node and not in catalogue; see GET /v1/models`;
     return reject(model, 'model_not_found', message, null);
   }
   const choice = choosePlacement(view, model, exclude);

@@ -1,6 +1,7 @@
 /**
- * Reads usage, timing and completeness of an OpenAI answer in passing. Bounded: of a stream it keeps one event, of a
- * whole answer the last 64 KiB. It never changes or delays a byte, and what it cannot read it leaves unknown.
+ * Reads usage, timing and completeness of an OpenAI answer in passing. Bounded: of a stream it keeps one
+ * event, of a whole answer the last 64 KiB. It never changes or delays a byte, and what it cannot read it
+ * leaves unknown.
  */
 import { SseParser } from 'cortex-core/wire/sse';
 

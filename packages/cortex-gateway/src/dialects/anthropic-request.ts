@@ -1,7 +1,8 @@
 /**
- * Anthropic messages -> OpenAI chat, text only. System turns in mid-conversation join the turn before them instead of
- * moving to the top: chat templates refuse them elsewhere, and moving them would change the prompt's head with each
- * turn and lose the prefix cache. Consecutive turns of one role merge, because templates demand alternation.
+ * Anthropic messages -> OpenAI chat, text only. System turns in mid-conversation join the turn before them
+ * instead of moving to the top: chat templates refuse them elsewhere, and moving them would change the
+ * prompt's head with each turn and lose the prefix cache. Consecutive turns of one role merge, because
+ * templates demand alternation.
  */
 import { type AnthropicBlock, type MessagesRequest, messagesRequestSchema } from 'cortex-core/wire/anthropic';
 import { AppError } from 'cortex-core/wire/errors';
@@ -84,7 +85,8 @@ function blocksText(blocks: readonly AnthropicBlock[], path: string, glue: strin
   for (const [i, block] of blocks.entries()) {
     if (block.type === 'thinking' || block.type === 'redacted_thinking') continue;
     if (block.type !== 'text') {
-      const message = `${path}.${i}: blocks of type "${block.type.slice(0, 40)}" are not supported yet; send text blocks`;
+      const type = block.type.slice(0, 40);
+      const message = `${path}.${i}: blocks of type "${type}" are not supported yet; send text blocks`;
       throw unsupported(`${path}.${i}.type`, message);
     }
     if (typeof block.text !== 'string') {

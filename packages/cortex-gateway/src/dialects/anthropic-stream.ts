@@ -1,7 +1,7 @@
 /**
- * OpenAI chat SSE -> Anthropic's event grammar: message_start, then one text block (start, deltas, stop), then
- * message_delta and message_stop. Lifecycle frames wait for upstream's first event; an answer that ends without a
- * finish reason ends with an error, never with message_stop.
+ * OpenAI chat SSE -> Anthropic's event grammar: message_start, then one text block (start, deltas, stop),
+ * then message_delta and message_stop. Lifecycle frames wait for upstream's first event; an answer that
+ * ends without a finish reason ends with an error, never with message_stop.
  */
 import type { AnthropicUsage } from 'cortex-core/wire/anthropic';
 import { AppError, type ErrorCode, errorCatalogue, toAnthropicEnvelope } from 'cortex-core/wire/errors';

@@ -1,11 +1,14 @@
 /**
- * Replaces the string value of a top-level key in JSON bytes and leaves every other byte as it was. The bytes are
- * known to be valid JSON with an object at the top.
+ * Replaces the string value of a top-level key in JSON bytes and leaves every other byte as it was. The
+ * bytes are known to be valid JSON with an object at the top.
  */
 const quote = 0x22;
 const backslash = 0x5c;
 
-/** Every top-level occurrence is replaced, so that readers that take the first and those that take the last agree. */
+/**
+ * Every top-level occurrence is replaced, so that readers that take the first and those that take the last
+ * agree.
+ */
 export function spliceTopLevelString(json: Uint8Array, key: string, value: string): Uint8Array {
   const bytes = Buffer.from(json.buffer, json.byteOffset, json.byteLength);
   const replacement = Buffer.from(JSON.stringify(value));

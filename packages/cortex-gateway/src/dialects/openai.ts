@@ -1,6 +1,6 @@
 /**
- * OpenAI chat and completions: the bytes that arrived go on, and the answer's bytes come back. Only `model` is
- * replaced, where the neuron knows it by another name.
+ * OpenAI chat and completions: the bytes that arrived go on, and the answer's bytes come back. Only `model`
+ * is replaced, where the neuron knows it by another name.
  */
 import { AppError, toOpenAiEnvelope } from 'cortex-core/wire/errors';
 import { encodeSse, sseKeepAlive } from 'cortex-core/wire/sse';
@@ -63,8 +63,8 @@ const nothing = new Uint8Array(0);
 const heldBytesMax = 1024 * 1024;
 
 /**
- * Passes whole events and holds the rest of the last one, so that an error event or a keep-alive never lands in the
- * middle of one. The bytes over all are those of upstream.
+ * Passes whole events and holds the rest of the last one, so that an error event or a keep-alive never
+ * lands in the middle of one. The bytes over all are those of upstream.
  */
 class VerbatimStream implements StreamOut {
   readonly pingsDuringAnswer = false;

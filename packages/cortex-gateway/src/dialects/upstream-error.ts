@@ -1,4 +1,6 @@
-/** A neuron's refusal as one of ours: status, code, message and Retry-After survive the change of envelope. */
+/**
+ * A neuron's refusal as one of ours: status, code, message and Retry-After survive the change of envelope.
+ */
 import { AppError, type ErrorCode, errorCatalogue } from 'cortex-core/wire/errors';
 
 export function toUpstreamError(status: number, body: string, retryAfter: string | null): AppError {

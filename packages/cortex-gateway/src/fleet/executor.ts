@@ -1,7 +1,8 @@
 /**
- * Carries out a load: evict by plan, then load. The plan is made again at each step from the current view, because
- * every await may have changed the fleet. A victim drains first (it takes no new request and keeps those it has);
- * after each unload the node's memory is read again, so one sufficient eviction is never followed by another.
+ * Carries out a load: evict by plan, then load. The plan is made again at each step from the current view,
+ * because every await may have changed the fleet. A victim drains first (it takes no new request and keeps
+ * those it has); after each unload the node's memory is read again, so one sufficient eviction is never
+ * followed by another.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Log } from 'cortex-core/daemon/log';

@@ -1,11 +1,11 @@
 /**
  * The only writer of fleet state.
  *
- * Problem: many requests, one fleet; a decision made on what was true a moment ago evicts a model under a request or
- * loads it twice. Design: a request asks once; `route` decides on the current view and the lease is taken in the same
- * tick. What cannot be served at once becomes a waiter that is attached to a load job, or parked until a state
- * changes, and then decides again. A job's waiters get their leases before the node's next job begins.
- * Limits: waiting requests, attempts per request, one load at a time per node.
+ * Problem: many requests, one fleet; a decision made on what was true a moment ago evicts a model under a
+ * request or loads it twice. Design: a request asks once; `route` decides on the current view and the lease
+ * is taken in the same tick. What cannot be served at once becomes a waiter that is attached to a load job,
+ * or parked until a state changes, and then decides again. A job's waiters get their leases before the
+ * node's next job begins. Limits: waiting requests, attempts per request, one load at a time per node.
  */
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { sizeOf } from '../decide/eviction.ts';

@@ -1,4 +1,7 @@
-/** What the fleet knows of one node. Only the fleet writes it; everyone else sees `toView()`, frozen and cached. */
+/**
+ * What the fleet knows of one node. Only the fleet writes it; everyone else sees `toView()`, frozen and
+ * cached.
+ */
 import type { Activation, Discovery, LoadProgress, NeuronHealth, NeuronModel } from 'cortex-core/wire/neuron';
 import type { ModelView, NodeView } from '../decide/fleet-view.ts';
 import type { NeuronClient } from '../upstream/neuron-client.ts';

@@ -1,6 +1,7 @@
 /**
- * Asks every node how it is. Each node has its own loop with jitter, so a dead one delays nobody; a bound on the
- * calls in flight keeps a thousand nodes from one burst. Bodies are read whole before any state is touched.
+ * Asks every node how it is. Each node has its own loop with jitter, so a dead one delays nobody; a bound
+ * on the calls in flight keeps a thousand nodes from one burst. Bodies are read whole before any state is
+ * touched.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Log } from 'cortex-core/daemon/log';
@@ -19,7 +20,9 @@ export interface PollerOptions {
 }
 
 const parallelMax = 32;
-/** A node that does not answer is asked again sooner, so that a fleet that starts together is soon complete. */
+/**
+ * A node that does not answer is asked again sooner, so that a fleet that starts together is soon complete.
+ */
 const downIntervalMs = 2000;
 
 export class Poller {

@@ -1,4 +1,7 @@
-/** The admin API: load, unload, and the fleet as it stands. With admin_keys set a key is needed, else a local client. */
+/**
+ * The admin API: load, unload, and the fleet as it stands. With admin_keys set a key is needed, else a
+ * local client.
+ */
 import { timingSafeEqual } from 'node:crypto';
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';

@@ -1,4 +1,6 @@
-/** The client's side of an answer: waits when it reads slowly, keeps it alive when there is nothing to say. */
+/**
+ * The client's side of an answer: waits when it reads slowly, keeps it alive when there is nothing to say.
+ */
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { sseHeaders } from 'cortex-core/wire/sse';

@@ -1,4 +1,6 @@
-/** The one handler of all dialects: parse, budget, lease, send, relay. What a request meets, in that order. */
+/**
+ * The one handler of all dialects: parse, budget, lease, send, relay. What a request meets, in that order.
+ */
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError, toAppError } from 'cortex-core/wire/errors';
@@ -258,7 +260,10 @@ class InferenceCall {
     response.end(body);
   }
 
-  /** Before headers the server answers; in a stream the dialect's error event does; else only a cut is honest. */
+  /**
+   * Before headers the server answers; in a stream the dialect's error event does; else only a cut is
+   * honest.
+   */
   #fail(thrown: unknown): void {
     const { signal, response } = this.#exchange;
     if (signal.aborted || !this.#client.opened) throw thrown;

@@ -1,4 +1,7 @@
-/** Prometheus metrics, one registry per gateway. Gauges are read from the last poll when scraped: a scrape asks nobody. */
+/**
+ * Prometheus metrics, one registry per gateway. Gauges are read from the last poll when scraped: a scrape
+ * asks nobody.
+ */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { TokenUsage } from '../dialects/answer-probe.ts';
 import type { FleetEvent } from '../fleet/executor.ts';

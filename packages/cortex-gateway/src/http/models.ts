@@ -1,4 +1,7 @@
-/** GET /v1/models: everything that is loaded or can be, in one shape that OpenAI's and Anthropic's SDKs both read. */
+/**
+ * GET /v1/models: everything that is loaded or can be, in one shape that OpenAI's and Anthropic's SDKs both
+ * read.
+ */
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
 import type { ModelLimit } from 'cortex-core/wire/neuron';

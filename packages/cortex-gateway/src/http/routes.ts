@@ -54,7 +54,10 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
   ]);
 }
 
-/** By path family: an Anthropic client must get errors in its own envelope, also on a route that is not there. */
+/**
+ * By path family: an Anthropic client must get errors in its own envelope, also on a route that is not
+ * there.
+ */
 export function envelopeOf(path: string, request: IncomingMessage): EnvelopeStyle {
   if (/\/messages(?:\/|$)/.test(path)) return 'anthropic';
   if (/\/models(?:\/|$)/.test(path) && request.headers['anthropic-version'] !== undefined) return 'anthropic';

@@ -1,6 +1,6 @@
 /**
- * One request to the fleet: the leased node first, then, while the client has got no byte, another replica after a
- * connection error, 502, 503 or reset. Never the same node twice, and never a load.
+ * One request to the fleet: the leased node first, then, while the client has got no byte, another replica
+ * after a connection error, 502, 503 or reset. Never the same node twice, and never a load.
  */
 import { AppError } from 'cortex-core/wire/errors';
 import type { InferenceRequest } from '../dialects/dialect.ts';

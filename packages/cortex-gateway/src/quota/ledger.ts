@@ -1,6 +1,6 @@
 /**
- * Budgets: reserve an estimate before anything is placed, settle with what was used. A rolling window is a window:
- * use is kept in sixty slices and leaves it slice by slice. In memory; a restart is a fresh budget.
+ * Budgets: reserve an estimate before anything is placed, settle with what was used. A rolling window is a
+ * window: use is kept in sixty slices and leaves it slice by slice. In memory; a restart is a fresh budget.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import { AppError } from 'cortex-core/wire/errors';
@@ -74,7 +74,7 @@ export class Ledger {
   #refusal(principal: Principal, account: Account): AppError {
     const { keyId, hardCap, windowSecs } = principal;
     if (windowSecs === null) {
-      const message = `key "${keyId}" has used its budget of ${hardCap} tokens; ask for more, or send a shorter request`;
+      const message = `key "${keyId}" has used its budget of ${hardCap} tokens; ask for more, or send less`;
       return new AppError('insufficient_quota', message);
     }
     const oldest = account.slices[0]?.startMs ?? this.#clock.monotonicMs();

@@ -1,7 +1,7 @@
 /**
- * One neuron over HTTP: small JSON calls with a size limit and a deadline, and streamed inference with an idle
- * timeout. undici's own timeouts are off: they would be total limits on a silent prefill. The pool is per neuron,
- * so that one hung machine cannot hold another's connections.
+ * One neuron over HTTP: small JSON calls with a size limit and a deadline, and streamed inference with an
+ * idle timeout. undici's own timeouts are off: they would be total limits on a silent prefill. The pool is
+ * per neuron, so that one hung machine cannot hold another's connections.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import { AppError } from 'cortex-core/wire/errors';
