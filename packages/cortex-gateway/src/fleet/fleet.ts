@@ -211,7 +211,15 @@ export class Fleet {
       this.#idle.released(node, model);
     };
     const why = cold ? `${decision.why}, after a load` : decision.why;
-    return { node: node.name, client: node.client, model, wireId, why, cold, release };
+    return {
+      node: node.name,
+      model,
+      wireId,
+      why,
+      cold,
+      open: (request) => node.client.open(request),
+      release,
+    };
   }
 
   async #wait(

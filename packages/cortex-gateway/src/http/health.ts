@@ -1,10 +1,10 @@
 import type { Exchange } from 'cortex-core/daemon/http-server';
-import type { FleetView } from '../decide/fleet-view.ts';
+import type { Fleet } from '../fleet/fleet.ts';
 
 /** GET /health and GET /: always 200; `status` says how much of the fleet serves. */
-export function healthHandler(view: () => FleetView): (exchange: Exchange) => void {
+export function healthHandler(fleet: Fleet): (exchange: Exchange) => void {
   return (exchange) => {
-    const { nodes } = view();
+    const { nodes } = fleet.view();
     const healthy = nodes.filter((node) => node.healthy).length;
     const unservable = nodes.flatMap((node) =>
       [...node.models.values()]

@@ -9,14 +9,13 @@ import type { Dialect, InferenceRequest, StreamOut } from '../dialects/dialect.t
 import { toUpstreamError } from '../dialects/upstream-error.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Ticket } from '../fleet/fleet-options.ts';
-import type { Lease } from '../fleet/lease.ts';
+import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
+import { advertisedLimit } from '../fleet/listing.ts';
 import type { Ledger } from '../quota/ledger.ts';
 import type { Principal, Principals } from '../quota/principals.ts';
-import type { UpstreamAnswer } from '../upstream/neuron-client.ts';
 import { ClientStream } from './client-stream.ts';
 import { headerOf, routeHeader, toClientHeaders, toUpstreamHeaders } from './headers.ts';
 import type { GatewayMetrics } from './metrics.ts';
-import { advertisedLimit } from './models.ts';
 import { type SendResult, sendWithFailover } from './send.ts';
 
 export interface InferenceDeps {

@@ -19,16 +19,15 @@ export interface RouteDeps {
 }
 
 export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Route<Exchange>[] {
-  const view = () => inference.fleet.view();
   const withKey = (handler: Handler): Handler => {
     return (exchange) => {
       inference.principals.of(exchange.header('authorization'), exchange.header('x-api-key'));
       return handler(exchange);
     };
   };
-  const models = { view, createdSecs };
+  const models = { fleet: inference.fleet, createdSecs };
   const { load, unload, fleet } = adminHandlers(admin);
-  const health = healthHandler(view);
+  const health = healthHandler(inference.fleet);
   const api: readonly (readonly [Method, string, Handler])[] = [
     ['POST', '/chat/completions', inferenceHandler(inference, openAiChat)],
     ['POST', '/completions', inferenceHandler(inference, openAiCompletions)],

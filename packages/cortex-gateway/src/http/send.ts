@@ -6,8 +6,7 @@ import { AppError } from 'cortex-core/wire/errors';
 import type { InferenceRequest } from '../dialects/dialect.ts';
 import { readEnvelope } from '../dialects/upstream-error.ts';
 import type { Fleet } from '../fleet/fleet.ts';
-import type { Lease } from '../fleet/lease.ts';
-import type { UpstreamAnswer } from '../upstream/neuron-client.ts';
+import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
 
 export interface SendOptions {
   readonly fleet: Fleet;
@@ -84,7 +83,7 @@ async function sendOnce(
   { fleet, request, headers, signal, idleMs }: SendOptions,
 ): Promise<Answered | Refused | Unreachable> {
   try {
-    const answer = await lease.client.open({
+    const answer = await lease.open({
       path: request.upstreamPath,
       body: request.toUpstream(lease.wireId),
       headers,

@@ -13,7 +13,7 @@ import {
   startFakeNeuron,
 } from 'testkit/fake-neuron';
 import type { z } from 'zod';
-import { type Gateway, startGateway } from './gateway.ts';
+import { type Gateway, startGateway } from '../gateway.ts';
 
 type CortexConfigInput = z.input<typeof cortexConfigSchema>;
 type ModelsConfigInput = z.input<typeof modelsConfigSchema>;

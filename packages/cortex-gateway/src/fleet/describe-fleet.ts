@@ -1,0 +1,57 @@
+/** The fleet as the admin API shows it. */
+import { loadScore } from '../decide/route.ts';
+import type { Fleet } from './fleet.ts';
+import type { NodeState } from './node-state.ts';
+
+export function describeFleet(fleet: Fleet) {
+  const { aliases, strategy } = fleet.view();
+  return {
+    strategy,
+    waiting: fleet.waitingCount,
+    aliases: Object.fromEntries(aliases),
+    nodes: fleet.nodes().map(describeNode),
+  };
+}
+
+function describeNode(node: NodeState) {
+  const view = node.toView();
+  const readings = new Map(node.health?.devices.map((device) => [device.index, device]) ?? []);
+  return {
+    name: node.name,
+    healthy: node.healthy,
+    misses: node.misses,
+    hostname: node.discovery?.hostname ?? null,
+    version: node.discovery?.package_version ?? null,
+    harnesses: view.harnesses,
+    uptime_secs: node.health?.uptime_secs ?? null,
+    load_cycles: node.loadCycles,
+    devices: (node.discovery?.devices ?? []).map((device) => {
+      const reading = readings.get(device.index);
+      return {
+        index: device.index,
+        name: device.name,
+        kind: device.kind,
+        vram_total_mb: device.vram_total_mb,
+        vram_used_mb: reading?.vram_used_mb ?? null,
+        vram_free_mb: reading?.vram_free_mb ?? null,
+        utilization_pct: reading?.utilization_pct ?? null,
+        temp_c: reading?.temp_c ?? null,
+      };
+    }),
+    models: [...view.models.values()].map((model) => ({
+      id: model.id,
+      status: model.status,
+      devices: model.devices,
+      vram_mb: model.vramMb,
+      in_flight: model.leases,
+      load: loadScore(model),
+      draining: model.draining,
+      unservable: model.unservable,
+      capabilities: model.capabilities,
+      limit: model.limit,
+    })),
+    pending: view.pending,
+    loading: node.health?.loading ?? [],
+    activation: node.activation,
+  };
+}
