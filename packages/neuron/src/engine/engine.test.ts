@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { AppError } from 'cortex-core/wire/errors';
 import type { LoadSpec } from 'cortex-core/wire/inference';
+import { loadLibrary } from '../libllama/load-library.ts';
 import { Engine } from './engine.ts';
 import { ask, franceQuestion, tinyFile, tinySpec } from './engine-fixture.ts';
 
@@ -74,6 +75,36 @@ test('files that are no model are refused, and the engine goes on', () => {
   const model = engine.load(tinySpec());
   assert.equal(ask(model, franceQuestion).text, 'The capital of France is Paris.');
   model.close();
+});
+
+test('a sound file that cannot be loaded is a lack of memory, not a bad file, and no abort', () => {
+  const library = loadLibrary({ nativeLog: false });
+  const isFull = { ...library.api };
+  // The real load fails as it does without memory; the second look goes to the real library.
+  isFull.llama_model_load_from_file = (file, params) =>
+    params.no_alloc ? library.api.llama_model_load_from_file(file, params) : null;
+  const full = new Engine({ library: { ...library, api: isFull } });
+  assertRefused(() => full.load(tinySpec()), 'insufficient_vram', 'MiB');
+});
+
+test('a context that cannot be made is refused and frees its model', () => {
+  const library = loadLibrary({ nativeLog: false });
+  let freed = 0;
+  const api = { ...library.api };
+  api.llama_init_from_model = () => null;
+  api.llama_model_free = (model) => {
+    freed++;
+    library.api.llama_model_free(model);
+  };
+  const full = new Engine({ library: { ...library, api } });
+  assertRefused(() => full.load(tinySpec()), 'does_not_fit', '4 slots of 1024 tokens');
+  assert.equal(freed, 1);
+});
+
+test('a LoRA adapter that is none is refused', () => {
+  const file = join(scratch, 'no-lora.gguf');
+  writeFileSync(file, 'no adapter');
+  assertRefused(() => engine.load(tinySpec({ lora: [{ file, scale: 1 }] })), 'invalid_model_file', 'LoRA');
 });
 
 test('a spec that cannot work is refused, naming the field', () => {

@@ -7,6 +7,7 @@ import {
   type LlamaApi,
   type LlamaContextParams,
   LlamaFlashAttnType,
+  LlamaLoadMode,
   type LlamaModelParams,
   LlamaSplitMode,
 } from '../libllama/bindings.gen.ts';
@@ -135,7 +136,13 @@ function loadModel({ api }: Libllama, spec: LoadSpec, onProgress: (fraction: num
  * memory.
  */
 function explainRefusal(api: LlamaApi, spec: LoadSpec, params: LlamaModelParams): AppError {
-  const probe = api.llama_model_load_from_file(spec.file, { ...params, no_alloc: true }) as bigint | null;
+  // With a mapped file no_alloc aborts the process (GGML_ASSERT(!ml.no_alloc), llama-model.cpp); so does
+  // no_alloc with the default "auto". llama.cpp's own common/fit.cpp turns mapping off as well.
+  const probe = api.llama_model_load_from_file(spec.file, {
+    ...params,
+    no_alloc: true,
+    load_mode: LlamaLoadMode.LLAMA_LOAD_MODE_NONE,
+  }) as bigint | null;
   if (probe !== null) {
     const needed = Math.ceil(Number(api.llama_model_size(probe)) / 1024 ** 2);
     api.llama_model_free(probe);
@@ -175,8 +182,9 @@ function chooseDevices(api: LlamaApi, spec: LoadSpec): ReturnType<typeof allocat
  * One context for all slots and one more sequence, which forwardLogits owns.
  *
  * KV is split per sequence (kv_unified = false), each stream with room for the full context: a slot can then
- * never be starved by its neighbours, and attention reads only the sequence's own cells. Measured with SmolLM2,
- * 8 streams, one thread: equal with short prompts (120 and 123 tokens/s), 94 against 52 with prompts of 490.
+ * never be starved by its neighbours, and attention reads only the sequence's own cells. SmolLM2, 8 streams,
+ * one thread, prompts of 490 tokens: 98-101 tokens/s against 45-53 unified; alike with short prompts
+ * (DESIGN.md).
  */
 function createContext(api: LlamaApi, model: bigint, spec: LoadSpec, contextTokens: number): bigint {
   const sequences = spec.slots + 1;
@@ -214,8 +222,8 @@ function createContext(api: LlamaApi, model: bigint, spec: LoadSpec, contextToke
 }
 
 /**
- * Left open, a GPU decides for itself, and the CPU computes attention plainly: its flash kernels round
- * differently by the number of tokens in a graph (0.27 of a logit between two ways of cutting one 700-token
+ * Left open, a GPU decides for itself, and the CPU computes attention plainly: its flash result
+ * moves with the way a prompt is cut into graphs (0.27 of a logit between two ways of cutting one 700-token
  * prompt of cortex-tiny, against 0 without), so a greedy answer would depend on what else was in the batch.
  * Quantized V needs flash.
  */
