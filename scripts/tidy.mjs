@@ -92,7 +92,7 @@ function toSource(path, text) {
     path,
     text,
     tokens: toTokens(text),
-    isTest: /\.test\.(ts|mjs)$/.test(path),
+    isTest: /\.test\.(kit\.)?(ts|mjs)$/.test(path),
     isGenerated: /\.gen\.ts$/.test(path),
   };
 }

@@ -40,7 +40,7 @@ export function checkConfigs(terminal: Terminal, files: readonly string[], optio
 }
 
 /** By the name's first word: `cortex.toml`, `neuron.example.toml`, `/etc/cortex/models.toml`. */
-export function kindOf(file: string): ConfigKind {
+function kindOf(file: string): ConfigKind {
   const name = basename(file).toLowerCase();
   const kind = CONFIG_KINDS.find((candidate) => name.split(/[.\-_]/)[0] === candidate);
   if (kind !== undefined) return kind;

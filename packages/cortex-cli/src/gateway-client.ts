@@ -84,7 +84,7 @@ export class GatewayClient {
 }
 
 /** The envelope's own message; exported for the tests. */
-export function toCliError(status: number, text: string, url: string): CliError {
+function toCliError(status: number, text: string, url: string): CliError {
   const message = messageOf(text);
   if (message !== null) {
     const hint = status === 401 ? '; give a key with --api-key or CORTEX_API_KEY' : '';
@@ -94,7 +94,7 @@ export function toCliError(status: number, text: string, url: string): CliError 
   return new CliError(`${url} answered with status ${status}`);
 }
 
-export function explainConnectError(error: NodeJS.ErrnoException, endpoint: string): CliError {
+function explainConnectError(error: NodeJS.ErrnoException, endpoint: string): CliError {
   const elsewhere = 'or say where one is with --endpoint or CORTEX_ENDPOINT';
   if (error.code === 'ENOTFOUND' || error.code === 'EAI_AGAIN') {
     return new CliError(`the host of ${endpoint} is unknown; check --endpoint or CORTEX_ENDPOINT`, 1, {

@@ -19,7 +19,7 @@ export async function runProgram(program: Command, name: string, terminal: Termi
 }
 
 /** Prints it and returns the exit code. */
-export function reportFailure(thrown: unknown, name: string, terminal: Terminal): number {
+function reportFailure(thrown: unknown, name: string, terminal: Terminal): number {
   if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? 0 : 2;
   const prefix = terminal.errorStyle.red(`${name}:`);
   if (thrown instanceof ConfigError) {

@@ -34,7 +34,7 @@ before(async () => {
     cacheTypeV: 'f16',
     batch: 2048,
     ubatch: 512,
-    threads: null,
+    threads: 1,
     flashAttention: null,
     lora: [],
     embeddings: false,

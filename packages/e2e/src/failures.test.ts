@@ -3,7 +3,8 @@ import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from '
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { ownerPids, postJson, type Stack, startStack, tinyFile } from './stack.ts';
+import { childPids } from 'testkit/child-pids';
+import { postJson, type Stack, startStack, tinyFile } from './stack.ts';
 
 const chat = { model: 'cortex-tiny', messages: [{ role: 'user', content: 'Count from 1 to 50.' }] };
 
@@ -57,7 +58,7 @@ describe('kill -9 of the owner process in the middle of a stream', {
         text += decoder.decode(chunk, { stream: true });
         if (killed || !text.includes('"content":')) continue;
         killed = true;
-        for (const pid of ownerPids()) process.kill(pid, 'SIGKILL');
+        for (const pid of childPids('owner/process-main')) process.kill(pid, 'SIGKILL');
       }
       assert.ok(killed, text.slice(0, 500));
       assert.match(text, /data: \{"error":/);

@@ -1,5 +1,5 @@
 /** One machine's whole stack inside the test: real neuron, real gateway, real weights, ports of their own. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,8 +10,8 @@ import { type Neuron, startNeuron } from 'neuron/neuron';
 
 export type Transport = 'thread' | 'process';
 
-export const repoRoot = fileURLToPath(new URL('../../../', import.meta.url));
-export const tinyDir = join(repoRoot, 'models', 'cortex-tiny');
+const repoRoot = fileURLToPath(new URL('../../../', import.meta.url));
+const tinyDir = join(repoRoot, 'models', 'cortex-tiny');
 export const tinyFile = join(tinyDir, 'cortex-tiny.gguf');
 
 export interface Stack {
@@ -39,7 +39,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         listen: '127.0.0.1',
         port: 0,
         device_worker: options.transport,
-        engine: { context: 2048, slots: 4 },
+        // one thread: ggml's threads wait for each other by spinning, which busy test machines punish
+        engine: { context: 2048, slots: 4, threads: 1 },
         cpu: options.memoryMb === undefined ? {} : { memory_mb: options.memoryMb },
         models: { dirs: [...(options.dirs ?? [tinyDir])], hf_cache: cache },
         default_models: (options.preload ?? ['cortex-tiny']).map((id) => ({ model_id: id })),
@@ -76,29 +77,4 @@ export function postJson(
   headers: Record<string, string> = {},
 ): Promise<Response> {
   return fetch(url, { method: 'POST', body: JSON.stringify(body), headers });
-}
-
-/** Ids of this process's children whose command line names the owner's program. Linux only. */
-export function ownerPids(): readonly number[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .filter((pid) => parentOf(pid) === process.pid && commandOf(pid).includes('owner/process-main'))
-    .map(Number);
-}
-
-function parentOf(pid: string): number {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
-  } catch {
-    return -1;
-  }
-}
-
-function commandOf(pid: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
-  } catch {
-    return '';
-  }
 }

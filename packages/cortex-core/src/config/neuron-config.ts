@@ -13,7 +13,7 @@ const engineSchema = z.strictObject({
   threads: positiveInt()
     .max(1024)
     .optional()
-    .describe('CPU threads for a step; the physical cores when left out.'),
+    .describe('CPU threads for a step; the physical cores when left out, one for tiny models.'),
   context: z
     .union([z.int().min(16), z.literal('auto')])
     .default(4096)

@@ -83,7 +83,12 @@ export class HttpServer {
       socket.once('close', () => this.#sockets.delete(socket));
     });
     this.#server.on('upgrade', (_request, socket) => {
-      const head = ['HTTP/1.1 426 Upgrade Required', 'upgrade: HTTP/1.1', 'connection: close', 'content-length: 0'];
+      const head = [
+        'HTTP/1.1 426 Upgrade Required',
+        'upgrade: HTTP/1.1',
+        'connection: close',
+        'content-length: 0',
+      ];
       socket.end(`${head.join('\r\n')}\r\n\r\n`);
     });
     this.#server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
@@ -148,7 +153,7 @@ export class HttpServer {
 }
 
 /** The one place where an error becomes a response. After headers are out it can only cut the connection. */
-export function respondError(exchange: Exchange, error: AppError, style: EnvelopeStyle): void {
+function respondError(exchange: Exchange, error: AppError, style: EnvelopeStyle): void {
   const { response } = exchange;
   if (response.headersSent) return void response.destroy();
   if (error.retryAfterSecs !== null) {

@@ -115,7 +115,10 @@ export class AppError extends Error {
   }
 }
 
-/** Any thrown value as an AppError; what is none becomes `internal_server_error` with the value as its cause. */
+/**
+ * Any thrown value as an AppError; what is none becomes `internal_server_error` with the value as its
+ * cause.
+ */
 export function toAppError(thrown: unknown): AppError {
   if (thrown instanceof AppError) return thrown;
   return new AppError('internal_server_error', 'internal error; the server log has the details', {

@@ -29,7 +29,7 @@ export interface LoadSpec {
   readonly batch: number;
   /** Physical batch, tokens per compute graph at most. */
   readonly ubatch: number;
-  /** Compute threads; null = physical cores. */
+  /** Compute threads; null = physical cores, or one for a model too small to share. */
   readonly threads: number | null;
   readonly flashAttention: boolean | null;
   readonly lora: readonly { readonly file: string; readonly scale: number }[];
@@ -72,6 +72,13 @@ export interface ModelFacts {
 export interface LoadedArch {
   readonly handle: ArchHandle;
   readonly facts: ModelFacts;
+}
+
+export interface TokenizeOptions {
+  /** Add the beginning- and end-of-sequence tokens that the model asks for. */
+  readonly addSpecial: boolean;
+  /** Read `<|im_start|>` and the like as control tokens rather than as text. */
+  readonly parseSpecial: boolean;
 }
 
 /** Fractions follow the field's usual names; null or absent = off, or the model's own default. */

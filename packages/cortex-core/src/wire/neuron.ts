@@ -1,4 +1,6 @@
-/** The lifecycle API of a neuron, as it stands on the wire. Sizes in MiB, times in seconds unless named so. */
+/**
+ * The lifecycle API of a neuron, as it stands on the wire. Sizes in MiB, times in seconds unless named so.
+ */
 import { z } from 'zod';
 
 const index = z.number().int().nonnegative();

@@ -202,7 +202,7 @@ export class Admission {
   }
 }
 
-export function shuttingDown(): AppError {
+function shuttingDown(): AppError {
   return new AppError('shutting_down', 'this neuron is shutting down; retry elsewhere', {
     retryAfterSecs: 15,
   });

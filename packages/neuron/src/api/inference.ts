@@ -1,9 +1,9 @@
 /**
  * POST /v1/chat/completions and /v1/completions.
  *
- * In this order, each step with its own refusals: shape, unsupported fields, model, template,
- * tokens, context,
- * admission, and only then a byte of the answer. Streamed and whole answers come from the same state.
+ * In this order, each step with its own refusals: shape, unsupported fields, model, template, tokens,
+ * context, admission, and only then a byte of the answer. Streamed and whole answers come from the same
+ * state.
  */
 import { randomUUID } from 'node:crypto';
 import type { Exchange } from 'cortex-core/daemon/http-server';
@@ -57,8 +57,8 @@ export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void
   const request = parseBody(chatRequestSchema, await exchange.json());
   refuseUnsupportedChat(request);
   const model = await deps.registry.whenServing(request.model, exchange.signal);
-  const tokens = await tokenizeChat(request, model, exchange.signal);
-  const params = limited(toChatParams(request, tokens, model.facts.metadata), model, deps);
+  const tokens = await onModel(deps, model, () => tokenizeChat(request, model, exchange.signal));
+  const params = limited(toChatParams(request, tokens, model.facts.metadata), 'messages', model, deps);
   const withTools = (request.tools?.length ?? 0) > 0 && request.tool_choice !== 'none';
   const answer = new ChatAnswer(identity('chatcmpl', request.model, deps), { parseToolCalls: withTools });
   const presenter: Presenter = {
@@ -75,8 +75,8 @@ export async function serveCompletion(deps: ApiDeps, exchange: Exchange): Promis
   const request = parseBody(completionRequestSchema, await exchange.json());
   refuseUnsupportedCompletion(request);
   const model = await deps.registry.whenServing(request.model, exchange.signal);
-  const tokens = await tokenizePrompt(request, model, exchange.signal);
-  const params = limited(toCompletionParams(request, tokens, model.facts.metadata), model, deps);
+  const tokens = await onModel(deps, model, () => tokenizePrompt(request, model, exchange.signal));
+  const params = limited(toCompletionParams(request, tokens, model.facts.metadata), 'prompt', model, deps);
   const presenter = presentText(identity('cmpl', request.model, deps));
   await run(deps, exchange, { request, model, params, presenter });
 }
@@ -116,21 +116,49 @@ async function tokenizePrompt(
     });
   }
   const one = single ? prompt[0] : prompt;
-  if (typeof one !== 'string') return Int32Array.from(one as readonly number[]);
+  if (typeof one !== 'string') return checkPromptTokens(one as readonly number[], model);
   return model.device.tokenize(model.handle, one, { addSpecial: true, parseSpecial: true }, signal);
 }
 
+/** Before they become 32-bit numbers, where 2^32 + 5 would pass for 5. */
+function checkPromptTokens(tokens: readonly number[], { facts }: ServingModel): Int32Array {
+  const wrong = tokens.find((token) => token < 0 || token >= facts.vocabSize);
+  if (wrong === undefined) return Int32Array.from(tokens);
+  const message = `token ${wrong} is not in the vocabulary of ${facts.vocabSize}`;
+  throw new AppError('invalid_request', message, { param: 'prompt' });
+}
+
+/**
+ * What runs without a permit may find its model unloaded meanwhile: then the client gets the registry's
+ * sentence about that instead of the device's about a handle.
+ */
+export async function onModel<T>(deps: ApiDeps, model: ServingModel, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (thrown) {
+    if (toAppError(thrown).code === 'job_failed') deps.registry.serving(model.id);
+    throw thrown;
+  }
+}
+
 /** Checks the context before anything is queued, and bounds an answer that names no bound. */
-function limited(params: GenerateParams, model: ServingModel, deps: ApiDeps): GenerateParams {
+function limited(
+  params: GenerateParams,
+  param: 'messages' | 'prompt',
+  model: ServingModel,
+  deps: ApiDeps,
+): GenerateParams {
   const { context } = model.facts;
   const count = params.tokens.length;
-  if (count === 0) throw new AppError('invalid_request', 'the prompt is empty; send at least one token');
+  if (count === 0) {
+    throw new AppError('invalid_request', 'the prompt is empty; send at least one token', { param });
+  }
   if (count >= context) {
     throw new AppError(
       'context_length_exceeded',
       `This model's maximum context length is ${context} tokens. However, your messages resulted in ` +
-        `${count} tokens. Please reduce the length of the messages.`,
-      { param: 'messages', extras: { prompt_len: count, max: context } },
+        `${count} tokens. Please reduce the length of the ${param}.`,
+      { param, extras: { prompt_len: count, max: context } },
     );
   }
   return { ...params, maxTokens: params.maxTokens ?? deps.config.admission.max_tokens };

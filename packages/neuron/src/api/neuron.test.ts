@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { copyFile, mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
 import { silentLog } from 'cortex-core/daemon/log';
 import { SseParser } from 'cortex-core/wire/sse';
+import { childPids } from 'testkit/child-pids';
 import { type Neuron, startNeuron } from '../neuron.ts';
 
 const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
@@ -195,18 +195,7 @@ for (const worker of ['thread', 'process'] as const) {
         for await (const each of events(response)) {
           data.push(each);
           if (data.length !== 3) continue;
-          const owners = execFileSync('pgrep', ['-P', String(process.pid)], { encoding: 'utf8' })
-            .trim()
-            .split('\n');
-          const isOwner = (pid: string): boolean =>
-            execFileSync('ps', ['-o', 'args=', '-p', pid], { encoding: 'utf8' }).includes('process-main');
-          for (const pid of owners.filter((each) => each !== '')) {
-            try {
-              if (isOwner(pid)) process.kill(Number(pid), 'SIGKILL');
-            } catch {
-              // pgrep and ps list themselves, and are gone by now
-            }
-          }
+          for (const pid of childPids('owner/process-main')) process.kill(pid, 'SIGKILL');
         }
         const last = JSON.parse(data.at(-1) ?? '') as Chunk;
         assert.equal(last.error?.type, 'server_error', JSON.stringify(last));

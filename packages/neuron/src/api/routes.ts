@@ -60,6 +60,7 @@ export function createAuthorize(key: string | undefined): ((exchange: Exchange) 
     const bearer = /^Bearer\s+(.+)$/i.exec(exchange.header('authorization') ?? '')?.[1];
     const given = bearer ?? exchange.header('x-api-key');
     if (given !== null && timingSafeEqual(digest(given.trim()), expected)) return;
+    exchange.response.setHeader('www-authenticate', 'Bearer'); // RFC 9110, section 11.6.1
     throw new AppError('invalid_api_key', 'this neuron needs its key; send Authorization: Bearer KEY');
   };
 }

@@ -4,9 +4,10 @@
  * Problem: the engine yields on its own beat and must not wait for a slow reader; headers that are out turn a
  * clear status into an error event; silence makes proxies hang up.
  * Design: headers go out with the first event, or after a short grace, so that what fails at once still gets
- * its status. From then on a comment follows every few seconds of silence. What the socket does
- * not take piles
- * up to a bound; beyond it the client is cut, which aborts the exchange and with it the generation.
+ * its status. From then on a comment follows every few seconds of silence. What the socket does not take
+ * piles up to a bound; beyond it the client is cut, which aborts the exchange and with it the generation.
+ * After the last event the rest has a while to leave.
+ * Limits: 4 MiB unread, 60 s to read the rest.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Exchange } from 'cortex-core/daemon/http-server';
@@ -16,6 +17,7 @@ import { encodeSse, sseHeaders, sseKeepAlive } from 'cortex-core/wire/sse';
 const headerGraceMs = 200;
 const keepAliveMs = 5000;
 const bufferedBytesMax = 4 * 1024 * 1024;
+const lingerMs = 60_000;
 
 export class SseStream {
   readonly #exchange: Exchange;
@@ -45,18 +47,14 @@ export class SseStream {
   end(): void {
     if (this.#closed) return;
     this.#write(encodeSse('[DONE]'));
-    this.#flush();
-    this.close();
-    this.#exchange.response.end();
+    this.#end();
   }
 
   /** The error as an event, and the end without `[DONE]`: nobody takes this answer for a whole one. */
   fail(error: AppError): void {
     if (this.#closed) return;
     this.#write(encodeSse(toOpenAiEnvelope(error)));
-    this.#flush();
-    this.close();
-    this.#exchange.response.end();
+    this.#end();
   }
 
   /** Stops the timer. Idempotent; ends nothing. */
@@ -90,6 +88,17 @@ export class SseStream {
     if (this.#closed) return;
     this.#timer.cancel();
     this.#timer = this.#clock.setTimer(keepAliveMs, () => this.#beat());
+  }
+
+  /** A client that never reads the end would hold its socket and the unread bytes for good. */
+  #end(): void {
+    this.#flush();
+    this.close();
+    const { response } = this.#exchange;
+    if (response.destroyed) return;
+    const linger = this.#clock.setTimer(lingerMs, () => response.destroy());
+    response.once('close', () => linger.cancel());
+    response.end();
   }
 
   #beat(): void {

@@ -4,14 +4,14 @@ import { AppError } from 'cortex-core/wire/errors';
 import { chatRequestSchema, parseBody } from 'cortex-core/wire/openai';
 import { z } from 'zod';
 import type { ApiDeps } from './api-deps.ts';
-import { tokenizeChat } from './inference.ts';
+import { onModel, tokenizeChat } from './inference.ts';
 
 const tokenizeSchema = z.looseObject({
   ...chatRequestSchema.shape,
-  messages: chatRequestSchema.shape.messages.optional(),
-  content: z.string().optional(),
-  add_special: z.boolean().default(false),
-  parse_special: z.boolean().default(true),
+  messages: chatRequestSchema.shape.messages.nullish(),
+  content: z.string().nullish(),
+  add_special: z.boolean().nullish(),
+  parse_special: z.boolean().nullish(),
 });
 
 const detokenizeSchema = z.looseObject({
@@ -23,15 +23,17 @@ export async function serveTokenize(deps: ApiDeps, exchange: Exchange): Promise<
   const request = parseBody(tokenizeSchema, await exchange.json());
   const model = await deps.registry.whenServing(request.model, exchange.signal);
   const { messages, content } = request;
-  let tokens: Int32Array;
-  if (messages !== undefined) {
-    tokens = await tokenizeChat({ ...request, messages }, model, exchange.signal);
-  } else if (content !== undefined) {
-    const options = { addSpecial: request.add_special, parseSpecial: request.parse_special };
-    tokens = await model.device.tokenize(model.handle, content, options, exchange.signal);
-  } else {
+  const tokens = await onModel(deps, model, () => {
+    if (messages) return tokenizeChat({ ...request, messages }, model, exchange.signal);
+    if (typeof content === 'string') {
+      const options = {
+        addSpecial: request.add_special ?? false,
+        parseSpecial: request.parse_special ?? true,
+      };
+      return model.device.tokenize(model.handle, content, options, exchange.signal);
+    }
     throw new AppError('invalid_request_body', 'send "content" (a text) or "messages"', { param: 'content' });
-  }
+  });
   exchange.sendJson(200, { tokens: [...tokens], count: tokens.length });
 }
 
@@ -48,6 +50,8 @@ export async function serveDetokenize(deps: ApiDeps, exchange: Exchange): Promis
       },
     );
   }
-  const content = await model.device.detokenize(model.handle, Int32Array.from(tokens), exchange.signal);
+  const content = await onModel(deps, model, () =>
+    model.device.detokenize(model.handle, Int32Array.from(tokens), exchange.signal),
+  );
   exchange.sendJson(200, { content });
 }

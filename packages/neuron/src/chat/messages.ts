@@ -15,14 +15,15 @@ export interface TemplateMessage {
   }[];
 }
 
-const roles: Readonly<Record<string, string>> = {
-  system: 'system',
-  developer: 'system',
-  user: 'user',
-  assistant: 'assistant',
-  tool: 'tool',
-  function: 'tool',
-};
+/** A map and no object: "constructor" is no role. */
+const roles: ReadonlyMap<string, string> = new Map([
+  ['system', 'system'],
+  ['developer', 'system'],
+  ['user', 'user'],
+  ['assistant', 'assistant'],
+  ['tool', 'tool'],
+  ['function', 'tool'],
+]);
 
 /**
  * Content parts become one text (joined without a separator, so that `[{text}]` and a string render the same
@@ -31,7 +32,7 @@ const roles: Readonly<Record<string, string>> = {
  */
 export function toTemplateMessages(messages: readonly ChatMessage[], modelId: string): TemplateMessage[] {
   return messages.map((message, at) => {
-    const role = roles[message.role];
+    const role = roles.get(message.role);
     if (role === undefined) {
       throw new AppError(
         'invalid_request_body',

@@ -6,7 +6,7 @@ import type { ChatRequest, CompletionRequest, SamplingFields } from 'cortex-core
 /** Used where neither the request nor the model's own metadata says anything. */
 const temperatureDefault = 0.7;
 
-export function toSamplingParams(
+function toSamplingParams(
   request: SamplingFields,
   metadata: Readonly<Record<string, string>>,
 ): SamplingParams {

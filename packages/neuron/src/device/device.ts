@@ -11,6 +11,7 @@ import type {
   LoadedArch,
   LoadSpec,
   StepEvent,
+  TokenizeOptions,
 } from 'cortex-core/wire/inference';
 
 export type DeviceState = 'starting' | 'ready' | 'respawning' | 'poisoned' | 'closed';
@@ -20,7 +21,10 @@ export interface LoadProgressEvent {
   readonly fraction: number;
 }
 
-/** Every method rejects with an AppError: `device_poisoned`, `device_gone`, `job_failed` or the job's own code. */
+/**
+ * Every method rejects with an AppError: `device_poisoned`, `device_gone`, `job_failed` or the job's own
+ * code.
+ */
 export interface Device {
   /** Stable name: `cpu`, `cuda:0`, `cuda:0+1`. */
   readonly id: string;
@@ -63,13 +67,6 @@ export interface Device {
   onOwnerDeath(listener: (death: OwnerDeath) => void): () => void;
   /** Drains, then ends the owner; later calls reject with `device_gone`. Idempotent. */
   shutdown(): Promise<void>;
-}
-
-export interface TokenizeOptions {
-  /** Add the beginning- and end-of-sequence tokens that the model asks for. */
-  readonly addSpecial: boolean;
-  /** Read `<|im_start|>` and the like as control tokens rather than as text. */
-  readonly parseSpecial: boolean;
 }
 
 export interface OwnerDeath {

@@ -1,11 +1,12 @@
 /**
- * The devices of this machine: every NVIDIA GPU, what libllama sees beyond those (Vulkan, Metal, ROCm), and the CPU.
+ * The devices of this machine: every NVIDIA GPU, what libllama sees beyond those (Vulkan, Metal, ROCm), and
+ * the CPU.
  *
- * Problem: three sources (nvidia-smi, libllama's list, the operating system) of which each can be silent, and an
- * `index` that clients pin models to, so it must not move between two starts.
- * Design: GPUs come first under nvidia-smi's index (PCI bus order), further backends after them, the CPU last: on
- * a machine without a GPU the CPU is 0. The CPU's "VRAM" is a memory budget: three quarters of the memory that the
- * machine or its cgroup has, unless the config names one.
+ * Problem: three sources (nvidia-smi, libllama's list, the operating system) of which each can be silent,
+ * and an `index` that clients pin models to, so it must not move between two starts.
+ * Design: GPUs come first under nvidia-smi's index (PCI bus order), further backends after them, the CPU
+ * last: on a machine without a GPU the CPU is 0. The CPU's "VRAM" is a memory budget: three quarters of the
+ * memory that the machine or its cgroup has, unless the config names one.
  */
 import { execFile } from 'node:child_process';
 import { cpus, freemem, totalmem } from 'node:os';
@@ -88,8 +89,8 @@ export async function readDeviceHealth(
 }
 
 /**
- * Adds what libllama's list knows: GPUs that nvidia-smi does not see, and memory where it was silent. CUDA names
- * count the visible devices in PCI order, so the n-th `CUDAn` is the n-th GPU of the inventory.
+ * Adds what libllama's list knows: GPUs that nvidia-smi does not see, and memory where it was silent. CUDA
+ * names count the visible devices in PCI order, so the n-th `CUDAn` is the n-th GPU of the inventory.
  */
 export function mergeBackendDevices(inventory: Inventory, backend: readonly BackendDevice[]): Inventory {
   const cuda = backend.filter((device) => toKind(device) === 'cuda');
@@ -106,7 +107,8 @@ export function mergeBackendDevices(inventory: Inventory, backend: readonly Back
       !(toKind(device) === 'cuda' && merged.some((knownDevice) => knownDevice.backendIndex === device.index)),
   );
   const base = nextIndex(merged);
-  // A GPU under two backends (CUDA and Vulkan) is one GPU: with CUDA at work the others' views are passed over.
+  // A GPU under two backends (CUDA and Vulkan) is one GPU: with CUDA at work the others' views are passed
+  // over.
   const added = (merged.length > 0 ? extra.filter((device) => toKind(device) === 'cuda') : extra).map(
     (device, position) => toBackendDevice(device, base + position),
   );
@@ -237,7 +239,9 @@ function nextIndex(devices: readonly DiscoveredDevice[]): number {
   return devices.reduce((next, device) => Math.max(next, device.index + 1), 0);
 }
 
-/** Honours a CUDA_VISIBLE_DEVICES of plain indices; one of UUIDs cannot be compared and hides nothing here. */
+/**
+ * Honours a CUDA_VISIBLE_DEVICES of plain indices; one of UUIDs cannot be compared and hides nothing here.
+ */
 function isVisible(index: number, env: DiscoverySources['env']): boolean {
   const visible = env.CUDA_VISIBLE_DEVICES;
   if (visible === undefined) return true;

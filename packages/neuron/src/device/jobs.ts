@@ -19,8 +19,8 @@ import type {
   LoadedArch,
   LoadSpec,
   StepEvent,
+  TokenizeOptions,
 } from 'cortex-core/wire/inference';
-import type { TokenizeOptions } from './device.ts';
 
 /** Names a submitted job; unique over a device's life, also across owners. */
 export type JobId = number;
@@ -156,7 +156,9 @@ export function isFromOwner(message: unknown): message is FromOwner {
   return typeof message === 'object' && message !== null && fromOwnerKinds.has(Reflect.get(message, 'kind'));
 }
 
-/** The same numbers in a buffer of their own: a clone copies a view's whole buffer, native memory included. */
+/**
+ * The same numbers in a buffer of their own: a clone copies a view's whole buffer, native memory included.
+ */
 export function compactArray<T extends Int32Array | Float32Array>(array: T): T {
   return array.byteLength === array.buffer.byteLength ? array : (array.slice() as T);
 }

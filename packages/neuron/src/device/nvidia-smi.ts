@@ -1,10 +1,10 @@
 /**
  * What nvidia-smi knows about this machine's GPUs.
  *
- * Problem: any field can be `[N/A]`, `[Not Supported]`, `[Unknown Error]` (MIG, vGPU, laptops, a GPU off the bus), the
- * binary can be missing, hang, or fail because driver and library differ after an update.
- * Design: a field that is no number is null and costs that field only; a row without an index is no device; what
- * went wrong as a whole becomes one sentence. Nothing here throws.
+ * Problem: any field can be `[N/A]`, `[Not Supported]`, `[Unknown Error]` (MIG, vGPU, laptops, a GPU off
+ * the bus), the binary can be missing, hang, or fail because driver and library differ after an update.
+ * Design: a field that is no number is null and costs that field only; a row without an index is no device;
+ * what went wrong as a whole becomes one sentence. Nothing here throws.
  * Source: `nvidia-smi --help-query-gpu`; exit codes 6, 9, 12, 18 in nvidia-smi(1), section RETURN VALUE.
  */
 

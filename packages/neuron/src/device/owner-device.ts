@@ -1,12 +1,14 @@
 /**
  * A device whose owner lives elsewhere: jobs become messages, replies become promises.
  *
- * Problem: the owner can die at any moment (native abort, OOM kill), hang in a load, or be poisoned; none of it
- * may hang a caller, take the daemon down, or let an old handle name a new model.
- * Design: every submitted job is in `PendingJobs` until it ends exactly once. A dead owner rejects what it had with
- * a retryable `device_gone` and is spawned again with exponential back-off; jobs submitted meanwhile wait for the
- * new owner up to a limit. The new owner's handles start above every handle of the old one. Loads go one at a time.
- * Limits: the jobs waiting or running, the wait, the drain and the back-off each have one (`OwnerDeviceLimits`).
+ * Problem: the owner can die at any moment (native abort, OOM kill), hang in a load, or be poisoned; none
+ * of it may hang a caller, take the daemon down, or let an old handle name a new model.
+ * Design: every submitted job is in `PendingJobs` until it ends exactly once. A dead owner rejects what it
+ * had with a retryable `device_gone` and is spawned again with exponential back-off; jobs submitted
+ * meanwhile wait for the new owner up to a limit. The new owner's handles start above every handle of the
+ * old one. Loads go one at a time.
+ * Limits: the jobs waiting or running, the wait, the drain and the back-off each have one
+ * (`OwnerDeviceLimits`).
  */
 import { AppError, deserializeError } from 'cortex-core/wire/errors';
 import type {
@@ -18,8 +20,9 @@ import type {
   LoadedArch,
   LoadSpec,
   StepEvent,
+  TokenizeOptions,
 } from 'cortex-core/wire/inference';
-import type { Device, DeviceState, LoadProgressEvent, OwnerDeath, TokenizeOptions } from './device.ts';
+import type { Device, DeviceState, LoadProgressEvent, OwnerDeath } from './device.ts';
 import { type FromOwner, handleOf, type Job, type JobKind, type JobResults, type Settled } from './jobs.ts';
 import {
   defaultOwnerDeviceLimits,
@@ -87,7 +90,8 @@ export class OwnerDevice implements Device {
   }
 
   async dropArch(handle: ArchHandle): Promise<void> {
-    // An owner that is gone took its models with it, and a poisoned one is past saving: a drop always succeeds.
+    // An owner that is gone took its models with it, and a poisoned one is past saving: a drop always
+    // succeeds.
     this.#liveHandles.delete(handle);
     if (!this.#ready) return;
     await this.#submit({ kind: 'DropArch', handle }, {}).catch(() => {});

@@ -1,4 +1,6 @@
-/** The jobs of one device that have no result yet: who waits, what they wait for, what runs on which handle. */
+/**
+ * The jobs of one device that have no result yet: who waits, what they wait for, what runs on which handle.
+ */
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import type { ArchHandle, StepEvent } from 'cortex-core/wire/inference';
 import { handleOf, type Job, type JobId, type JobResult } from './jobs.ts';

@@ -1,5 +1,6 @@
 /**
- * The owner in a process of its own: a native abort or a poisoned GPU context ends that process, not the daemon.
+ * The owner in a process of its own: a native abort or a poisoned GPU context ends that process, not the
+ * daemon.
  *
  * Cancelling a load: the load blocks the owner's event loop, so no message can reach it. The owner inherits a
  * descriptor of an unlinked 4-byte file instead and reads it within the progress callback; reading a regular

@@ -1,4 +1,7 @@
-/** The owner on a worker thread of this process: the path of CPU devices. Loads the engine into this process. */
+/**
+ * The owner on a worker thread of this process: the path of CPU devices. Loads the engine into this
+ * process.
+ */
 import { Worker } from 'node:worker_threads';
 import type { Log } from 'cortex-core/daemon/log';
 import { isFromOwner } from './jobs.ts';

@@ -6,8 +6,8 @@ import { after, test } from 'node:test';
 import { AppError } from 'cortex-core/wire/errors';
 import type { LoadSpec } from 'cortex-core/wire/inference';
 import { loadLibrary } from '../libllama/load-library.ts';
+import { ask, franceQuestion, tinyFile, tinySpec } from './engine.test.kit.ts';
 import { Engine } from './engine.ts';
-import { ask, franceQuestion, tinyFile, tinySpec } from './engine-fixture.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'cortex-engine-'));
 const engine = new Engine({ nativeLog: false });

@@ -3,7 +3,6 @@ import { after, test } from 'node:test';
 import { AppError } from 'cortex-core/wire/errors';
 import { type Libllama, loadLibrary } from '../libllama/load-library.ts';
 import { viewFloats } from '../libllama/native-memory.ts';
-import { Engine } from './engine.ts';
 import {
   ask,
   chatTokens,
@@ -13,7 +12,8 @@ import {
   type RequestOverrides,
   requestFor,
   tinySpec,
-} from './engine-fixture.ts';
+} from './engine.test.kit.ts';
+import { Engine } from './engine.ts';
 import { logitsHealth } from './logits-health.ts';
 
 const library = loadLibrary({ nativeLog: false });

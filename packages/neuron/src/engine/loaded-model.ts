@@ -1,5 +1,5 @@
 import { AppError } from 'cortex-core/wire/errors';
-import type { GenerateParams, LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
+import type { GenerateParams, LoadSpec, ModelFacts, TokenizeOptions } from 'cortex-core/wire/inference';
 import type { Libllama } from '../libllama/load-library.ts';
 import { BatchLoop } from './batch-loop.ts';
 import { Candidates } from './candidates.ts';
@@ -11,7 +11,7 @@ import { createReservedSequence, type ReservedSequence } from './reserved-sequen
 import type { SamplerHost } from './sampler.ts';
 import { readSamplingDefaults, type SamplingDefaults } from './sampling-defaults.ts';
 import type { GenerateSink } from './sequence.ts';
-import { checkTokens, type TokenizeOptions, type Vocabulary } from './vocabulary.ts';
+import { checkTokens, type Vocabulary } from './vocabulary.ts';
 
 export interface LoadedModelOptions {
   readonly library: Libllama;

@@ -13,7 +13,7 @@ import {
 } from '../libllama/bindings.gen.ts';
 import { type Libllama, listDeviceAddresses, listDevices } from '../libllama/load-library.ts';
 import { allocateNative, allocatePointers, registerProgress } from '../libllama/native-memory.ts';
-import { physicalCoreCount } from './physical-cores.ts';
+import { defaultThreads } from './default-threads.ts';
 import { stepTokensMax } from './plan-step.ts';
 
 export interface OpenedModel {
@@ -195,7 +195,7 @@ function createContext(api: LlamaApi, model: bigint, spec: LoadSpec, contextToke
       { param: 'slots' },
     );
   }
-  const threads = spec.threads ?? physicalCoreCount();
+  const threads = spec.threads ?? defaultThreads(Number(api.llama_model_n_params(model)));
   const params: LlamaContextParams = {
     ...api.llama_context_default_params(),
     n_ctx: contextTokens * sequences,

@@ -1,13 +1,7 @@
 import { AppError } from 'cortex-core/wire/errors';
+import type { TokenizeOptions } from 'cortex-core/wire/inference';
 import type { LlamaApi } from '../libllama/bindings.gen.ts';
 import type { Piece } from './text-stream.ts';
-
-export interface TokenizeOptions {
-  /** Add BOS and EOS where the model asks for them. */
-  readonly addSpecial: boolean;
-  /** Read `<|im_start|>` and the like as the tokens they name, not as text. */
-  readonly parseSpecial: boolean;
-}
 
 /** A model's tokens. Reads native memory of the model: not to be used after the model is freed. */
 export interface Vocabulary {

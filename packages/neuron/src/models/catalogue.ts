@@ -84,9 +84,16 @@ export function findByName(
 /** Usual preference where a repository has several and none was asked for. */
 const quantOrder = ['Q4_K_M', 'Q4_K_S', 'Q4_0', 'Q4_1', 'Q5_K_M', 'Q6_K', 'Q8_0'];
 
-/** By case-insensitive substring of the file name; without a wish the usual favourite, else the first. */
+/**
+ * By the exact quantisation, else by case-insensitive substring of the file name; without a wish the usual
+ * favourite, else the first.
+ */
 export function chooseQuant(entries: readonly CatalogueEntry[], quant: string | null): CatalogueEntry | null {
-  if (quant !== null) return entries.find((entry) => matchesQuant(entry, quant)) ?? null;
+  if (quant !== null) {
+    const wanted = quant.toLowerCase();
+    const exact = entries.find((entry) => entry.quant?.toLowerCase() === wanted); // F16 is not BF16
+    return exact ?? entries.find((entry) => matchesQuant(entry, quant)) ?? null;
+  }
   for (const favourite of quantOrder) {
     const hit = entries.find((entry) => entry.quant?.toUpperCase() === favourite);
     if (hit !== undefined) return hit;
@@ -111,7 +118,7 @@ export function groupShards(files: readonly string[]): CatalogueEntry[] {
   });
 }
 
-export function quantOf(name: string): string | null {
+function quantOf(name: string): string | null {
   return quantPattern.exec(name)?.[1] ?? null;
 }
 

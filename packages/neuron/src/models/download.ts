@@ -34,7 +34,7 @@ const fruitlessMax = 5;
 
 export async function downloadFile(job: Download, deps: DownloadDeps, signal: AbortSignal): Promise<void> {
   if ((await sizeOf(job.path)) === job.bytes) return job.onProgress(job.bytes);
-  await mkdir(dirname(job.path), { recursive: true }).catch(explainDisk(job));
+  await mkdir(dirname(job.path), { recursive: true }).catch((error) => throwDisk(job, error));
   const partial = `${job.path}.incomplete`;
   let fruitless = 0;
   for (;;) {
@@ -45,14 +45,14 @@ export async function downloadFile(job: Download, deps: DownloadDeps, signal: Ab
     } catch (error) {
       if (signal.aborted) throw signal.reason;
       if (error instanceof AppError) throw error;
-      explainDiskError(job, error);
+      refuseDiskError(job, error);
       fruitless = ((await sizeOf(partial)) ?? 0) > before ? 0 : fruitless + 1;
       if (fruitless >= fruitlessMax) throw fetchFailed(job.label, 'the connection keeps breaking', error);
       await deps.clock.sleep(Math.min(500 * 2 ** fruitless, 8000), signal);
     }
   }
   await verify(job, partial, signal);
-  await rename(partial, job.path);
+  await rename(partial, job.path).catch((error) => throwDisk(job, error));
 }
 
 async function fetchRest(
@@ -68,7 +68,9 @@ async function fetchRest(
     have = 0;
   }
   const range: Record<string, string> = have > 0 ? { range: `bytes=${have}-` } : {};
-  const response = await deps.fetch(job.url, { headers: { ...job.headers, ...range }, signal });
+  // Compressed on the way, the bytes on disk would not be the bytes that Range counts.
+  const headers = { ...job.headers, 'accept-encoding': 'identity', ...range };
+  const response = await deps.fetch(job.url, { headers, signal });
   if (response.status === 416) {
     await response.body?.cancel();
     await rm(partial, { force: true });
@@ -134,14 +136,14 @@ async function sizeOf(path: string): Promise<number | null> {
   );
 }
 
-function explainDisk(job: Download): (error: unknown) => never {
-  return (error) => {
-    explainDiskError(job, error);
-    throw error;
-  };
+/** `error` as what it means for the cache's disk, or as it is. */
+export function throwDisk(job: Pick<Download, 'label' | 'bytes' | 'path'>, error: unknown): never {
+  refuseDiskError(job, error);
+  throw error;
 }
 
-function explainDiskError(job: Download, error: unknown): void {
+/** Throws when `error` is about the disk; trying again would not mend that. */
+function refuseDiskError(job: Pick<Download, 'label' | 'bytes' | 'path'>, error: unknown): void {
   const { code } = error as NodeJS.ErrnoException;
   if (code === 'ENOSPC' || code === 'EDQUOT') {
     const mb = Math.ceil(job.bytes / (1024 * 1024));

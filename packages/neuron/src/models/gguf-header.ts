@@ -180,7 +180,8 @@ class Reader {
   u64(): number {
     this.skip(8);
     const value = Number(this.#bytes.readBigUInt64LE(this.at - 8));
-    if (!Number.isSafeInteger(value)) throw new GgufFault('its header holds an impossible number');
+    if (!Number.isSafeInteger(value) || value < 0)
+      throw new GgufFault('its header holds an impossible number');
     return value;
   }
 

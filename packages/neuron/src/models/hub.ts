@@ -5,12 +5,12 @@
  * quantisation, the download of its shards into blobs/<sha256>, links under snapshots/<revision>/, refs/main.
  * Layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
  */
-import { copyFile, mkdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
 import { AppError } from 'cortex-core/wire/errors';
 import { z } from 'zod';
 import { type CatalogueEntry, chooseQuant, groupShards, repoFolder, scanHubRepo } from './catalogue.ts';
-import { type DownloadDeps, downloadFile, fetchFailed } from './download.ts';
+import { type DownloadDeps, downloadFile, fetchFailed, throwDisk } from './download.ts';
 
 export interface HubOptions {
   readonly endpoint: string;
@@ -69,7 +69,9 @@ export class Hub {
     const entries = (await scanHubRepo(this.#options.cacheDir, repo)).filter((entry) => entry.complete);
     const chosen = chooseQuant(entries, quant);
     if (chosen === null) return null;
-    return { files: chosen.files, digest: null };
+    // A link whose blob was deleted is not a cached file.
+    const sizes = await Promise.all(chosen.files.map((file) => stat(file).catch(() => null)));
+    return sizes.includes(null) ? null : { files: chosen.files, digest: null };
   }
 
   async fetchModel(
@@ -99,15 +101,16 @@ export class Hub {
         (done) => onProgress(before + done, bytesTotal),
         signal,
       );
-      files.push(await linkSnapshot(root, revision, file));
+      const disk = { label: `${repo}/${file.path}`, bytes: file.bytes, path: root };
+      files.push(await linkSnapshot(root, revision, file).catch((error) => throwDisk(disk, error)));
       before += file.bytes;
     }
-    await mkdir(join(root, 'refs'), { recursive: true });
-    await writeFile(join(root, 'refs', 'main'), revision);
+    await writeRef(root, revision).catch((error) => throwDisk({ label: repo, bytes: 0, path: root }, error));
     return { files, digest: chosen[0]?.sha256 ?? null };
   }
 
-  #fetchFile(
+  /** Who comes second waits for the first, and goes on alone when the first was given up. */
+  async #fetchFile(
     repo: string,
     revision: string,
     root: string,
@@ -116,8 +119,9 @@ export class Hub {
     signal: AbortSignal,
   ): Promise<void> {
     const blob = join(root, 'blobs', file.blob);
-    const running = this.#running.get(blob);
-    if (running !== undefined) return running;
+    for (let other = this.#running.get(blob); other !== undefined; other = this.#running.get(blob)) {
+      await untilSettled(other, signal);
+    }
     const path = file.path.split('/').map(encodeURIComponent).join('/');
     const url = `${this.#base()}/${repo}/resolve/${revision}/${path}`;
     const job = {
@@ -132,7 +136,7 @@ export class Hub {
       this.#running.delete(blob),
     );
     this.#running.set(blob, started);
-    return started;
+    await started;
   }
 
   async #revision(repo: string, signal: AbortSignal): Promise<string> {
@@ -156,7 +160,7 @@ export class Hub {
         if (!/^[0-9a-f]{40,64}$/.test(blob)) continue;
         files.push({ path: row.path, bytes: row.lfs?.size ?? row.size, blob, sha256 });
       }
-      url = answer.next?.startsWith(this.#base()) ? answer.next : null;
+      url = sameOrigin(answer.next, url);
     }
     return files;
   }
@@ -248,13 +252,41 @@ async function linkSnapshot(root: string, revision: string, file: RemoteFile): P
   const path = join(root, 'snapshots', revision, ...file.path.split('/'));
   const blob = join(root, 'blobs', file.blob);
   await mkdir(dirname(path), { recursive: true });
+  const target = relative(dirname(path), blob);
+  // Left alone when it is right: another id of the same file may be reading through it.
+  if ((await readlink(path).catch(() => null)) === target) return path;
   await rm(path, { force: true });
   try {
-    await symlink(relative(dirname(path), blob), path);
+    await symlink(target, path);
   } catch {
     await copyFile(blob, path); // a file system or user without links, as on Windows
   }
   return path;
+}
+
+async function writeRef(root: string, revision: string): Promise<void> {
+  await mkdir(join(root, 'refs'), { recursive: true });
+  await writeFile(join(root, 'refs', 'main'), revision);
+}
+
+/** However it ends; rejects only with the signal's reason. */
+async function untilSettled(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  let onAbort = (): void => {};
+  const aborted = new Promise<void>((resolve) => {
+    onAbort = resolve;
+  });
+  signal.addEventListener('abort', onAbort, { once: true });
+  await Promise.race([work.catch(() => {}), aborted]);
+  signal.removeEventListener('abort', onAbort);
+  signal.throwIfAborted();
+}
+
+/** The next page's address; null when it would take the token to another server. */
+function sameOrigin(next: string | null, current: string): string | null {
+  if (next === null || !URL.canParse(next, current)) return null;
+  const url = new URL(next, current);
+  return url.origin === new URL(current).origin ? url.href : null;
 }
 
 function isRepoName(repo: string): boolean {

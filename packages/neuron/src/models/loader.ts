@@ -19,6 +19,8 @@ export interface LoadedModel {
 
 type EngineConfig = NeuronConfig['engine'];
 
+const measuredMax = 256;
+
 const cacheTypes: readonly KvCacheType[] = [
   'f32',
   'f16',
@@ -35,7 +37,7 @@ export class ModelLoader {
   readonly #sources: ModelSources;
   readonly #placement: Placement;
   readonly #engine: EngineConfig;
-  /** MiB really taken, by (file, context, slots, device): the next load of it is planned with that. */
+  /** MiB really taken, by all that decides it: the next load of it is planned with that. */
   readonly #measured = new Map<string, number>();
 
   constructor(sources: ModelSources, placement: Placement, engine: EngineConfig) {
@@ -54,21 +56,25 @@ export class ModelLoader {
       throw new AppError(
         'invalid_request',
         `there is no harness "${spec.harness.slice(0, 60)}"; use llamacpp`,
+        { param: 'harness' },
       );
     }
+    // What can be refused without the file is refused before gigabytes are fetched.
+    const shape = this.#shapeOf(spec);
+    this.#placement.assertPossible(spec);
     const request = { modelId: spec.model_id, quant: spec.quant ?? null, file };
     const onFetch = (done: number, total: number): void => meter.report('fetching', done, total);
     const { files, digest } = await this.#sources.resolve(request, onFetch, signal);
     const { header, fileBytes } = await checkModelFiles(files);
     signal.throwIfAborted();
-    const shape = this.#shapeOf(spec);
     const costs = estimateCosts(header, fileBytes, shape);
     const slot = await this.#placement.choose(spec);
     const first = files[0] ?? '';
     let context = 0;
+    const toKey = (): string => measureKey({ file: first, fileBytes, context, shape, spec, slot });
     const reservation = await this.#placement.reserve(slot, (budget) => {
       context = resolveContext(spec.model_id, spec.context, this.#engine.context, costs, budget.freeMb);
-      const known = this.#measured.get(measureKey(first, context, shape.slots, slot));
+      const known = this.#measured.get(toKey());
       const mb = known ?? requiredMb(costs, context);
       checkFits(spec.model_id, mb, budget);
       return mb;
@@ -84,7 +90,7 @@ export class ModelLoader {
       );
       const actual = Math.ceil(arch.facts.memoryMb);
       if (actual > 0) {
-        this.#measured.set(measureKey(first, context, shape.slots, slot), actual);
+        this.#remember(toKey(), actual);
         reservation.settle(actual);
       } else {
         reservation.settle(reservation.mb);
@@ -100,8 +106,7 @@ export class ModelLoader {
   async estimateMb(files: readonly string[]): Promise<number | null> {
     try {
       const { header, fileBytes } = await checkModelFiles(files);
-      const spec = { model_id: '', harness: 'llamacpp' };
-      const costs = estimateCosts(header, fileBytes, this.#shapeOf(spec));
+      const costs = estimateCosts(header, fileBytes, this.#shapeOf({}));
       const trained = costs.trainContext > 0 ? costs.trainContext : 4096;
       const { context } = this.#engine;
       return requiredMb(costs, context === 'auto' ? trained : Math.min(context, trained));
@@ -110,7 +115,13 @@ export class ModelLoader {
     }
   }
 
-  #shapeOf(spec: ModelSpec): LoadShape {
+  #remember(key: string, mb: number): void {
+    const [oldest] = this.#measured.keys();
+    if (this.#measured.size >= measuredMax && oldest !== undefined) this.#measured.delete(oldest);
+    this.#measured.set(key, mb);
+  }
+
+  #shapeOf(spec: Pick<ModelSpec, 'slots' | 'cache_type_k' | 'cache_type_v'>): LoadShape {
     const { slots, ubatch, cache_type_k, cache_type_v } = this.#engine;
     return {
       slots: spec.slots ?? slots,
@@ -142,11 +153,6 @@ export class ModelLoader {
   }
 }
 
-/** Three quarters of the machine's memory, where the configuration sets no budget. */
-export function cpuBudgetMb(configured: number | null, totalMb: number): number {
-  return configured ?? Math.floor(totalMb * 0.75);
-}
-
 export const loadsAtOnceMax = Math.max(4, availableParallelism());
 
 function toCacheType(text: string, param: string): KvCacheType {
@@ -161,6 +167,15 @@ function toCacheType(text: string, param: string): KvCacheType {
   );
 }
 
-function measureKey(file: string, context: number, slots: number, slot: DeviceSlot): string {
-  return [file, context, slots, slot.device.id].join('|');
+function measureKey(load: {
+  readonly file: string;
+  readonly fileBytes: number;
+  readonly context: number;
+  readonly shape: LoadShape;
+  readonly spec: ModelSpec;
+  readonly slot: DeviceSlot;
+}): string {
+  const { file, fileBytes, context, shape, spec, slot } = load;
+  const { split_mode, gpu_layers } = spec;
+  return JSON.stringify([file, fileBytes, context, shape, split_mode, gpu_layers, slot.device.id]);
 }

@@ -54,6 +54,11 @@ export class Placement {
     return best.slot;
   }
 
+  /** Throws `invalid_request` when no device of this machine is what the load asks for. */
+  assertPossible(spec: Pick<ModelSpec, 'model_id' | 'devices' | 'tensor_parallel'>): void {
+    if (this.#candidates(spec).length === 0) throw this.#noDevice(spec);
+  }
+
   async budget(slot: DeviceSlot): Promise<MemoryBudget> {
     const measured = slot.budgetMb === null ? await slot.device.queryVram() : null;
     return this.#budgetNow(slot, measured);

@@ -40,6 +40,8 @@ async function checkOne(file: string): Promise<GgufHeader> {
     const name = basename(file);
     if (code === 'ENOENT') throw new AppError('model_file_not_found', `${name} does not exist`, { cause });
     if (code === 'EACCES') throw invalid(file, 'this user may not read it');
+    if (code === 'ELOOP') throw invalid(file, 'it is a link to itself');
+    if (code === 'EIO') throw invalid(file, 'the disk cannot read it; copy or download it again');
     throw cause;
   }
 }

@@ -7,8 +7,8 @@ import type {
   LoadSpec,
   ModelFacts,
   StepEvent,
+  TokenizeOptions,
 } from 'cortex-core/wire/inference';
-import type { TokenizeOptions } from '../device.ts';
 
 export interface EngineLike {
   devices(): readonly BackendDevice[];

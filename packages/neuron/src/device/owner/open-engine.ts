@@ -12,8 +12,8 @@ export function openEngine({ options }: { readonly options: OwnerOptions }): Eng
 }
 
 /**
- * A GPU build opens a context on every GPU it sees, also for models on the CPU. An own build is what it is, and
- * Apple's package has no CPU-only sibling.
+ * A GPU build opens a context on every GPU it sees, also for models on the CPU. An own build is what it is,
+ * and Apple's package has no CPU-only sibling.
  */
 function needsPlainLibrary({ gpu, libraryDir }: OwnerOptions): boolean {
   const isAppleSilicon = process.platform === 'darwin' && process.arch === 'arm64';

@@ -3,12 +3,13 @@
  *
  * Problem: native contexts belong to one thread, jobs arrive while sequences run, and a stream's events must
  * neither wait for each other nor cost a message each.
- * Design: a slab (handle -> model), a dispatch and a run loop. `handle()` runs a job to its end, except Generate,
- * which joins the model's batch. While any model has work the loop steps each once, flushes what the steps
- * yielded as ONE message, and yields to the message source (`setImmediate`: the event loop polls the port or the
- * channel with no wait, ~2 us a turn), so that a cancel is seen within one step. Idle it does not run at all.
- * Limits: a load blocks the owner, running streams on the same device included. A congested sink (a parent that
- * does not read) pauses stepping, so a stalled parent cannot fill this side's memory.
+ * Design: a slab (handle -> model), a dispatch and a run loop. `handle()` runs a job to its end, except
+ * Generate, which joins the model's batch. While any model has work the loop steps each once, flushes what
+ * the steps yielded as ONE message, and yields to the message source (`setImmediate`: the event loop polls
+ * the port or the channel with no wait, ~2 us a turn), so that a cancel is seen within one step. Idle it
+ * does not run at all.
+ * Limits: a load blocks the owner, running streams on the same device included. A congested sink (a parent
+ * that does not read) pauses stepping, so a stalled parent cannot fill this side's memory.
  */
 import { AppError, serializeError } from 'cortex-core/wire/errors';
 import type { ArchHandle } from 'cortex-core/wire/inference';

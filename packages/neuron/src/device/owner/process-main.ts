@@ -1,6 +1,7 @@
 /**
- * Entry of the owner in a process of its own, forked with `serialization: 'advanced'`. Ends with its parent: when
- * the channel closes, and, while a load blocks the event loop, when another process has become the parent.
+ * Entry of the owner in a process of its own, forked with `serialization: 'advanced'`. Ends with its
+ * parent: when the channel closes, and, while a load blocks the event loop, when another process has become
+ * the parent.
  */
 import { readSync } from 'node:fs';
 import { type FromOwner, isToOwner } from '../jobs.ts';
