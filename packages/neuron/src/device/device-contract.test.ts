@@ -1,6 +1,6 @@
 /** One suite, both transports, the real engine and real weights. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -9,6 +9,7 @@ import { systemClock } from 'cortex-core/daemon/clock';
 import { silentLog } from 'cortex-core/daemon/log';
 import { AppError } from 'cortex-core/wire/errors';
 import type { LoadSpec } from 'cortex-core/wire/inference';
+import { testModel } from 'testkit/test-models';
 import { createDevice } from './create-devices.ts';
 import type { OwnerDeath } from './device.ts';
 import { generateParams, loadSpec } from './fake-engine.test.kit.ts';
@@ -50,10 +51,8 @@ function openDevice(deviceWorker: 'process' | 'thread'): OwnerDevice {
   );
 }
 
-/** Large enough that a load takes a while; development machines have it, a clone does not. */
-const larger =
-  process.env.CORTEX_TEST_MODEL ?? join(root, '../shared/models/SmolLM2-135M-Instruct.Q4_1.gguf');
-const noLarger = existsSync(larger) ? false : `no larger model at ${larger}`;
+/** Large enough that a load takes a while. */
+const larger = testModel('SmolLM2-135M-Instruct.Q4_1.gguf');
 
 for (const worker of ['thread', 'process'] as const) {
   describe(`a device whose owner is a ${worker}`, () => {
@@ -189,10 +188,10 @@ for (const worker of ['thread', 'process'] as const) {
       await device.dropArch(next.handle);
     });
 
-    test('a load under way stops in the middle', { skip: noLarger }, async () => {
+    test('a load under way stops in the middle', { skip: larger.skip }, async () => {
       const abort = new AbortController();
       const seen: number[] = [];
-      const spec = { ...tiny, modelId: 'larger', file: larger };
+      const spec = { ...tiny, modelId: 'larger', file: larger.file };
       const load = device.load(
         spec,
         ({ fraction }) => {
