@@ -6,6 +6,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { hostname, platform, release } from 'node:os';
+import { fileURLToPath } from 'node:url';
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import { type Clock, systemClock } from 'cortex-core/daemon/clock';
 import { HttpServer } from 'cortex-core/daemon/http-server';
@@ -14,6 +15,7 @@ import { toAppError } from 'cortex-core/wire/errors';
 import type { Discovery, ModelSpec, NeuronHealth, NeuronVersion } from 'cortex-core/wire/neuron';
 import { Admission, type AdmissionLimits } from './admission/admission.ts';
 import type { ApiDeps } from './api/api-deps.ts';
+import { readGitSha } from './api/git-sha.ts';
 import { NeuronMetrics } from './api/metrics.ts';
 import { createAuthorize, createRoutes, envelopeOf } from './api/routes.ts';
 import { createDevices, type DeviceSetup, probeBackendDevices } from './device/create-devices.ts';
@@ -26,6 +28,7 @@ import {
   systemSources,
   toWireDevices,
 } from './device/discovery.ts';
+import { expectedVersion } from './libllama/bindings.gen.ts';
 import { findLibrary, type LibraryFiles } from './libllama/find-library.ts';
 import { DefaultModels } from './models/activation.ts';
 import { ModelLoader } from './models/loader.ts';
@@ -86,6 +89,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
   const baseDir = options.baseDir ?? process.cwd();
   const activation = new DefaultModels(config.default_models, { registry, clock, log, baseDir });
   const discovery = toDiscovery(machine);
+  const gitSha = readOwnGitSha();
   let url = '';
   const deps: ApiDeps = {
     config,
@@ -93,7 +97,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     clock,
     log,
     metrics: new NeuronMetrics(),
-    version: () => toVersion(machine),
+    version: () => toVersion(machine, gitSha),
     discovery: async () => discovery,
     deviceHealth: () => readHealth(machine, placement),
     activation: () => activation.state,
@@ -252,19 +256,27 @@ function toDiscovery({ inventory, slots }: Machine): Discovery {
   };
 }
 
-function toVersion({ library }: Machine): NeuronVersion {
+/** An owner is ready only when its libllama said to be the version that the bindings are of. */
+function toVersion({ library, slots }: Machine, gitSha: string): NeuronVersion {
+  const isOpen = library !== null && slots.some(({ device }) => device.state === 'ready');
   return {
     package_version: packageVersion,
-    git_sha: 'unknown',
+    git_sha: gitSha,
     node_version: process.version,
     platform: `${process.platform}-${process.arch}`,
-    libllama_version: null,
+    libllama_version: isOpen ? expectedVersion : null,
     libllama_package: library?.packageName ?? null,
     features: library?.variant ? [library.variant] : [],
   };
 }
 
 const packageVersion = readPackageVersion();
+
+/** An installed package lies in somebody else's checkout. */
+function readOwnGitSha(): string {
+  if (!import.meta.url.endsWith('/packages/neuron/dist/neuron.js')) return 'unknown';
+  return readGitSha(fileURLToPath(new URL('../../../', import.meta.url)));
+}
 
 function readPackageVersion(): string {
   const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');

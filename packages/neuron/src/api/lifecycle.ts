@@ -11,7 +11,7 @@ const structured: ReadonlySet<ErrorCode> = new Set(['repo_fetch_failed', 'empty_
 /** Replies when the model is resident. A client that leaves does not stop the load. */
 export async function serveLoad(deps: ApiDeps, exchange: Exchange): Promise<void> {
   const spec = parseBody(modelSpecSchema, await exchange.json());
-  if (/[\\]|(^|\/)\.\.?(\/|$)|^[/~]|\0/.test(spec.model_id)) {
+  if (/[\\]|(^|[/:])\.\.?(\/|$)|(^|:)[/~]|\0/.test(spec.model_id)) {
     throw new AppError(
       'invalid_request',
       'a model id is a name, not a path; add the directory to [models] dirs, use the name without .gguf',

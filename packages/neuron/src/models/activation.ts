@@ -46,11 +46,9 @@ export class DefaultModels {
 
   /** Ends when all are loaded or failed, or early on abort. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
-    for (
-      let next = this.#pending.shift();
-      next !== undefined && !signal.aborted;
-      next = this.#pending.shift()
-    ) {
+    while (!signal.aborted) {
+      const next = this.#pending.shift();
+      if (next === undefined) return;
       const id = next.spec.model_id;
       this.#inProgress = id;
       try {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -27,7 +28,15 @@ describe('Hub', () => {
   let endpoint: string;
   let cacheDir: string;
   let seen: { url: string; range: string | null; auth: string | null }[];
-  let behave: { cutAt?: number; ignoreRange?: boolean; corrupt?: boolean; needKey?: boolean };
+  let behave: {
+    cutAt?: number;
+    ignoreRange?: boolean;
+    corrupt?: boolean;
+    needKey?: boolean;
+    /** Sends half of a file, says so, and goes on when it is told to. */
+    stall?: { readonly reached: () => void; readonly go: Promise<void> };
+    next?: string;
+  };
 
   before(async () => {
     server = createServer(answer);
@@ -53,6 +62,7 @@ describe('Hub', () => {
     if (url === '/api/models/org/empty/revision/main') return json({ sha: revision });
     if (url.startsWith('/api/models/org/empty/tree/')) return json([]);
     if (url.startsWith('/api/models/org/name/tree/')) {
+      if (behave.next) response.setHeader('link', `<${behave.next}>; rel="next"`);
       return json(
         Object.entries(files).map(([path, bytes]) => {
           const lfs = path.endsWith('.gguf') ? { oid: sha256(bytes), size: bytes.length } : undefined;
@@ -77,7 +87,12 @@ describe('Hub', () => {
       'content-range': `bytes ${from}-${bytes.length - 1}/${bytes.length}`,
     };
     response.writeHead(from > 0 ? 206 : 200, headers);
-    const { cutAt } = behave;
+    const { cutAt, stall } = behave;
+    if (stall !== undefined) {
+      delete behave.stall;
+      response.write(body.subarray(0, body.length / 2), () => stall.reached());
+      return void stall.go.then(() => response.end(body.subarray(body.length / 2)));
+    }
     if (cutAt === undefined) return void response.end(body);
     delete behave.cutAt;
     response.write(body.subarray(0, cutAt), () => setImmediate(() => response.destroy()));
@@ -177,6 +192,72 @@ describe('Hub', () => {
     await assert.rejects(running, /enough/);
     const left = await readdir(join(cacheDir, 'models--org--name', 'blobs'));
     assert.ok(left.length <= 1 && left.every((name) => name.endsWith('.incomplete')), left.join());
+  });
+
+  it('says so when the disk is full, and goes on from there when it is not', {
+    skip: existsSync('/dev/full') ? false : 'no /dev/full here',
+  }, async () => {
+    const blobs = join(cacheDir, 'models--org--name', 'blobs');
+    const partial = join(blobs, `${sha256(files['m-Q4_K_M.gguf'] ?? Buffer.alloc(0))}.incomplete`);
+    await mkdir(blobs, { recursive: true });
+    await symlink('/dev/full', partial); // every write to it fails with ENOSPC
+    const error = await refusal(hub().fetchModel('org/name', 'Q4_K_M', () => {}, live));
+    assert.equal(error.code, 'disk_full');
+    assert.equal(error.message, 'no space left for org/name/m-Q4_K_M.gguf (1 MiB); free some and load again');
+    assert.equal(seen.filter(({ url }) => url.startsWith('/cdn/')).length, 1, 'it was tried again in vain');
+    assert.equal(existsSync(join(cacheDir, 'models--org--name', 'snapshots')), false);
+    await rm(partial);
+    const model = await hub().fetchModel('org/name', 'Q4_K_M', () => {}, live);
+    assert.equal(sha256(await readFile(model.files[0] ?? '')), model.digest);
+  });
+
+  it('lets the second of two loads of one file go on when the first is given up', async () => {
+    let reached: () => void = () => {};
+    let go: () => void = () => {};
+    const halfway = new Promise<void>((resolve) => {
+      reached = resolve;
+    });
+    behave.stall = {
+      reached,
+      go: new Promise<void>((resolve) => {
+        go = resolve;
+      }),
+    };
+    const one = hub();
+    const first = new AbortController();
+    const third = new AbortController();
+    const given = one.fetchModel('org/name', 'Q4_K_M', () => {}, first.signal);
+    given.catch(() => {});
+    await halfway;
+    const second = one.fetchModel('org/name', 'Q4_K_M', () => {}, live);
+    const left = one.fetchModel('org/name', 'Q4_K_M', () => {}, third.signal);
+    third.abort(new Error('changed my mind'));
+    await assert.rejects(left, /changed my mind/);
+    first.abort(new Error('the load was cancelled'));
+    await assert.rejects(given, /the load was cancelled/);
+    const model = await second;
+    go();
+    assert.equal(sha256(await readFile(model.files[0] ?? '')), model.digest);
+  });
+
+  it('fetches again what is only a link to a deleted blob', async () => {
+    const before = await hub().fetchModel('org/name', 'Q4_K_M', () => {}, live);
+    await rm(join(cacheDir, 'models--org--name', 'blobs'), { recursive: true });
+    const after = await hub().fetchModel('org/name', 'Q4_K_M', () => {}, live);
+    assert.deepEqual(after.files, before.files);
+    assert.equal(sha256(await readFile(after.files[0] ?? '')), after.digest);
+  });
+
+  it('takes the token to no other server for the next page of a list', async () => {
+    const strangers: string[] = [];
+    const ask: typeof fetch = (url, options) => {
+      if (!String(url).startsWith(`${endpoint}/`)) strangers.push(String(url));
+      return fetch(url, options);
+    };
+    behave.next = `${endpoint}0.example/api/models/org/name/tree/x?page=2`;
+    const careful = new Hub({ endpoint, cacheDir, authEnv: null, token: 'secret' }, { fetch: ask, clock });
+    await careful.fetchModel('org/name', 'Q4_K_M', () => {}, live);
+    assert.deepEqual(strangers, []);
   });
 
   it('does not take a path for a repository', async () => {

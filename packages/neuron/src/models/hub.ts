@@ -105,7 +105,8 @@ export class Hub {
       files.push(await linkSnapshot(root, revision, file).catch((error) => throwDisk(disk, error)));
       before += file.bytes;
     }
-    await writeRef(root, revision).catch((error) => throwDisk({ label: repo, bytes: 0, path: root }, error));
+    const all = { label: repo, bytes: bytesTotal, path: root };
+    await writeRef(root, revision).catch((error) => throwDisk(all, error));
     return { files, digest: chosen[0]?.sha256 ?? null };
   }
 

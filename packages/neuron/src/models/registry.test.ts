@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { copyFile, mkdtemp, rm, truncate } from 'node:fs/promises';
+import { copyFile, mkdtemp, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -12,7 +12,7 @@ import type { LoadedArch, LoadSpec, ModelFacts } from 'cortex-core/wire/inferenc
 import { modelSpecSchema } from 'cortex-core/wire/neuron';
 import { Admission } from '../admission/admission.ts';
 import type { Device, OwnerDeath } from '../device/device.ts';
-import { findByName, groupShards } from './catalogue.ts';
+import { chooseQuant, findByName, groupShards } from './catalogue.ts';
 import type { Gate } from './gate.ts';
 import { ModelLoader } from './loader.ts';
 import { largestContext, type MemoryCosts, requiredMb } from './memory.ts';
@@ -180,6 +180,40 @@ describe('ModelRegistry', () => {
     assert.deepEqual(device.dropped, [1]);
   });
 
+  it('does not plan a load by what it took with other caches', async () => {
+    const { registry } = setUp(dir, 120);
+    await registry.load(spec('a')); // the device says it took 50 MiB
+    await registry.unload('a');
+    const wide = { ...spec('a'), cache_type_k: 'f32', cache_type_v: 'f32' };
+    assert.equal(await registry.load(wide).catch(code), 'does_not_fit');
+  });
+
+  it('refuses a header with impossible numbers and a link to itself', async () => {
+    const file = join(dir, 'odd.gguf');
+    const u64 = (value: bigint): Buffer => {
+      const bytes = Buffer.alloc(8);
+      bytes.writeBigInt64LE(value);
+      return bytes;
+    };
+    const u32 = (value: number): Buffer => Buffer.from(Uint32Array.of(value).buffer);
+    const magic = Buffer.concat([Buffer.from('GGUF'), u32(3)]);
+    const headers = [
+      Buffer.concat([magic, u64(-1n), u64(1n)]),
+      Buffer.concat([magic, u64(0n), u64(1n), u64(-9n)]),
+      Buffer.concat([magic, u64(0n), u64(1n), u64(1n), Buffer.from('k'), u32(9), u32(4), u64(-400n)]),
+    ];
+    for (const [at, header] of headers.entries()) {
+      await writeFile(file, Buffer.concat([header, Buffer.alloc(400)]));
+      const error = await checkModelFiles([file]).catch((thrown: unknown) => thrown);
+      assert.equal(code(error), 'invalid_model_file', `header ${at}`);
+      assert.match((error as AppError).message, /impossible number/);
+    }
+    await rm(file);
+    await symlink('odd.gguf', file);
+    assert.equal(await checkModelFiles([file]).catch(code), 'invalid_model_file');
+    await rm(file);
+  });
+
   it('survives a file cut anywhere', async () => {
     const file = join(dir, 'cut.gguf');
     await copyFile(tiny, file);
@@ -220,6 +254,15 @@ describe('catalogue', () => {
     ];
     for (const [id, quant, name] of cases)
       assert.equal(findByName(entries, id, quant)?.name ?? null, name, id);
+  });
+});
+
+describe('chooseQuant()', () => {
+  it('takes the quantisation asked for before one whose name contains it', () => {
+    const entries = groupShards(['/m/x-BF16.gguf', '/m/x-F16.gguf', '/m/x-Q4_K_M.gguf']);
+    assert.equal(chooseQuant(entries, 'f16')?.name, 'x-F16');
+    assert.equal(chooseQuant(entries, 'q4_k')?.name, 'x-Q4_K_M');
+    assert.equal(chooseQuant(entries, 'Q8_0'), null);
   });
 });
 
