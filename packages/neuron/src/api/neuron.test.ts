@@ -28,6 +28,7 @@ async function start(worker: 'thread' | 'process', dirs: readonly string[]): Pro
     listen: '127.0.0.1',
     port: 0,
     device_worker: worker,
+    engine: { threads: 1 },
     cpu: { memory_mb: 2000 },
     models: { dirs, hf_cache: join(tmpdir(), 'no-such-hub') },
     default_models: [{ model_id: tiny }],

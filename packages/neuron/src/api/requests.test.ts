@@ -8,6 +8,7 @@ import { afterEach, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
 import { silentLog } from 'cortex-core/daemon/log';
+import { AppError } from 'cortex-core/wire/errors';
 import { SseParser } from 'cortex-core/wire/sse';
 import { type Neuron, startNeuron } from '../neuron.ts';
 import { type Generation, ScriptedDevice, scriptedVocabulary } from './scripted-device.test.kit.ts';
@@ -183,6 +184,26 @@ describe('unload', () => {
     assert.equal(data.slice(0, -1).map(contentOf).join(''), 'one two');
     assert.equal((await unloading).status, 200);
     assert.deepEqual(device.dropped, [1]);
+  });
+});
+
+describe('a model that is unloaded while a prompt is read', () => {
+  it('is not there, rather than an internal error', async () => {
+    for (const [path, body] of [
+      ['/v1/chat/completions', chat],
+      ['/v1/completions', { model: 'cortex-tiny', prompt: 'x' }],
+      ['/tokenize', chat],
+    ] as const) {
+      await start();
+      device.tokenize = async () => {
+        await neuron.registry.unload('cortex-tiny');
+        throw new AppError('job_failed', 'Tokenize: no model for handle 1');
+      };
+      const response = await call(path, body);
+      assert.equal(response.status, 404, path);
+      assert.equal(((await response.json()) as { error: { code: string } }).error.code, 'model_not_found');
+      await neuron.close();
+    }
   });
 });
 

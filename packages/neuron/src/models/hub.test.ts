@@ -223,7 +223,16 @@ describe('Hub', () => {
         go = resolve;
       }),
     };
-    const one = hub();
+    // Between the list and the download nothing waits for I/O: a turn later each has come to the file.
+    const turns: Promise<void>[] = [];
+    const noting: typeof fetch = async (url, options) => {
+      const response = await fetch(url, options);
+      if (!String(url).includes('/tree/')) return response;
+      const value: unknown = await response.json();
+      turns.push(new Promise((resolve) => void setImmediate(resolve)));
+      return Response.json(value);
+    };
+    const one = new Hub({ endpoint, cacheDir, authEnv: null, token: null }, { fetch: noting, clock });
     const first = new AbortController();
     const third = new AbortController();
     const given = one.fetchModel('org/name', 'Q4_K_M', () => {}, first.signal);
@@ -231,6 +240,11 @@ describe('Hub', () => {
     await halfway;
     const second = one.fetchModel('org/name', 'Q4_K_M', () => {}, live);
     const left = one.fetchModel('org/name', 'Q4_K_M', () => {}, third.signal);
+    left.catch(() => {});
+    second.catch(() => {});
+    while (turns.length < 3) await new Promise((resolve) => setImmediate(resolve));
+    await Promise.all(turns);
+    await new Promise((resolve) => setImmediate(resolve));
     third.abort(new Error('changed my mind'));
     await assert.rejects(left, /changed my mind/);
     first.abort(new Error('the load was cancelled'));
