@@ -71,3 +71,27 @@ describe('kill -9 of the owner process in the middle of a stream', {
     }
   });
 });
+
+test('a stream that a stopping neuron cuts ends in a retryable error, never in [DONE]', async () => {
+  const stack = await startStack({ transport: 'thread', context: 32_768 });
+  try {
+    const response = await postJson(`${stack.baseUrl}/chat/completions`, {
+      ...chat,
+      stream: true,
+      max_tokens: 32_000,
+      ignore_eos: true,
+    });
+    const decoder = new TextDecoder();
+    let text = '';
+    let closing: Promise<void> | null = null;
+    for await (const chunk of response.body!) {
+      text += decoder.decode(chunk, { stream: true });
+      if (text.includes('"content":')) closing ??= stack.neuron.close();
+    }
+    await closing;
+    assert.doesNotMatch(text, /\[DONE\]/);
+    assert.match(text, /data: \{"error":\{.*"type":"server_error","code":"shutting_down"/);
+  } finally {
+    await stack.close();
+  }
+});

@@ -28,6 +28,8 @@ export interface StackOptions {
   /** Models loaded at start; cortex-tiny unless told otherwise. */
   readonly preload?: readonly string[];
   readonly memoryMb?: number;
+  /** Tokens a sequence may hold; 2048 unless told otherwise. */
+  readonly context?: number;
 }
 
 /** Resolves when the models of `preload` are loaded and the gateway knows. */
@@ -40,7 +42,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         port: 0,
         device_worker: options.transport,
         // one thread: ggml's threads wait for each other by spinning, which busy test machines punish
-        engine: { context: 2048, slots: 4, threads: 1 },
+        engine: { context: options.context ?? 2048, slots: 4, threads: 1 },
         cpu: options.memoryMb === undefined ? {} : { memory_mb: options.memoryMb },
         models: { dirs: [...(options.dirs ?? [tinyDir])], hf_cache: cache },
         default_models: (options.preload ?? ['cortex-tiny']).map((id) => ({ model_id: id })),

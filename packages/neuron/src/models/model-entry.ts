@@ -175,14 +175,16 @@ export class ModelEntry {
     }
   }
 
-  /** Waits for running requests, at most `ms`, then cuts them and waits until they have let go. */
-  async drain(ms: number): Promise<void> {
+  /**
+   * Waits for running requests, at most `ms`, then cuts them with `cause` and waits until they have let go.
+   */
+  async drain(ms: number, cause: AppError): Promise<void> {
     const stop = new AbortController();
     const timer = this.#clock.setTimer(ms, () => stop.abort());
     try {
       await this.admission.idle(stop.signal);
     } catch {
-      this.#cut.abort(new AppError('model_not_loaded', `model "${this.id}" was unloaded during the answer`));
+      this.#cut.abort(cause);
       const patience = new AbortController();
       const last = this.#clock.setTimer(1000, () => patience.abort());
       await this.admission.idle(patience.signal).catch(() => {});

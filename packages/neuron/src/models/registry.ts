@@ -44,6 +44,7 @@ export class ModelRegistry {
   readonly #entries = new Map<string, ModelEntry>();
   readonly #unsubscribe: (() => void)[];
   #available: { readonly atMs: number; readonly models: Promise<readonly NeuronModel[]> } | null = null;
+  #isClosing = false;
   #closed: Promise<void> | null = null;
 
   constructor(deps: RegistryDeps) {
@@ -56,7 +57,7 @@ export class ModelRegistry {
   /** Resolves when the model serves. `file`: a path that the configuration named. */
   load(spec: ModelSpec, file: string | null = null): Promise<void> {
     const id = spec.model_id;
-    if (this.#closed !== null) return Promise.reject(shuttingDown());
+    if (this.#isClosing) return Promise.reject(shuttingDown());
     const existing = this.#entries.get(id);
     switch (existing?.status) {
       case 'loaded':
@@ -95,7 +96,7 @@ export class ModelRegistry {
     entry.admission.close(() => new AppError('model_not_loaded', `model "${id}" is being unloaded`));
     entry.stopLoading.abort(new AppError('load_cancelled', `the load of model "${id}" was cancelled`));
     try {
-      await entry.drain(drainMs);
+      await entry.drain(drainMs, this.#isClosing ? shuttingDown() : unloadedMidway(id));
       await entry.dropArch();
     } finally {
       if (this.#entries.get(id) === entry) this.#entries.delete(id);
@@ -157,6 +158,7 @@ export class ModelRegistry {
 
   /** Unloads everything, requests that still run are cut after `drainMs`. Idempotent. */
   close(drainMs: number): Promise<void> {
+    this.#isClosing = true;
     this.#closed ??= (async () => {
       this.closeAdmission();
       for (const stop of this.#unsubscribe) stop();
@@ -274,8 +276,12 @@ export class ModelRegistry {
   }
 }
 
+function unloadedMidway(id: string): AppError {
+  return new AppError('model_not_loaded', `model "${id}" was unloaded during the answer`);
+}
+
 function shuttingDown(): AppError {
-  return new AppError('shutting_down', 'this neuron is shutting down; load elsewhere', {
+  return new AppError('shutting_down', 'this neuron is shutting down; try elsewhere', {
     retryAfterSecs: 15,
   });
 }
