@@ -1,123 +1,118 @@
 /**
- * Tokens per second over all streams: a bare llama_decode loop through the same bindings, and Engine.
+ * How fast a neuron is, as ratios: of two things measured in turns, in one run, on one machine.
  *
- *   node bench/engine.bench.mjs [model.gguf] [tokens a stream] [streams: 1,4,8] [prompt repeats] [threads]
+ *   npm run bench:engine [-- --model FILE --only NAME[,NAME] --rounds N --threads N --json --verbose]
  *
- * Needs a build (`npx tsc -b`). Greedy, end-of-generation tokens ignored. Only time after the prompts counts.
+ * Needs a build (`npm run build`). docs/bench.md says what each line means. Without a model file only what
+ * cortex-tiny can show is measured; without LLAMA_SERVER (path of llama-server) the lines against it say so.
  */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { DecodeBatch } from '../packages/neuron/dist/engine/decode-batch.js';
-import { Engine } from '../packages/neuron/dist/engine/engine.js';
-import { openModel } from '../packages/neuron/dist/engine/open-model.js';
-import { readVocabulary } from '../packages/neuron/dist/engine/vocabulary.js';
-import { loadLibrary } from '../packages/neuron/dist/libllama/load-library.js';
+import { parseArgs } from 'node:util';
+import { defaultThreads } from '../packages/neuron/dist/engine/default-threads.js';
+import { agent } from './cases/agent.mjs';
+import { firstToken } from './cases/first-token.mjs';
+import { gap } from './cases/gap.mjs';
+import { memory } from './cases/memory.mjs';
+import { reuse } from './cases/reuse.mjs';
+import { throughput } from './cases/throughput.mjs';
+import { tiny } from './cases/tiny.mjs';
+import { readConditions, readLoad } from './lib/conditions.mjs';
+import { meets } from './lib/stats.mjs';
 
-const defaultModel = fileURLToPath(new URL('../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
-const [file = defaultModel, tokensText = '128', streamsText = '1,4,8', repeats = '1', threads] =
-  process.argv.slice(2);
-const tokensPerStream = Number(tokensText);
-const question = 'Tell me a story about a fox. '.repeat(Number(repeats));
-const prompt = `<|im_start|>user\n${question}<|im_end|>\n<|im_start|>assistant\n`;
-const contextLength = 512 + 10 * Number(repeats);
-const library = loadLibrary({ nativeLog: false });
+const cases = { throughput, tiny, 'first-token': firstToken, gap, reuse, agent, memory };
+const tinyFile = fileURLToPath(new URL('../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
+const options = readOptions();
+const conditions = readConditions(options);
+if (!options.json) console.log(describe(conditions));
+const results = [];
+for (const name of options.only) results.push(...(await runCase(name)));
+if (options.json) console.log(JSON.stringify({ conditions, results }, null, 2));
+process.exit(results.some(({ failed }) => failed) ? 1 : 0);
 
-const specFor = (slots) => ({
-  modelId: 'bench',
-  file,
-  context: contextLength,
-  slots,
-  devices: [],
-  splitMode: 'layer',
-  gpuLayers: null,
-  cacheTypeK: 'f16',
-  cacheTypeV: 'f16',
-  batch: contextLength,
-  ubatch: 512,
-  threads: threads === undefined ? null : Number(threads),
-  flashAttention: null,
-  lora: [],
-  embeddings: false,
-});
-
-const rows = [];
-for (const streams of streamsText.split(',').map(Number)) {
-  rows.push({ streams, bare: bareLoop(streams), engine: engineLoop(streams) });
-}
-console.log(`${file}, ${tokensPerStream} tokens a stream, tokens/s over all streams`);
-console.table(rows);
-
-function bareLoop(streams) {
-  const { api } = library;
-  const { model, context } = openModel(library, specFor(streams), () => true);
-  const vocabulary = readVocabulary(api, model);
-  const tokens = vocabulary.tokenize(prompt, { addSpecial: true, parseSpecial: true });
-  const batch = new DecodeBatch(contextLength);
-  const samplers = Array.from({ length: streams }, () => {
-    const chain = api.llama_sampler_chain_init({ no_perf: true });
-    api.llama_sampler_chain_add(chain, api.llama_sampler_init_greedy());
-    return chain;
+function readOptions() {
+  const { values } = parseArgs({
+    options: {
+      model: { type: 'string' },
+      only: { type: 'string', default: Object.keys(cases).join(',') },
+      rounds: { type: 'string', default: '5' },
+      threads: { type: 'string' },
+      json: { type: 'boolean', default: false },
+      verbose: { type: 'boolean', default: false },
+    },
   });
-  const next = [];
-  for (let stream = 0; stream < streams; stream++) {
-    batch.clear();
-    for (const [position, token] of tokens.entries()) {
-      batch.add(token, position, stream, position === tokens.length - 1);
-    }
-    api.llama_decode(context, batch.struct);
-    next.push(api.llama_sampler_sample(samplers[stream], context, -1));
+  const only = values.only.split(',');
+  const unknown = only.find((name) => !Object.hasOwn(cases, name));
+  if (unknown !== undefined) fail(`--only ${unknown}: there is ${Object.keys(cases).join(', ')}`);
+  const rounds = Number(values.rounds);
+  const threads = values.threads === undefined ? defaultThreads(1e9) : Number(values.threads);
+  if (![rounds, threads].every((each) => Number.isInteger(each) && each > 0)) {
+    fail('--rounds and --threads are whole numbers from 1');
   }
-  const startedAt = performance.now();
-  for (let step = 1; step < tokensPerStream; step++) {
-    batch.clear();
-    for (let stream = 0; stream < streams; stream++) {
-      batch.add(next[stream], tokens.length + step - 1, stream, true);
-    }
-    api.llama_decode(context, batch.struct);
-    for (let stream = 0; stream < streams; stream++) {
-      next[stream] = api.llama_sampler_sample(samplers[stream], context, stream);
-    }
-  }
-  const seconds = (performance.now() - startedAt) / 1000;
-  for (const sampler of samplers) api.llama_sampler_free(sampler);
-  batch.close();
-  api.llama_free(context);
-  api.llama_model_free(model);
-  return Math.round(((tokensPerStream - 1) * streams) / seconds);
+  const { json, verbose } = values;
+  const log = (line) => verbose && console.error(line);
+  return {
+    model: findModel(values.model),
+    tiny: tinyFile,
+    only,
+    rounds,
+    threads,
+    json,
+    log,
+    llamaServer: findServer(),
+  };
 }
 
-function engineLoop(streams) {
-  const engine = new Engine({ library });
-  const model = engine.load(specFor(streams));
-  const tokens = model.tokenize(prompt, { addSpecial: true, parseSpecial: true });
-  const seen = new Array(streams).fill(0);
-  for (let stream = 0; stream < streams; stream++) {
-    model.submit(
-      {
-        tokens,
-        sampling: { temperature: 0 },
-        maxTokens: tokensPerStream,
-        stops: [],
-        grammar: null,
-        topLogprobs: null,
-        ignoreEos: true,
-      },
-      {
-        onStep: (event) => {
-          seen[stream] += event.tokens.length;
-        },
-        onDone: () => {},
-        onError: (error) => {
-          throw error;
-        },
-      },
-    );
+function findModel(given) {
+  const folder = process.env.CORTEX_TEST_MODELS;
+  const file = given ?? (folder && join(folder, 'SmolLM2-135M-Instruct.Q4_1.gguf'));
+  if (given !== undefined && !existsSync(given)) fail(`--model ${given}: there is no such file`);
+  return file && existsSync(file) ? file : null;
+}
+
+function findServer() {
+  const path = process.env.LLAMA_SERVER || null;
+  if (path !== null && !existsSync(path)) fail(`LLAMA_SERVER=${path}: there is no such file`);
+  return path;
+}
+
+function fail(message) {
+  console.error(message);
+  process.exit(2);
+}
+
+/** A case that fails is a line of the table; the others still run. */
+async function runCase(name) {
+  if (options.model === null && name !== 'tiny') {
+    return show([{ name, skipped: 'no model: --model FILE or CORTEX_TEST_MODELS' }]);
   }
-  while (seen.some((count) => count === 0)) model.step();
-  const before = seen.reduce((sum, count) => sum + count, 0);
-  const startedAt = performance.now();
-  while (model.hasWork()) model.step();
-  const seconds = (performance.now() - startedAt) / 1000;
-  const after = seen.reduce((sum, count) => sum + count, 0);
-  engine.close();
-  return Math.round((after - before) / seconds);
+  const loadBefore = readLoad();
+  try {
+    const rows = await cases[name](options);
+    return show(rows.map((each) => ({ case: name, ...each, loadBefore })));
+  } catch (error) {
+    return show([{ case: name, name, failed: true, skipped: `FAILED: ${error.stack}` }]);
+  }
+}
+
+function show(rows) {
+  if (!options.json) for (const each of rows) console.log(format(each));
+  return rows;
+}
+
+function format(result) {
+  if (result.skipped !== undefined) return `${result.name.padEnd(66)} ${result.skipped}`;
+  const digits = result.max >= 10 ? 0 : 3;
+  const [value, min, max] = [result.median, result.min, result.max].map((each) => each.toFixed(digits));
+  const target = `${result.target.kind} ${result.target.value}`;
+  const verdict = meets(result) ? 'ok  ' : 'MISS';
+  const spread = `${min}..${max}`;
+  const figures = `${value.padStart(6)}  ${spread.padEnd(14)} ${target.padEnd(8)} ${verdict}`;
+  return `${result.name.padEnd(66)} ${figures} ${result.note} [load ${result.loadBefore}]`;
+}
+
+function describe(all) {
+  const lines = Object.entries(all).map(([key, value]) => `${key.padEnd(12)} ${value}`);
+  return [...lines, '', `${'median of rounds'.padEnd(66)}  value  min..max      target`].join('\n');
 }

@@ -38,6 +38,8 @@ before(async () => {
     flashAttention: null,
     lora: [],
     embeddings: false,
+    prefixCacheMb: 0,
+    speculation: 'off',
   });
   let text = '';
   const done = new Promise<{ promptTokens: number; completionTokens: number }>((resolve, reject) => {

@@ -34,6 +34,10 @@ export interface LoadSpec {
   readonly flashAttention: boolean | null;
   readonly lora: readonly { readonly file: string; readonly scale: number }[];
   readonly embeddings: boolean;
+  /** Host memory for the KV of ended sequences, MiB; 0 = reuse only what the slots still hold. */
+  readonly prefixCacheMb: number;
+  /** `ngram`: drafts looked up in the sequence's own tokens, verified in the same batch. */
+  readonly speculation: 'off' | 'ngram';
 }
 
 export interface ModelFacts {
@@ -143,6 +147,8 @@ export interface GenerateResult {
   readonly stopText: string | null;
   readonly usage: InferenceUsage;
   readonly timings: InferenceTimings;
+  /** Drafted and accepted tokens; absent when nothing was drafted. */
+  readonly speculation?: { readonly drafted: number; readonly accepted: number } | undefined;
 }
 
 export interface InferenceUsage {

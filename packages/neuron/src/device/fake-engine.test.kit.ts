@@ -22,6 +22,8 @@ export const loadSpec: LoadSpec = {
   flashAttention: null,
   lora: [],
   embeddings: false,
+  prefixCacheMb: 0,
+  speculation: 'off',
 };
 
 export function generateParams(tokens: readonly number[], maxTokens: number): GenerateParams {

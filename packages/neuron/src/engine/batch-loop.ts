@@ -16,6 +16,7 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { GenerateParams } from 'cortex-core/wire/inference';
 import type { DecodeBatch } from './decode-batch.ts';
+import type { EngineFaults } from './engine-faults.ts';
 import { planPrefill } from './plan-step.ts';
 import { Sampler, type SamplerHost } from './sampler.ts';
 import {
@@ -40,6 +41,7 @@ export interface BatchLoopOptions {
   readonly modelId: string;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
+  readonly faults?: EngineFaults | undefined;
 }
 
 /** What one sequence adds to a step. */
@@ -150,7 +152,9 @@ export class BatchLoop {
     const { host, batch } = this.#options;
     batch.clear();
     for (const chunk of chunks) this.#fill(batch, chunk);
+    const fault = this.#options.faults?.onStep(this.#options.modelId) ?? null;
     const code = host.api.llama_decode(host.context, batch.struct);
+    if (fault === 'nan' && code === 0) this.#spoil(chunks);
     if (code === 0) {
       for (const chunk of chunks) this.#advance(chunk);
     } else if (rolledBack.includes(code) && chunks.length > 1) {
@@ -158,6 +162,11 @@ export class BatchLoop {
     } else {
       for (const { sequence } of chunks) this.#fail(sequence, decodeFailed(this.#options.modelId, code));
     }
+  }
+
+  #spoil(chunks: readonly Chunk[]): void {
+    const { logits } = this.#options.host;
+    for (const { row } of chunks) if (row !== null) logits.rowAt(logits.addressOf(row)).fill(Number.NaN);
   }
 
   #fill(batch: DecodeBatch, chunk: Chunk): void {

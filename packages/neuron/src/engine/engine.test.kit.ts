@@ -37,6 +37,8 @@ export function tinySpec(over: Partial<LoadSpec> = {}): LoadSpec {
     flashAttention: null,
     lora: [],
     embeddings: false,
+    prefixCacheMb: 0,
+    speculation: 'off',
     ...over,
   };
 }

@@ -8,6 +8,7 @@ import {
   loadLibrary,
 } from '../libllama/load-library.ts';
 import { checkModelFiles } from './check-model-file.ts';
+import type { EngineFaults } from './engine-faults.ts';
 import { LoadedModel } from './loaded-model.ts';
 import { openModel } from './open-model.ts';
 import { readFacts } from './read-facts.ts';
@@ -18,18 +19,21 @@ export interface EngineOptions extends LoadLibraryOptions {
   readonly library?: Libllama;
   /** Milliseconds, monotonic; default performance.now. */
   readonly now?: () => number;
+  readonly faults?: EngineFaults | undefined;
 }
 
 /** Everything native of one owner. Synchronous; every call from the thread that made it. */
 export class Engine {
   readonly #library: Libllama;
   readonly #now: () => number;
+  readonly #faults: EngineFaults | undefined;
   readonly #models = new Set<LoadedModel>();
   #isClosed = false;
 
   /** Errors: `load_failed` when libllama is missing or another version. */
   constructor(options: EngineOptions = {}) {
     this.#library = options.library ?? loadLibrary(options);
+    this.#faults = options.faults;
     this.#now = options.now ?? (() => performance.now());
   }
 
@@ -63,6 +67,7 @@ export class Engine {
     if (this.#isClosed) throw new AppError('device_gone', 'the engine is closed');
     const startedAt = this.#now();
     const fileBytes = checkModelFiles(spec.modelId, spec.file);
+    this.#faults?.onLoad(spec.modelId);
     const { api } = this.#library;
     const freeBefore = this.#gpuFreeMb();
     const rssBefore = process.memoryUsage.rss();
@@ -84,6 +89,7 @@ export class Engine {
       facts,
       spec,
       now: this.#now,
+      faults: this.#faults,
       onClose: (closed) => this.#models.delete(closed),
     });
     this.#models.add(model);

@@ -4,6 +4,7 @@ import type { Libllama } from '../libllama/load-library.ts';
 import { BatchLoop } from './batch-loop.ts';
 import { Candidates } from './candidates.ts';
 import { DecodeBatch } from './decode-batch.ts';
+import type { EngineFaults } from './engine-faults.ts';
 import { createLogitsReader } from './logits-reader.ts';
 import type { OpenedModel } from './open-model.ts';
 import { stepTokensMax } from './plan-step.ts';
@@ -21,6 +22,7 @@ export interface LoadedModelOptions {
   readonly spec: LoadSpec;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
+  readonly faults?: EngineFaults | undefined;
   readonly onClose: (model: LoadedModel) => void;
 }
 
@@ -66,6 +68,7 @@ export class LoadedModel {
       slots: spec.slots,
       ubatch: spec.ubatch,
       now: options.now,
+      faults: options.faults,
     });
     this.#reserved = createReservedSequence({
       ...shared,

@@ -149,6 +149,8 @@ export class ModelLoader {
       flashAttention: engine.flash_attention ?? null,
       lora: [],
       embeddings: false,
+      prefixCacheMb: 0,
+      speculation: 'off',
     };
   }
 }
