@@ -78,6 +78,12 @@ export interface LoadedArch {
   readonly facts: ModelFacts;
 }
 
+/** The KV state after `tokens`, in libllama's own sequence format: fits the same file and cache types. */
+export interface KvPrefix {
+  readonly tokens: Int32Array;
+  readonly state: Uint8Array;
+}
+
 export interface TokenizeOptions {
   /** Add the beginning- and end-of-sequence tokens that the model asks for. */
   readonly addSpecial: boolean;

@@ -5,9 +5,12 @@
  *
  * Design: a request is a Sequence: waiting (FIFO) -> reading its prompt -> decoding -> ended. Each step drops
  * what was cancelled, admits what fits in free slots, and makes one llama_decode call with one token of every
- * decoding sequence and the planned share of every prompt (plan-step.ts). Then each sequence that has an
- * output samples. All state lives here and changes only inside submit, step and close, on one thread. A
- * sequence's KV and sampler are freed before its owner hears that it ended.
+ * decoding sequence, what it drafted, and the planned share of every prompt (plan-step.ts). Then each sequence
+ * that has an output samples. A prompt starts from what the cells already hold of it, and one that another
+ * sequence is just reading is waited for (prefix-cache.ts). Drafts (ngram-draft.ts) are rows behind a
+ * sequence's own: each is kept only if the sampler chooses it, so the answer is what it would be without.
+ * All state lives here and changes only inside submit, step and close, on one thread. What a sequence holds is
+ * given back before its owner hears that it ended.
  *
  * Limits: at most `waitingMax` requests wait. A decode call that libllama rolls back (no KV cell, invalid
  * batch) is repeated sequence by sequence, so that only the one at fault fails; any other failure ends all
@@ -16,15 +19,21 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { GenerateParams } from 'cortex-core/wire/inference';
 import type { DecodeBatch } from './decode-batch.ts';
+import { type DraftPlan, StepCosts } from './draft-policy.ts';
 import type { EngineFaults } from './engine-faults.ts';
-import { planPrefill } from './plan-step.ts';
+import type { KvMemory } from './kv-memory.ts';
+import { proposeDraft } from './ngram-draft.ts';
+import { draftRowsMax, planPrefill } from './plan-step.ts';
+import type { PrefixCache } from './prefix-cache.ts';
 import { Sampler, type SamplerHost } from './sampler.ts';
 import {
   createSequence,
   type Ending,
   fail,
   finish,
+  flush,
   type GenerateSink,
+  isReading,
   type Sequence,
   takeToken,
 } from './sequence.ts';
@@ -32,11 +41,11 @@ import { validateRequest } from './validate-request.ts';
 
 export interface BatchLoopOptions {
   readonly host: SamplerHost;
-  /** llama_memory_t of the context. */
-  readonly memory: bigint;
+  readonly kv: KvMemory;
+  readonly cache: PrefixCache;
   readonly batch: DecodeBatch;
-  readonly slots: number;
   readonly ubatch: number;
+  readonly speculation: 'off' | 'ngram';
   /** For messages. */
   readonly modelId: string;
   /** Milliseconds, monotonic. */
@@ -47,18 +56,22 @@ export interface BatchLoopOptions {
 /** What one sequence adds to a step. */
 interface Chunk {
   readonly sequence: Sequence;
+  /** Tokens of its own: a piece of the prompt, or the one chosen last. */
   readonly count: number;
-  /** Place of its output in the batch; null while its prompt goes on. */
+  /** Guesses that follow them. */
+  readonly drafts: Int32Array;
+  /** Place of its first output in the batch; null while its prompt goes on. */
   row: number | null;
 }
 
 const waitingMax = 1024;
+const noDrafts = new Int32Array(0);
 /** llama_decode results after which the KV cache is as before the call (llama.h). */
 const rolledBack: readonly number[] = [1, -1];
 
 export class BatchLoop {
   readonly #options: BatchLoopOptions;
-  readonly #freeSlots: number[];
+  readonly #costs = new StepCosts();
   #waiting: Sequence[] = [];
   /** In order of arrival. */
   #running: Sequence[] = [];
@@ -67,7 +80,6 @@ export class BatchLoop {
 
   constructor(options: BatchLoopOptions) {
     this.#options = options;
-    this.#freeSlots = Array.from({ length: options.slots }, (_, slot) => options.slots - 1 - slot);
   }
 
   get isIdle(): boolean {
@@ -76,7 +88,7 @@ export class BatchLoop {
 
   /** Errors, thrown at once: `invalid_request`, `context_length_exceeded`, `overloaded`. */
   submit(params: GenerateParams, sink: GenerateSink): { cancel(): void } {
-    const { host, modelId, now } = this.#options;
+    const { host, kv, modelId, now, speculation } = this.#options;
     if (this.#isClosed) throw new AppError('model_not_loaded', `model "${modelId}" was unloaded`);
     if (this.#waiting.length >= waitingMax) {
       throw new AppError('overloaded', `model "${modelId}": ${waitingMax} requests wait already`);
@@ -85,7 +97,10 @@ export class BatchLoop {
       vocabSize: host.vocabulary.size,
       context: host.contextTokens,
     });
-    const sequence = createSequence(params, budget, new Sampler(host, params), sink, now());
+    const sampler = new Sampler(host, params);
+    // A refused draft is cut off again, which a recurrent state does not allow.
+    const isSpeculating = speculation === 'ngram' && kv.canTruncate;
+    const sequence = createSequence({ params, budget, sampler, sink, isSpeculating, now: now() });
     this.#waiting.push(sequence);
     return {
       cancel() {
@@ -99,8 +114,9 @@ export class BatchLoop {
     if (this.#isClosed) return;
     this.#dropCancelled();
     this.#admit();
+    this.#follow();
     const chunks = this.#planChunks();
-    if (chunks.length > 0) this.#decode(chunks);
+    if (chunks.length > 0) this.#run(chunks);
     this.#turn++;
   }
 
@@ -122,30 +138,78 @@ export class BatchLoop {
   }
 
   #admit(): void {
-    while (this.#waiting.length > 0 && this.#freeSlots.length > 0) {
-      const sequence = this.#waiting.shift() as Sequence;
-      sequence.slot = this.#freeSlots.pop() as number;
-      sequence.startedAt = this.#options.now();
+    const { cache, now } = this.#options;
+    for (let sequence = this.#waiting[0]; sequence !== undefined; sequence = this.#waiting[0]) {
+      const slot = cache.acquire(sequence);
+      if (slot === null) return;
+      this.#waiting.shift();
+      sequence.slot = slot;
+      sequence.startedAt = now();
+      sequence.leader = cache.leaderFor(slot);
       this.#running.push(sequence);
     }
   }
 
+  /** Those who waited for another's prompt take over what it has, and go on or wait for the next. */
+  #follow(): void {
+    const { cache } = this.#options;
+    for (const sequence of this.#running) {
+      const { leader, slot } = sequence;
+      if (leader === null || slot === null || cache.isLeading(leader)) continue;
+      cache.extend(slot);
+      sequence.leader = cache.leaderFor(slot);
+    }
+  }
+
   #planChunks(): Chunk[] {
-    const decoding = this.#running.filter((sequence) => sequence.nextToken !== null);
-    const chunks: Chunk[] = decoding.map((sequence) => ({ sequence, count: 1, row: null }));
-    if (decoding.length === this.#running.length) return chunks;
-    const reading = this.#running.filter((sequence) => sequence.nextToken === null);
+    const decoding = this.#running.filter((sequence) => !isReading(sequence));
+    const reading = this.#running.filter((sequence) => isReading(sequence) && sequence.leader === null);
+    if (reading.length === 0) return this.#planDrafts(decoding);
+    const chunks = decoding.map((sequence): Chunk => ({ sequence, count: 1, drafts: noDrafts, row: null }));
     const shares = planPrefill({
       decoding: decoding.length,
-      pending: reading.map((sequence) => sequence.params.tokens.length - sequence.prefilled),
+      pending: reading.map((sequence) => untilCheckpoint(sequence)),
       ubatch: this.#options.ubatch,
       turn: this.#turn,
     });
     for (const [index, sequence] of reading.entries()) {
       const count = shares[index] ?? 0;
-      if (count > 0) chunks.push({ sequence, count, row: null });
+      if (count > 0) chunks.push({ sequence, count, drafts: noDrafts, row: null });
     }
     return chunks;
+  }
+
+  /** Drafts only while no prompt is read: they would take its time. */
+  #planDrafts(decoding: readonly Sequence[]): Chunk[] {
+    const plan: DraftPlan = { streams: decoding.length, drafts: 0, tokens: decoding.length };
+    return decoding.map((sequence): Chunk => {
+      const drafts = this.#draft(sequence, plan);
+      sequence.drafts?.join(plan, drafts.length);
+      return { sequence, count: 1, drafts, row: null };
+    });
+  }
+
+  #draft({ drafts, tokens, cells, budget, completion }: Sequence, plan: DraftPlan): Int32Array {
+    const wanted = drafts?.wanted(plan, this.#costs) ?? 0;
+    const room = Math.min(
+      wanted,
+      draftRowsMax - plan.drafts,
+      budget.tokens - completion - 1,
+      this.#options.host.contextTokens - cells - 1,
+    );
+    return room > 0 ? proposeDraft(tokens.view, room) : noDrafts;
+  }
+
+  #run(chunks: readonly Chunk[]): void {
+    const { cache, now } = this.#options;
+    const startedAt = now();
+    this.#decode(chunks);
+    const ms = now() - startedAt;
+    const read = chunks.reduce((sum, { count }) => sum + count, 0) - chunks.length;
+    if (read > chunks.length) cache.observeReading(read + chunks.length, ms);
+    if (read > 0) return;
+    const drafted = chunks.reduce((sum, { drafts }) => sum + drafts.length, 0);
+    this.#costs.observe(chunks.length, drafted, ms);
   }
 
   #decode(chunks: readonly Chunk[]): void {
@@ -170,53 +234,86 @@ export class BatchLoop {
   }
 
   #fill(batch: DecodeBatch, chunk: Chunk): void {
-    const { params, prefilled, nextToken, completion, slot } = chunk.sequence;
+    const { tokens, promptLength, cells, slot } = chunk.sequence;
     // Ended meanwhile: a sink that closed the loop while the chunks were decoded one by one.
     if (slot === null) return;
-    if (nextToken !== null) {
-      chunk.row = batch.add(nextToken, params.tokens.length + completion - 1, slot, true);
-      return;
-    }
-    const end = prefilled + chunk.count;
-    for (let position = prefilled; position < end; position++) {
-      const isLast = position === params.tokens.length - 1;
-      const row = batch.add(params.tokens[position] as number, position, slot, isLast);
+    for (let position = cells; position < cells + chunk.count; position++) {
+      const isLast = position >= promptLength - 1;
+      const row = batch.add(tokens.at(position), position, slot, isLast);
       if (isLast) chunk.row = row;
+    }
+    for (const [index, draft] of chunk.drafts.entries()) {
+      batch.add(draft, cells + chunk.count + index, slot, true);
     }
   }
 
   /** The tokens of a chunk are in the KV cache: samples where there is an output. */
-  #advance({ sequence, count, row }: Chunk): void {
+  #advance({ sequence, count, drafts, row }: Chunk): void {
     if (sequence.isEnded) return;
-    if (sequence.nextToken === null) sequence.prefilled += count;
-    if (row === null) return;
-    const { host, now } = this.#options;
-    sequence.prefilledAt ??= now();
     try {
+      if (isReading(sequence)) this.#advanceReading(sequence, count);
+      else sequence.cells += count;
+      if (row === null) return;
       if (sequence.budget.tokens === 0) {
         this.#finish(sequence, { reason: 'length', stopText: null });
         return;
       }
-      const token = sequence.sampler.sample(row);
-      const readRow = (): Float32Array => host.logits.rowAt(host.logits.addressOf(row));
-      const ending = takeToken(sequence, token, host.vocabulary, readRow);
-      if (ending !== null) this.#finish(sequence, ending);
+      const ending = this.#sample(sequence, drafts, row);
+      if (ending === null) flush(sequence);
+      else this.#finish(sequence, ending);
     } catch (error) {
       // Of this request alone: logits that are no numbers, a grammar at its end, a sink that throws.
       this.#fail(sequence, error);
     }
   }
 
+  #advanceReading(sequence: Sequence, count: number): void {
+    sequence.cells += count;
+    sequence.promptComputed += count;
+    if (!isReading(sequence)) sequence.prefilledAt = this.#options.now();
+    if (sequence.checkpoints.includes(sequence.cells) && sequence.slot !== null) {
+      this.#options.cache.checkpoint(sequence.slot);
+    }
+  }
+
+  /** Takes the token after `row`, and goes on through the drafts as long as each is what was chosen. */
+  #sample(sequence: Sequence, drafts: Int32Array, row: number): Ending | null {
+    const { host, kv } = this.#options;
+    const cellsEnd = sequence.cells + drafts.length;
+    let ending: Ending | null = null;
+    let accepted = 0;
+    for (let at = row; ending === null; at++) {
+      const token = sequence.sampler.sample(at);
+      ending = takeToken(sequence, token, host.vocabulary, () =>
+        host.logits.rowAt(host.logits.addressOf(at)),
+      );
+      if (accepted === drafts.length || token !== drafts[accepted]) break;
+      accepted++;
+      if (ending === null) sequence.cells++;
+    }
+    if (drafts.length > 0) sequence.drafts?.observe(drafts.length, accepted);
+    if (sequence.cells < cellsEnd && sequence.slot !== null) kv.truncate(sequence.slot, sequence.cells);
+    return ending;
+  }
+
   #finish(sequence: Sequence, ending: Ending): void {
-    if (this.#release(sequence)) finish(sequence, ending, this.#options.now());
+    if (sequence.isEnded) return;
+    try {
+      // A cancelled answer has no reader.
+      if (ending.reason !== 'cancelled') flush(sequence);
+    } catch (error) {
+      this.#fail(sequence, error);
+      return;
+    }
+    if (this.#release(sequence, true)) finish(sequence, ending, this.#options.now());
   }
 
   #fail(sequence: Sequence, error: unknown): void {
-    if (this.#release(sequence)) fail(sequence, error);
+    if (this.#release(sequence, false)) fail(sequence, error);
   }
 
-  /** Frees what the sequence holds; false when that was done before. */
-  #release(sequence: Sequence): boolean {
+  /** Gives back what the sequence holds; false when that was done before. */
+  #release(sequence: Sequence, isIntact: boolean): boolean {
     if (sequence.isEnded) return false;
     sequence.isEnded = true;
     sequence.sampler.close();
@@ -225,12 +322,17 @@ export class BatchLoop {
       return true;
     }
     this.#running = this.#running.filter((other) => other !== sequence);
-    // The seam for the prefix cache: it would keep these cells instead of removing them.
-    this.#options.host.api.llama_memory_seq_rm(this.#options.memory, sequence.slot, -1, -1);
-    this.#freeSlots.push(sequence.slot);
+    this.#options.cache.release(sequence.slot, isIntact);
     sequence.slot = null;
     return true;
   }
+}
+
+/** Prompt tokens up to the next point at which the state is to be saved, or to the prompt's end. */
+function untilCheckpoint({ cells, promptLength, checkpoints }: Sequence): number {
+  let end = promptLength;
+  for (const at of checkpoints) if (at > cells && at < end) end = at;
+  return end - cells;
 }
 
 export function decodeFailed(modelId: string, code: number): AppError {

@@ -1,13 +1,21 @@
 import { AppError } from 'cortex-core/wire/errors';
-import type { GenerateParams, LoadSpec, ModelFacts, TokenizeOptions } from 'cortex-core/wire/inference';
+import type {
+  GenerateParams,
+  KvPrefix,
+  LoadSpec,
+  ModelFacts,
+  TokenizeOptions,
+} from 'cortex-core/wire/inference';
 import type { Libllama } from '../libllama/load-library.ts';
 import { BatchLoop } from './batch-loop.ts';
 import { Candidates } from './candidates.ts';
 import { DecodeBatch } from './decode-batch.ts';
 import type { EngineFaults } from './engine-faults.ts';
+import { createKvMemory, type KvMemory } from './kv-memory.ts';
 import { createLogitsReader } from './logits-reader.ts';
 import type { OpenedModel } from './open-model.ts';
 import { stepTokensMax } from './plan-step.ts';
+import { PrefixCache } from './prefix-cache.ts';
 import { createReservedSequence, type ReservedSequence } from './reserved-sequence.ts';
 import type { SamplerHost } from './sampler.ts';
 import { readSamplingDefaults, type SamplingDefaults } from './sampling-defaults.ts';
@@ -36,7 +44,8 @@ export class LoadedModel {
   readonly samplingDefaults: SamplingDefaults;
   readonly #options: LoadedModelOptions;
   readonly #host: SamplerHost & { readonly candidates: Candidates };
-  readonly #memory: bigint;
+  readonly #kv: KvMemory;
+  readonly #cache: PrefixCache;
   readonly #batch: DecodeBatch;
   readonly #loop: BatchLoop;
   readonly #reserved: ReservedSequence;
@@ -50,7 +59,13 @@ export class LoadedModel {
     this.#options = options;
     this.facts = facts;
     this.samplingDefaults = readSamplingDefaults(facts.metadata);
-    this.#memory = api.llama_get_memory(context) as bigint;
+    this.#kv = createKvMemory(api, context, !facts.recurrent);
+    this.#cache = new PrefixCache({
+      kv: this.#kv,
+      slots: spec.slots,
+      bytesMax: spec.prefixCacheMb * 1024 ** 2,
+      now: options.now,
+    });
     this.#batch = new DecodeBatch(Math.max(spec.batch, stepTokensMax(spec.slots, spec.ubatch)));
     this.#host = {
       api,
@@ -61,12 +76,13 @@ export class LoadedModel {
       candidates: new Candidates(api, vocabulary.size),
       defaults: this.samplingDefaults,
     };
-    const shared = { memory: this.#memory, batch: this.#batch, modelId: spec.modelId };
+    const shared = { kv: this.#kv, batch: this.#batch, modelId: spec.modelId };
     this.#loop = new BatchLoop({
       ...shared,
       host: this.#host,
-      slots: spec.slots,
+      cache: this.#cache,
       ubatch: spec.ubatch,
+      speculation: spec.speculation,
       now: options.now,
       faults: options.faults,
     });
@@ -91,11 +107,23 @@ export class LoadedModel {
     return this.#options.vocabulary.detokenize(tokens);
   }
 
-  /** Forgets the reserved sequence, and all cells when nothing runs. Running generations keep theirs. */
+  /** Forgets the reserved sequence and every cached prefix. Running generations keep their cells. */
   clearKv(): void {
     this.#requireOpen();
     this.#reserved.clear();
-    if (this.#loop.isIdle) this.#options.library.api.llama_memory_clear(this.#memory, true);
+    this.#cache.clear();
+  }
+
+  /** What is cached of ended sequences, most recently used first; for `importPrefixes` of the same file. */
+  exportPrefixes(): readonly KvPrefix[] {
+    this.#requireOpen();
+    return this.#cache.export();
+  }
+
+  /** Prefixes that do not fit this model are left out. */
+  importPrefixes(prefixes: readonly KvPrefix[]): void {
+    this.#requireOpen();
+    this.#cache.import(prefixes);
   }
 
   /**
@@ -145,6 +173,7 @@ export class LoadedModel {
     this.#isClosed = true;
     const { library, opened, onClose } = this.#options;
     this.#loop.close();
+    this.#cache.clear();
     this.#host.candidates.close();
     this.#batch.close();
     library.api.llama_free(opened.context);

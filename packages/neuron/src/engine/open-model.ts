@@ -14,7 +14,7 @@ import {
 import { type Libllama, listDeviceAddresses, listDevices } from '../libllama/load-library.ts';
 import { allocateNative, allocatePointers, registerProgress } from '../libllama/native-memory.ts';
 import { defaultThreads } from './default-threads.ts';
-import { stepTokensMax } from './plan-step.ts';
+import { stepOutputsMax, stepTokensMax } from './plan-step.ts';
 
 export interface OpenedModel {
   readonly model: bigint;
@@ -202,8 +202,8 @@ function createContext(api: LlamaApi, model: bigint, spec: LoadSpec, contextToke
     n_batch: Math.max(spec.batch, stepTokensMax(spec.slots, spec.ubatch)),
     n_ubatch: spec.ubatch,
     n_seq_max: sequences,
-    // One output per sequence and step; without this the graph reserves ubatch x vocabulary floats.
-    n_outputs_max: spec.embeddings ? 0 : sequences,
+    // Without this the graph reserves ubatch x vocabulary floats.
+    n_outputs_max: spec.embeddings ? 0 : stepOutputsMax(sequences, spec.speculation !== 'off'),
     n_threads: threads,
     n_threads_batch: threads,
     flash_attn_type: flashAttentionType(api, spec),

@@ -43,7 +43,15 @@ export function planPrefill({ decoding, pending, ubatch, turn }: StepLoad): numb
   return shares;
 }
 
+/** Drafted tokens of all sequences in one step: each is a row of logits more that the graph has room for. */
+export const draftRowsMax = 32;
+
 /** The most tokens that a step can put into one batch. */
 export function stepTokensMax(slots: number, ubatch: number): number {
-  return slots + Math.max(ubatch, prefillTokensMin);
+  return slots + Math.max(ubatch, prefillTokensMin, draftRowsMax);
+}
+
+/** The most rows of logits that a step can ask for. */
+export function stepOutputsMax(sequences: number, isSpeculating: boolean): number {
+  return sequences + (isSpeculating ? draftRowsMax : 0);
 }

@@ -2,12 +2,13 @@ import { AppError } from 'cortex-core/wire/errors';
 import type { LlamaApi } from '../libllama/bindings.gen.ts';
 import { decodeFailed } from './batch-loop.ts';
 import type { DecodeBatch } from './decode-batch.ts';
+import type { KvMemory } from './kv-memory.ts';
 import type { LogitsReader } from './logits-reader.ts';
 
 export interface ReservedSequenceOptions {
   readonly api: LlamaApi;
   readonly context: bigint;
-  readonly memory: bigint;
+  readonly kv: KvMemory;
   readonly batch: DecodeBatch;
   readonly logits: LogitsReader;
   /** The sequence id that no generation uses. */
@@ -26,10 +27,10 @@ export interface ReservedSequence {
 }
 
 export function createReservedSequence(options: ReservedSequenceOptions): ReservedSequence {
-  const { api, context, memory, batch, logits, id } = options;
+  const { api, context, kv, batch, logits, id } = options;
   let length = 0;
   const clear = (): void => {
-    api.llama_memory_seq_rm(memory, id, -1, -1);
+    kv.clear(id);
     length = 0;
   };
   const rewind = (offset: number): void => {
@@ -38,7 +39,7 @@ export function createReservedSequence(options: ReservedSequenceOptions): Reserv
       clear();
       return;
     }
-    if (!api.llama_memory_seq_rm(memory, id, offset, -1)) {
+    if (!kv.truncate(id, offset)) {
       throw invalid(`this model's state cannot go back to ${offset}; start again at 0`);
     }
     length = offset;

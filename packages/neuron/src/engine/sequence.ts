@@ -7,9 +7,12 @@ import type {
   StepEvent,
   TokenLogprob,
 } from 'cortex-core/wire/inference';
+import { DraftPolicy } from './draft-policy.ts';
 import { rowLogprobs } from './logprobs.ts';
+import type { Leader, SlotUse } from './prefix-cache.ts';
 import type { Sampler } from './sampler.ts';
 import { createTextStream, type TextStream } from './text-stream.ts';
+import { TokenList } from './token-list.ts';
 import type { TokenBudget } from './validate-request.ts';
 import type { Vocabulary } from './vocabulary.ts';
 
@@ -20,20 +23,24 @@ export interface GenerateSink {
   readonly onError: (error: AppError) => void;
 }
 
-export interface Sequence {
+export interface Sequence extends SlotUse {
   readonly params: GenerateParams;
   readonly budget: TokenBudget;
   readonly sampler: Sampler;
   readonly sink: GenerateSink;
   readonly text: TextStream;
+  /** Null = no speculation. */
+  readonly drafts: DraftPolicy | null;
   /** KV stream it runs in; null while it waits. */
   slot: number | null;
-  /** Prompt tokens in the KV cache. A prefix cache would start this above 0 and report it as cachedTokens. */
-  prefilled: number;
-  /** Token to decode next; null while the prompt is being read. */
-  nextToken: number | null;
+  /** Another sequence that is reading the same beginning; null = goes on by itself. */
+  leader: Leader | null;
+  /** Prompt tokens that were computed for this sequence; the others were there. */
+  promptComputed: number;
   /** Tokens chosen so far, the end-of-generation token not counted. */
   completion: number;
+  /** What the running step has yielded and the sink has not heard yet. */
+  readonly outbox: Outbox;
   isCancelled: boolean;
   isEnded: boolean;
   readonly submittedAt: number;
@@ -41,23 +48,49 @@ export interface Sequence {
   prefilledAt: number | null;
 }
 
-export function createSequence(
-  params: GenerateParams,
-  budget: TokenBudget,
-  sampler: Sampler,
-  sink: GenerateSink,
-  now: number,
-): Sequence {
+interface Outbox {
+  text: string;
+  tokens: number[];
+  logprobs: TokenLogprob[];
+}
+
+export interface SequenceParts {
+  readonly params: GenerateParams;
+  readonly budget: TokenBudget;
+  readonly sampler: Sampler;
+  readonly sink: GenerateSink;
+  readonly isSpeculating: boolean;
+  /** Milliseconds, monotonic. */
+  readonly now: number;
+}
+
+/** Answers longer than this make their token list grow. */
+const answerSpare = 256;
+
+export function createSequence({
+  params,
+  budget,
+  sampler,
+  sink,
+  isSpeculating,
+  now,
+}: SequenceParts): Sequence {
   return {
     params,
     budget,
     sampler,
     sink,
     text: createTextStream(params.stops),
+    drafts: isSpeculating ? new DraftPolicy() : null,
+    tokens: new TokenList(params.tokens, Math.min(budget.tokens, answerSpare)),
+    promptLength: params.tokens.length,
+    cells: 0,
+    checkpoints: [],
     slot: null,
-    prefilled: 0,
-    nextToken: null,
+    leader: null,
+    promptComputed: 0,
     completion: 0,
+    outbox: { text: '', tokens: [], logprobs: [] },
     isCancelled: false,
     isEnded: false,
     submittedAt: now,
@@ -66,58 +99,68 @@ export function createSequence(
   };
 }
 
+/** Whether its prompt is not yet computed. */
+export function isReading(sequence: Sequence): boolean {
+  return sequence.cells < sequence.promptLength;
+}
+
 export interface Ending {
   readonly reason: FinishReason;
   readonly stopText: string | null;
 }
 
-/** Takes a chosen token in: emits its text, and says whether the answer ends with it. */
+/** Takes a chosen token in, and says whether the answer ends with it; `flush` tells the sink. */
 export function takeToken(
   sequence: Sequence,
   token: number,
   vocabulary: Vocabulary,
   row: () => Float32Array,
 ): Ending | null {
-  const { params, budget, sink, text } = sequence;
+  const { params, budget, text, outbox } = sequence;
   if (vocabulary.isEog(token)) {
-    emitRest(sequence);
+    outbox.text += text.flush();
     return { reason: 'stop', stopText: null };
   }
   sequence.completion++;
-  sequence.nextToken = token;
+  sequence.tokens.push(token);
   const pushed = text.push(vocabulary.pieceOf(token));
   const isLast = pushed.stop === null && sequence.completion >= budget.tokens;
-  const shown = isLast ? pushed.text + text.flush() : pushed.text;
-  const event = { text: shown, tokens: [token] };
-  sink.onStep(
-    params.topLogprobs === null
-      ? event
-      : { ...event, logprobs: [tokenLogprob(row(), token, params.topLogprobs, vocabulary)] },
-  );
+  outbox.text += isLast ? pushed.text + text.flush() : pushed.text;
+  outbox.tokens.push(token);
+  if (params.topLogprobs !== null) {
+    outbox.logprobs.push(tokenLogprob(row(), token, params.topLogprobs, vocabulary));
+  }
   if (pushed.stop !== null) return { reason: 'stop', stopText: pushed.stop };
   if (!isLast) return null;
   return { reason: budget.isContextBound ? 'context_full' : 'length', stopText: null };
 }
 
-/** Shows what was held back; a cancelled answer has no reader and gets none. */
-function emitRest(sequence: Sequence): void {
-  const rest = sequence.text.flush();
-  if (rest !== '') sequence.sink.onStep({ text: rest, tokens: [] });
+/** One event for all that a step has yielded. */
+export function flush(sequence: Sequence): void {
+  const { text, tokens, logprobs } = sequence.outbox;
+  if (text === '' && tokens.length === 0) return;
+  Object.assign(sequence.outbox, { text: '', tokens: [], logprobs: [] } satisfies Outbox);
+  sequence.sink.onStep(sequence.params.topLogprobs === null ? { text, tokens } : { text, tokens, logprobs });
 }
 
 export function finish(sequence: Sequence, ending: Ending, now: number): void {
-  const { params, completion, submittedAt } = sequence;
+  const { promptLength, promptComputed, completion, submittedAt, drafts } = sequence;
   const startedAt = sequence.startedAt ?? now;
   const prefilledAt = sequence.prefilledAt ?? now;
+  // Of a prompt that was not read to its end only what was found counts as cached.
+  const cachedTokens = Math.max(0, Math.min(sequence.cells, promptLength) - promptComputed);
   sequence.sink.onDone({
     finishReason: ending.reason,
     stopText: ending.stopText,
-    usage: { promptTokens: params.tokens.length, cachedTokens: 0, completionTokens: completion },
+    usage: { promptTokens: promptLength, cachedTokens, completionTokens: completion },
     timings: {
       queueMs: startedAt - submittedAt,
       prefillMs: prefilledAt - startedAt,
       decodeMs: now - prefilledAt,
     },
+    ...(drafts === null || drafts.drafted === 0
+      ? {}
+      : { speculation: { drafted: drafts.drafted, accepted: drafts.accepted } }),
   });
 }
 

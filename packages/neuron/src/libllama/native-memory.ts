@@ -8,12 +8,15 @@ export interface NativeBlock {
   close(): void;
 }
 
-/** Zeroed memory outside the garbage collector's reach; the caller closes it. */
-export function allocateNative(bytes: number): NativeBlock {
+/**
+ * Memory outside the garbage collector's reach; the caller closes it. Zeroed, unless the caller overwrites it
+ * whole anyway.
+ */
+export function allocateNative(bytes: number, { isZeroed = true } = {}): NativeBlock {
   const size = Math.max(bytes, 8);
   let address: bigint | null = koffi.alloc('uint8', size) as bigint;
   const buffer = koffi.view(address, size);
-  new Uint8Array(buffer).fill(0);
+  if (isZeroed) new Uint8Array(buffer).fill(0);
   return {
     address,
     buffer,

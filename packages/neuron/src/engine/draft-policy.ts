@@ -1,0 +1,124 @@
+/**
+ * How many tokens to draft: pure arithmetic over what was accepted and what steps cost.
+ *
+ * k drafts of a sequence yield p + p^2 + ... + p^k tokens more on average when each is accepted with
+ * probability p (Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", 2023, eq. 1),
+ * and the step takes what steps of that shape have taken here. The k with the best rate wins; 0 = plain
+ * decoding. A sequence whose drafts do not pay stops and tries again after a pause that doubles each time.
+ */
+
+export const draftMax = 15;
+/** Lengths that are considered: each is a batch shape, and few shapes keep graphs reusable. */
+const lengths = [3, 7, draftMax] as const;
+const costWeight = 0.2;
+/** A cost that has not been seen for so many steps is forgotten: the machine may be quieter now. */
+const stepsKnown = 512;
+const acceptanceWeight = 0.1;
+/** Before anything was seen: drafts are tried. */
+const acceptanceFirst = 0.75;
+const pauseMin = 8;
+const pauseMax = 256;
+
+/** Measured duration of decode steps by their shape; one per model. */
+export class StepCosts {
+  readonly #byStreams = new Map<number, Map<number, Cost>>();
+  #steps = 0;
+
+  /** A step of one row for each of `streams` sequences and `drafts` rows more took `ms`. */
+  observe(streams: number, drafts: number, ms: number): void {
+    this.#steps++;
+    const costs = this.#byStreams.get(streams) ?? new Map<number, Cost>();
+    this.#byStreams.set(streams, costs);
+    const known = costs.get(drafts);
+    const isFresh = known !== undefined && this.#steps - known.seenAt <= stepsKnown;
+    costs.set(drafts, { ms: isFresh ? known.ms + costWeight * (ms - known.ms) : ms, seenAt: this.#steps });
+  }
+
+  /** Milliseconds; a line between known sizes, beyond them as cheap as the nearest; null = nothing known. */
+  estimate(streams: number, drafts: number): number | null {
+    let below: [number, number] | null = null;
+    let above: [number, number] | null = null;
+    for (const [size, { ms, seenAt }] of this.#byStreams.get(streams) ?? []) {
+      if (size > 0 && this.#steps - seenAt > stepsKnown) continue;
+      if (size <= drafts && (below === null || size > below[0])) below = [size, ms];
+      if (size >= drafts && (above === null || size < above[0])) above = [size, ms];
+    }
+    if (below === null || above === null || above[0] === below[0]) return (below ?? above)?.[1] ?? null;
+    return below[1] + ((above[1] - below[1]) * (drafts - below[0])) / (above[0] - below[0]);
+  }
+}
+
+interface Cost {
+  readonly ms: number;
+  /** Step that it was last measured in. */
+  readonly seenAt: number;
+}
+
+/** A step as it is planned so far. */
+export interface DraftPlan {
+  /** Sequences with one row each. */
+  readonly streams: number;
+  /** Rows drafted by others. */
+  drafts: number;
+  /** Tokens that the step is expected to yield. */
+  tokens: number;
+}
+
+/** Whether and how far one sequence drafts. */
+export class DraftPolicy {
+  #acceptance = acceptanceFirst;
+  #pauseLeft = 0;
+  #pause = pauseMin;
+  drafted = 0;
+  accepted = 0;
+
+  /** How many drafts would make the step's rate best; 0 where they do not pay. */
+  wanted({ streams, drafts, tokens }: DraftPlan, costs: StepCosts): number {
+    if (this.#pauseLeft > 0) {
+      this.#pauseLeft--;
+      return 0;
+    }
+    const plain = costs.estimate(streams, drafts);
+    if (plain === null) return 0;
+    let best = { length: 0, rate: tokens / plain };
+    for (const length of lengths) {
+      const ms = costs.estimate(streams, drafts + length) ?? plain;
+      const rate = (tokens + extraTokens(this.#acceptance, length)) / ms;
+      if (rate > best.rate) best = { length, rate };
+    }
+    if (best.length === 0) this.#rest();
+    return best.length;
+  }
+
+  /** Into `plan`: what this sequence adds to the step. */
+  join(plan: DraftPlan, drafts: number): void {
+    plan.drafts += drafts;
+    plan.tokens += extraTokens(this.#acceptance, drafts);
+  }
+
+  observe(drafted: number, accepted: number): void {
+    this.drafted += drafted;
+    this.accepted += accepted;
+    // Every accepted draft is a success, the first refused one a failure; those behind it say nothing.
+    for (let index = 0; index < accepted; index++) this.#learn(1);
+    if (accepted < drafted) this.#learn(0);
+    else this.#pause = pauseMin;
+  }
+
+  #learn(outcome: 0 | 1): void {
+    this.#acceptance += acceptanceWeight * (outcome - this.#acceptance);
+  }
+
+  /** After the pause one more try is paid for, from a neutral guess. */
+  #rest(): void {
+    this.#pauseLeft = this.#pause;
+    this.#pause = Math.min(this.#pause * 2, pauseMax);
+    this.#acceptance = acceptanceFirst;
+  }
+}
+
+/** Accepted drafts on average: p + p^2 + ... + p^k. */
+function extraTokens(acceptance: number, drafts: number): number {
+  if (acceptance >= 1) return drafts;
+  return (acceptance * (1 - acceptance ** drafts)) / (1 - acceptance);
+}

@@ -1,0 +1,70 @@
+import type { LlamaApi } from '../libllama/bindings.gen.ts';
+import { allocateNative, type NativeBlock } from '../libllama/native-memory.ts';
+
+/** The KV state of one sequence, copied into host memory in libllama's own format. */
+export interface KvState {
+  readonly bytes: number;
+  /** Valid until `close`. */
+  readonly data: Uint8Array;
+  /** Idempotent. */
+  close(): void;
+}
+
+/**
+ * The native memory of one context, by sequence id; each sequence has a KV stream of its own.
+ *
+ * What goes from one sequence to another goes through host memory: libllama's own copy between streams moves
+ * whole streams however little of them is used, and only at the next decode call, so that a state written
+ * meanwhile would be copied instead.
+ */
+export interface KvMemory {
+  /** False when a state cannot be cut: recurrent and hybrid models. */
+  readonly canTruncate: boolean;
+  /** Keeps the first `length` positions; false when that is impossible, then nothing changed. */
+  truncate(sequence: number, length: number): boolean;
+  clear(sequence: number): void;
+  /** What `save` would take. */
+  sizeOf(sequence: number): number;
+  /** Null when there is nothing to save or libllama refuses. */
+  save(sequence: number): KvState | null;
+  /** Replaces what the sequence holds; false when the state is not of this model, then it holds nothing. */
+  restore(sequence: number, data: Uint8Array): boolean;
+}
+
+export function createKvMemory(api: LlamaApi, context: bigint, canTruncate: boolean): KvMemory {
+  const memory = api.llama_get_memory(context) as bigint;
+  const clear = (sequence: number): void => {
+    api.llama_memory_seq_rm(memory, sequence, -1, -1);
+  };
+  const sizeOf = (sequence: number): number => Number(api.llama_state_seq_get_size(context, sequence));
+  return {
+    canTruncate,
+    truncate: (sequence, length) => api.llama_memory_seq_rm(memory, sequence, length, -1),
+    clear,
+    sizeOf,
+    save(sequence) {
+      const size = sizeOf(sequence);
+      if (size === 0) return null;
+      const block = allocateNative(size, { isZeroed: false });
+      const written = Number(api.llama_state_seq_get_data(context, block.address, size, sequence));
+      if (written > 0) return toState(block, written);
+      block.close();
+      return null;
+    },
+    restore(sequence, data) {
+      clear(sequence);
+      const read = Number(api.llama_state_seq_set_data(context, data, data.byteLength, sequence));
+      if (read === data.byteLength) return true;
+      clear(sequence);
+      return false;
+    },
+  };
+}
+
+function toState(block: NativeBlock, bytes: number): KvState {
+  return {
+    bytes,
+    data: new Uint8Array(block.buffer, 0, bytes),
+    close: () => block.close(),
+  };
+}
