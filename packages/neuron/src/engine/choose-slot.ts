@@ -52,8 +52,9 @@ export function chooseSlot(
   for (const view of slots) {
     if (view.isBusy) continue;
     const own = Math.min(commonPrefix(prompt, view.tokens), view.cells);
-    const isCopied = source !== null && source.length - own >= gainMin;
-    const cost = Math.min(view.cells - own, lossMax) + (isCopied ? copyCostTokens : 0);
+    const missing = Math.max(0, (source?.length ?? 0) - own);
+    const lost = Math.min(view.cells - own, lossMax);
+    const cost = lost + (missing >= gainMin ? copyCostTokens : missing);
     if (best === null || cost < best.cost || (cost === best.cost && view.usedAt < best.usedAt)) {
       best = { slot: view.slot, cost, usedAt: view.usedAt };
     }

@@ -236,14 +236,16 @@ export class PrefixCache {
     const startedAt = now();
     const { from, length } = source;
     const isTemporary = from.kind === 'slot';
+    // Touched first, so that what is saved next does not push it out.
+    if (!isTemporary) this.#snapshots.use(from.id);
+    if (slot.kept.length >= saveMin) this.#save(slot.slot, slot.kept);
     const state = isTemporary ? kv.save(from.slot) : this.#snapshots.use(from.id);
     if (state === null) return null;
-    if (slot.kept.length >= saveMin) this.#save(slot.slot, slot.kept);
+    const isCut = this.#lengthOf(source) > length;
     const isRestored = kv.restore(slot.slot, state.data);
     if (isTemporary) this.#copyMsPerByte = smooth(this.#copyMsPerByte, (now() - startedAt) / state.bytes);
     if (isTemporary) state.close();
     if (!isRestored) return this.#reset(slot);
-    const isCut = this.#lengthOf(source) > length;
     if (isCut && !kv.truncate(slot.slot, length)) return this.#reset(slot);
     // Two have begun alike, a third may: the shared part by itself is cheaper to copy than a whole chat.
     if (isCut && length >= sharedMin) this.#save(slot.slot, prompt.slice(0, length));
