@@ -177,6 +177,7 @@ export class LoadedModel {
     this.#host.candidates.close();
     this.#batch.close();
     library.api.llama_free(opened.context);
+    opened.threads?.close();
     library.api.llama_model_free(opened.model);
     onClose(this);
   }

@@ -11,6 +11,7 @@ import {
   type LlamaModelParams,
   LlamaSplitMode,
 } from '../libllama/bindings.gen.ts';
+import { type ComputeThreads, startComputeThreads } from '../libllama/compute-threads.ts';
 import { type Libllama, listDeviceAddresses, listDevices } from '../libllama/load-library.ts';
 import { allocateNative, allocatePointers, registerProgress } from '../libllama/native-memory.ts';
 import { defaultThreads } from './default-threads.ts';
@@ -23,6 +24,8 @@ export interface OpenedModel {
   readonly contextTokens: number;
   /** Growth of this process's resident set while the weights were loaded, bytes. */
   readonly modelRssBytes: number;
+  /** Closed after the context. */
+  readonly threads: ComputeThreads | null;
 }
 
 const ggmlTypes: Readonly<Record<KvCacheType, number>> = {
@@ -72,7 +75,9 @@ export function openModel(
       api.llama_free(context);
       throw error;
     }
-    return { model, context, contextTokens, modelRssBytes };
+    const threads = startComputeThreads(api, api.llama_n_threads(context));
+    if (threads !== null) api.llama_attach_threadpool(context, threads.address, threads.address);
+    return { model, context, contextTokens, modelRssBytes, threads };
   } catch (error) {
     api.llama_model_free(model);
     throw error;

@@ -826,10 +826,13 @@ export const prototypes = {
   ggml_blck_size: ['int64', ['int32']],
   ggml_type_size: ['size_t', ['int32']],
   ggml_log_set: ['void', ['pointer', 'pointer']],
+  ggml_threadpool_params_init: ['void', ['pointer', 'int32']],
   ggml_backend_dev_name: ['str', ['pointer']],
   ggml_backend_dev_description: ['str', ['pointer']],
   ggml_backend_dev_memory: ['void', ['pointer', 'pointer', 'pointer']],
   ggml_backend_dev_type: ['int32', ['pointer']],
+  ggml_backend_dev_backend_reg: ['pointer', ['pointer']],
+  ggml_backend_reg_get_proc_address: ['pointer', ['pointer', 'str']],
   ggml_backend_dev_count: ['size_t', []],
   ggml_backend_dev_get: ['pointer', ['size_t']],
   ggml_backend_load_all_from_path: ['void', ['str']],
@@ -1041,10 +1044,13 @@ export interface LlamaApi {
   ggml_blck_size(type: number): Integer;
   ggml_type_size(type: number): Integer;
   ggml_log_set(log_callback: Pointer, user_data: Pointer): void;
+  ggml_threadpool_params_init(p: Pointer, n_threads: number): void;
   ggml_backend_dev_name(device: Pointer): string | null;
   ggml_backend_dev_description(device: Pointer): string | null;
   ggml_backend_dev_memory(device: Pointer, free: Pointer, total: Pointer): void;
   ggml_backend_dev_type(device: Pointer): number;
+  ggml_backend_dev_backend_reg(device: Pointer): Pointer;
+  ggml_backend_reg_get_proc_address(reg: Pointer, name: string): Pointer;
   ggml_backend_dev_count(): Integer;
   ggml_backend_dev_get(index: Integer): Pointer;
   ggml_backend_load_all_from_path(dir_path: string): void;
