@@ -11,6 +11,9 @@ export interface OwnerDeviceLimits {
   readonly respawnResetMs: number;
   /** How long a job waits for an owner that is not up. */
   readonly ownerWaitMsMax: number;
+  /** Silence of an owner with work before it counts as hung: in steps, and inside a load. */
+  readonly stepMsMax: number;
+  readonly loadSilenceMsMax: number;
   /** Jobs without a result. */
   readonly jobsMax: number;
   /** Shutdown: time for running jobs to end, then for cancelled ones, then for the owner to exit. */
@@ -24,6 +27,8 @@ export const defaultOwnerDeviceLimits: OwnerDeviceLimits = {
   respawnMsMax: 30_000,
   respawnResetMs: 60_000,
   ownerWaitMsMax: 15_000,
+  stepMsMax: 120_000,
+  loadSilenceMsMax: 1_200_000,
   jobsMax: 4096,
   drainMsMax: 2500,
   cancelMsMax: 750,

@@ -14,7 +14,7 @@ function start(options: { limits?: Partial<OwnerDeviceLimits>; isolates?: boolea
   const device = new OwnerDevice({
     id: 'cpu',
     transport,
-    owner: { libraryDir: null, nativeLog: false, gpu: false },
+    owner: { libraryDir: null, nativeLog: false, gpu: false, faults: [] },
     clock,
     log: silentLog,
     ...(options.limits === undefined ? {} : { limits: options.limits }),
@@ -47,6 +47,7 @@ test('a death rejects what ran, names the handles, and the next owner serves', a
       cause: 'signal SIGKILL',
       lostHandles: [a.handle, b.handle],
       busyHandles: [a.handle],
+      loading: null,
       stderrTail: ['ggml: last words'],
     },
   ]);
