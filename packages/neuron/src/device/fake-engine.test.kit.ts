@@ -216,6 +216,8 @@ export class FakeTransport implements Transport {
   /** What opening the engine throws. */
   startFails: AppError | null = null;
   terminated = 0;
+  /** Nothing that owners say arrives: they hang. */
+  silent = false;
   #die: (cause: string) => void = () => {};
 
   constructor(isolates = true) {
@@ -237,7 +239,7 @@ export class FakeTransport implements Transport {
     let cancelledLoad = 0;
     const deliver = (message: FromOwner): void => {
       const copy = structuredClone(message);
-      queueMicrotask(() => alive && events.onMessage(copy));
+      queueMicrotask(() => alive && !this.silent && events.onMessage(copy));
     };
     const exit = (cause: string): void => {
       if (!alive) return;

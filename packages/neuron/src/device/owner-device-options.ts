@@ -35,6 +35,14 @@ export const defaultOwnerDeviceLimits: OwnerDeviceLimits = {
   exitMsMax: 750,
 };
 
+/** A load may wait long for a slow disk, and tells of its progress; a step may not. */
+const loadSilenceFactor = 10;
+
+export function toOwnerLimits(stepTimeoutSecs: number): Partial<OwnerDeviceLimits> {
+  const stepMsMax = stepTimeoutSecs * 1000;
+  return { stepMsMax, loadSilenceMsMax: stepMsMax * loadSilenceFactor };
+}
+
 export interface OwnerDeviceOptions {
   readonly id: string;
   readonly transport: Transport;

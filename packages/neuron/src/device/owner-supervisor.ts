@@ -249,6 +249,9 @@ export class OwnerSupervisor {
     else {
       const error = toDeviceError(this.#id, settled.error);
       this.#jobs.reject(pending, error);
+      if (error.code === 'logits_not_finite') {
+        this.#options.log.error(error.message, { device: this.#id, health: error.detail });
+      }
       if (error.code === 'device_poisoned') this.#poison(error.message);
     }
     if (isLoad(pending.job) && this.#ready) this.#postAll();

@@ -53,7 +53,8 @@ const splitModes: Readonly<Record<SplitMode, number>> = {
 
 /**
  * Whole inputs in one decode call. A power of two, and the batch a multiple of it: libllama rounds the graph
- * that it reserves up to that without its outputs, and then aborts in the mean (graph_reserve, build_pooling).
+ * that it reserves up to that without its outputs, and then aborts in the mean (graph_reserve,
+ * build_pooling).
  */
 const wholeInputsAtOnce = 8;
 
