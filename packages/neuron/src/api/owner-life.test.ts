@@ -11,6 +11,7 @@ import { silentLog } from 'cortex-core/daemon/log';
 import { SseParser } from 'cortex-core/wire/sse';
 import { createDevice } from '../device/create-devices.ts';
 import type { OwnerDevice } from '../device/owner-device.ts';
+import { writeTinyEncoder } from '../engine/tiny-encoder.test.kit.ts';
 import { type Neuron, startNeuron } from '../neuron.ts';
 
 const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
@@ -161,6 +162,50 @@ describe('faults as a client sees them', () => {
       ]);
       assert.equal(await statusOf(neuron, 'a'), 'available');
       assert.match(await ask(neuron, 'b'), /Paris/);
+    });
+  });
+
+  it('a thread that hangs: its models are listed as not servable, and nobody waits', async () => {
+    const config = { ...toConfig(), device_worker: 'thread' as const };
+    const neuron = await startNeuron(config, { log: silentLog, env: { NEURON_FAULT: 'hang:step=3' } });
+    try {
+      await load(neuron, 'a');
+      assertCutShort(
+        await readStream(await post(neuron, '/v1/chat/completions', endless('a'))),
+        'device_poisoned',
+      );
+      const next = await post(neuron, '/v1/chat/completions', question('a'));
+      assert.deepEqual(await codeOf(next), [503, 'device_poisoned']);
+      const [model] = (await (await fetch(`${neuron.url}/models`)).json()) as { servable?: unknown }[];
+      assert.deepEqual(model?.servable, {
+        ok: false,
+        reason: 'device_poisoned',
+        detail: 'its device cpu is poisoned; restart the neuron',
+      });
+      assert.equal((await post(neuron, '/models/unload', { model_id: 'a' })).status, 200);
+    } finally {
+      await neuron.close();
+    }
+  });
+
+  it('an embedding model loads, and a chat with it is refused with what it is', async () => {
+    writeTinyEncoder(join(dir, 'vectors.gguf'), { pooling: 'mean' });
+    await withFault('', async (neuron) => {
+      await load(neuron, 'vectors');
+      const chat = await post(neuron, '/v1/completions', { model: 'vectors', prompt: 'the cat' });
+      assert.deepEqual(await codeOf(chat), [400, 'wrong_modality']);
+      const { device, handle } = neuron.registry.serving('vectors');
+      const options = { addSpecial: true, parseSpecial: false };
+      const [cat, dog] = [
+        await device.tokenize(handle, 'the cat', options),
+        await device.tokenize(handle, 'a dog', options),
+      ];
+      assert.deepEqual([...cat], [2, 5, 7, 3]);
+      const { vectors } = await device.embed(handle, [cat, dog]);
+      assert.deepEqual(
+        vectors.map((vector) => vector.length),
+        [32, 32],
+      );
     });
   });
 

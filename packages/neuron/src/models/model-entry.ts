@@ -253,7 +253,7 @@ export class ModelEntry {
   toWire(): NeuronModel {
     const facts = this.#attached?.model.arch.facts;
     const template = this.#attached?.template;
-    const stuck = this.status === 'poisoned' || this.status === 'failed';
+    const unservable = this.#unservable();
     return {
       id: this.id,
       harness: this.spec.harness,
@@ -267,9 +267,19 @@ export class ModelEntry {
         : { limit: { context: facts.context, output: Math.min(facts.context, this.#outputTokensMax) } }),
       tool_call: template?.mentions('tools') ?? false,
       reasoning: template?.mentions('enable_thinking') ?? false,
-      ...(stuck ? { servable: { ok: false, reason: this.status, detail: this.refusal().message } } : {}),
+      ...(unservable === null ? {} : { servable: { ok: false, ...unservable } }),
       digest: this.#attached?.model.digest ?? null,
     };
+  }
+
+  /** Why a request would be refused for as long as nobody acts. */
+  #unservable(): { readonly reason: string; readonly detail: string } | null {
+    if (this.status === 'poisoned' || this.status === 'failed') {
+      return { reason: this.status, detail: this.refusal().message };
+    }
+    const device = this.#attached?.model.slot.device;
+    if (device?.state !== 'poisoned') return null;
+    return { reason: 'device_poisoned', detail: `its device ${device.id} is poisoned; restart the neuron` };
   }
 
   toLoad(): ModelLoad {

@@ -187,6 +187,22 @@ test('a move waits for running requests, and newcomers wait for the move', async
   assert.equal((await newcomer).device.id, 'cpu:1');
 });
 
+test('a request that was admitted in the last moment still ends where it began', async () => {
+  const { registry, one, load, deviceOf } = setUp();
+  await load('a');
+  const serving = registry.serving('a');
+  const first = await serving.admission.acquire(null, never);
+  const moving = registry.move('a', [1]);
+  await turn();
+  first.release();
+  const last = await serving.admission.acquire(null, never); // had its prompt read when the drain began
+  await turn();
+  assert.deepEqual([deviceOf('a'), one.calls.length], ['cpu:0', 0]);
+  last.release();
+  await moving;
+  assert.equal(deviceOf('a'), 'cpu:1');
+});
+
 test('a request that does not end is cut with an error that says to retry, later ones are not', async () => {
   const { registry, load } = setUp();
   await load('a');

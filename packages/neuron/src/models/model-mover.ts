@@ -117,7 +117,7 @@ export class ModelMover {
     const { signal } = entry.stopLoading;
     await entry.drain(drainMs, movedMidway(entry.id));
     // Who had its prompt read when the drain began may have been admitted since.
-    if (entry.admission.counters.inFlight > 0) await entry.drain(0, movedMidway(entry.id));
+    if (entry.admission.counters.inFlight > 0) await entry.drain(drainMs, movedMidway(entry.id));
     signal.throwIfAborted();
     const { model } = entry;
     if (model === null) {

@@ -47,6 +47,9 @@ export interface OwnerPorts {
   readonly onEnd: () => void;
 }
 
+/** Prefixes that leave with a model: the channel serialises a message as one buffer, below 2 GiB. */
+const exportBytesMax = 1024 ** 3;
+
 interface Held {
   readonly model: LoadedModelLike;
   readonly spec: LoadSpec;
@@ -205,7 +208,7 @@ export class Owner {
         return this.#load(id, job.exported.spec, job.exported.prefixes);
       case 'Export': {
         const { model, spec } = this.#held(job);
-        return { spec, prefixes: model.exportPrefixes().map(toOwnBuffers) };
+        return { spec, prefixes: takePrefixes(model.exportPrefixes()) };
       }
       case 'DropArch':
         this.#drop(job.handle, 'its model was unloaded');
@@ -363,6 +366,18 @@ function asJobError(kind: string, error: unknown): AppError {
   return new AppError('job_failed', `${kind} failed: ${text}`, { cause: error });
 }
 
+/** As many as one message may carry, in their order. */
+function takePrefixes(prefixes: readonly KvPrefix[]): readonly KvPrefix[] {
+  let bytes = 0;
+  const taken: KvPrefix[] = [];
+  for (const { tokens, state } of prefixes) {
+    bytes += tokens.byteLength + state.byteLength;
+    if (bytes > exportBytesMax) break;
+    taken.push({ tokens: compactArray(tokens), state: compactArray(state) });
+  }
+  return taken;
+}
+
 /** A prefix is an advantage, not a condition: a load without them is a load all the same. */
 function warm(model: LoadedModelLike, prefixes: readonly KvPrefix[]): void {
   if (prefixes.length === 0) return;
@@ -371,8 +386,4 @@ function warm(model: LoadedModelLike, prefixes: readonly KvPrefix[]): void {
   } catch (error) {
     process.stderr.write(`TransferIn: the prefixes were left out: ${String(error)}\n`);
   }
-}
-
-function toOwnBuffers({ tokens, state }: KvPrefix): KvPrefix {
-  return { tokens: compactArray(tokens), state: compactArray(state) };
 }
