@@ -22,19 +22,21 @@ before(async () => {
 });
 after(() => rm(dir, { recursive: true }));
 
-function toConfig() {
+/** Where nothing hangs the limit is large: a test machine may starve an owner for seconds. */
+function toConfig(stepTimeoutSecs = 120) {
   return neuronConfigSchema.parse({
     listen: '127.0.0.1',
     port: 0,
     device_worker: 'process',
-    engine: { threads: 1, context: 512, step_timeout_secs: 2 },
+    engine: { threads: 1, context: 512, step_timeout_secs: stepTimeoutSecs },
     cpu: { memory_mb: 2000 },
     models: { dirs: [dir], hf_cache: join(dir, 'none') },
   });
 }
 
 async function withFault(fault: string, run: (neuron: Neuron) => Promise<void>): Promise<void> {
-  const neuron = await startNeuron(toConfig(), { log: silentLog, env: { NEURON_FAULT: fault } });
+  const config = toConfig(fault.startsWith('hang') ? 2 : 120);
+  const neuron = await startNeuron(config, { log: silentLog, env: { NEURON_FAULT: fault } });
   try {
     await run(neuron);
   } finally {
@@ -166,7 +168,7 @@ describe('faults as a client sees them', () => {
   });
 
   it('a thread that hangs: its models are listed as not servable, and nobody waits', async () => {
-    const config = { ...toConfig(), device_worker: 'thread' as const };
+    const config = { ...toConfig(2), device_worker: 'thread' as const };
     const neuron = await startNeuron(config, { log: silentLog, env: { NEURON_FAULT: 'hang:step=3' } });
     try {
       await load(neuron, 'a');

@@ -333,8 +333,8 @@ export class OwnerSupervisor {
       deviceId: this.#id,
       cause,
       lostHandles: [...this.#liveHandles],
-      busyHandles: this.#jobs.busyHandles(),
-      loading: this.#jobs.loadingModel(),
+      busyHandles: this.#isRestarting ? [] : this.#jobs.busyHandles(),
+      loading: this.#isRestarting ? null : this.#jobs.loadingModel(),
       stderrTail,
     };
   }

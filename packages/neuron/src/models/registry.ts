@@ -124,7 +124,8 @@ export class ModelRegistry {
     const target = await this.#deps.loader.placement.choose({ model_id: id, devices: [...devices] });
     const entry = this.#entries.get(id);
     if (entry === undefined) throw notLoaded(id);
-    if (entry.status !== 'loaded' || this.#isClosing) throw entry.refusal();
+    if (this.#isClosing) throw shuttingDown();
+    if (entry.status !== 'loaded') throw entry.refusal();
     if (entry.model?.slot === target) return;
     await this.#mover.move(entry, target, drainMs);
   }

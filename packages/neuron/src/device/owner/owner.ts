@@ -11,7 +11,7 @@
  * Limits: a load blocks the owner, running streams on the same device included. A congested sink (a parent
  * that does not read) pauses stepping, so a stalled parent cannot fill this side's memory.
  */
-import { AppError, serializeError } from 'cortex-core/wire/errors';
+import { AppError, type ErrorCode, serializeError } from 'cortex-core/wire/errors';
 import type { ArchHandle, KvPrefix, LoadSpec } from 'cortex-core/wire/inference';
 import {
   compactArray,
@@ -126,7 +126,7 @@ export class Owner {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    for (const handle of [...this.#slab.keys()]) this.#drop(handle, 'the owner shuts down');
+    for (const handle of [...this.#slab.keys()]) this.#drop(handle, 'the owner shuts down', 'device_gone');
     this.#flush();
     try {
       this.#engine?.close();
@@ -288,14 +288,14 @@ export class Owner {
     });
   }
 
-  #drop(handle: ArchHandle, why: string): void {
+  #drop(handle: ArchHandle, why: string, code: ErrorCode = 'model_not_loaded'): void {
     const held = this.#slab.get(handle);
     if (held === undefined) return;
     this.#slab.delete(handle);
     this.#stuck.delete(handle);
-    this.#failRunning(handle, new AppError('model_not_loaded', `Generate: stopped, because ${why}`));
+    this.#failRunning(handle, new AppError(code, `Generate: stopped, because ${why}`));
     for (const { id, job } of this.#tasks.filter((task) => task.job.handle === handle)) {
-      const error = new AppError('model_not_loaded', `${job.kind}: stopped, because ${why}`);
+      const error = new AppError(code, `${job.kind}: stopped, because ${why}`);
       this.#settled.push({ id, ok: false, error: serializeError(error) });
     }
     this.#tasks = this.#tasks.filter(({ job }) => job.handle !== handle);
