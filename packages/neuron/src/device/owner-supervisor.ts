@@ -12,7 +12,7 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { ArchHandle, LoadedArch, StepEvent } from 'cortex-core/wire/inference';
 import type { DeviceState, OwnerDeath } from './device.ts';
-import { type Gone, type Poisoned, toDeviceError, toGone, toPoisoned } from './device-errors.ts';
+import { type Poisoned, toDeviceError, toGone, toPoisoned } from './device-errors.ts';
 import {
   type FromOwner,
   handleOf,
@@ -119,7 +119,6 @@ export class OwnerSupervisor {
       this.#isRestarting = true;
       this.#ready = false; // what comes now waits for the next owner
       this.#state = 'respawning';
-      this.#endReason = 'restarted';
       const exited = this.#untilExit();
       link.post({ kind: 'Shutdown' });
       if (!(await within(this.#options.clock, this.#limits.exitMsMax, exited))) link.terminate();
@@ -138,12 +137,15 @@ export class OwnerSupervisor {
   }
 
   #refusal(job: Job): AppError | null {
-    if (this.#closing !== null && job.kind !== 'DropArch') return this.#gone('is no longer running');
+    if (this.#closing !== null && job.kind !== 'DropArch') return toGone(this.#id, 'is no longer running');
     if (this.#poisonReason !== null) return this.#poisoned();
     if (this.#startError !== null) return this.#startError;
     const handle = handleOf(job);
     if (handle !== null && handle < this.#firstHandle && job.kind !== 'DropArch') {
-      return this.#gone(`lost the model of handle ${handle} when its owner died; it is being loaded again`);
+      return toGone(
+        this.#id,
+        `lost the model of handle ${handle} when its owner died; it is being loaded again`,
+      );
     }
     if (this.#jobs.size < this.#limits.jobsMax) return null;
     const text = `device ${this.#id} has ${this.#jobs.size} jobs, its limit; try again`;
@@ -166,7 +168,7 @@ export class OwnerSupervisor {
     pending.waitTimer?.cancel();
     pending.waitTimer = this.#options.clock.setTimer(this.#limits.ownerWaitMsMax, () => {
       const seconds = this.#limits.ownerWaitMsMax / 1000;
-      this.#jobs.reject(pending, this.#gone(`has had no owner for ${seconds} s`));
+      this.#jobs.reject(pending, toGone(this.#id, `has had no owner for ${seconds} s`));
     });
   }
 
@@ -191,6 +193,7 @@ export class OwnerSupervisor {
       return;
     }
     this.#link = link;
+    this.#watchdog.start(true);
     this.#nextHandle = this.#firstHandle;
     this.#life++;
     const { owner } = this.#options;
@@ -274,6 +277,7 @@ export class OwnerSupervisor {
 
   /** How long the owner may say nothing with the work that it has. */
   #silenceMsMax(): number | null {
+    if (!this.#ready) return this.#limits.loadSilenceMsMax; // opening libllama, or a driver
     const load = this.#jobs.postedLoad();
     // A load that has been given up must see that soon; one that goes on may wait long for a slow disk.
     if (load !== undefined) return load.aborted ? this.#limits.stepMsMax : this.#limits.loadSilenceMsMax;
@@ -282,7 +286,7 @@ export class OwnerSupervisor {
 
   #onHang(ms: number): void {
     const loading = this.#jobs.loadingModel();
-    const what = loading === null ? 'a step' : `the load of "${loading}"`;
+    const what = !this.#ready ? 'its start' : loading === null ? 'a step' : `the load of "${loading}"`;
     const reason = `${what} hung for ${Math.round(ms / 1000)} s`;
     if (!this.#options.transport.isolates) {
       this.#poison(reason);
@@ -315,7 +319,7 @@ export class OwnerSupervisor {
     this.#ready = false;
     this.#firstHandle = this.#nextHandle;
     this.#liveHandles.clear();
-    const gone = this.#gone(`lost its owner (${cause}); try again`, stderrTail);
+    const gone = toGone(this.#id, `lost its owner (${cause}); try again`, stderrTail);
     loseOwner(this.#jobs, gone, this.#closing === null ? (pending) => this.#waitForOwner(pending) : null);
     this.#onLinkExit?.();
     if (this.#closing !== null) return;
@@ -380,17 +384,14 @@ export class OwnerSupervisor {
       }
     }
     this.#watchdog.close();
-    for (const pending of this.#jobs.all()) this.#jobs.reject(pending, this.#gone('is no longer running'));
+    for (const pending of this.#jobs.all())
+      this.#jobs.reject(pending, toGone(this.#id, 'is no longer running'));
   }
 
   #untilExit(): Promise<void> {
     return new Promise((resolve) => {
       this.#onLinkExit = resolve;
     });
-  }
-
-  #gone(what: string, stderrTail: readonly string[] = []): Gone {
-    return toGone(this.#id, what, stderrTail);
   }
 
   #poisoned(): Poisoned {

@@ -336,3 +336,90 @@ test('a model unloaded while its device is recycled does not come back', async (
   assert.equal(registry.isLoaded('a'), false);
   assert.deepEqual([zero.resident.size, await freeMb(0)], [1, 950]);
 });
+
+test('loads, moves, recycles, unloads and deaths in any order leak no model and no memory', async () => {
+  const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
+  console.log(`SEED=${seed}`);
+  const random = mulberry32(seed);
+  const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)] as T;
+  for (let round = 0; round < 60; round++) {
+    const { registry, zero, one, freeMb } = setUp();
+    const where = `SEED=${seed} round ${round}`;
+    const devices = [zero, one];
+    const jobs: Promise<unknown>[] = [];
+    const track = (job: Promise<unknown>): void => {
+      job.catch(() => {});
+      jobs.push(job);
+    };
+    const permits: { release(): void }[] = [];
+    let releases: (() => void)[] = [];
+    const actions: (() => unknown)[] = [
+      () => track(registry.load({ ...spec(pick(['a', 'b', 'c'])), devices: [pick([0, 1])] })),
+      () => track(registry.move(pick(['a', 'b', 'c']), [pick([0, 1])], 5)),
+      () => track(registry.move(pick(['a', 'b', 'c']), [pick([0, 1])], 5)),
+      () => track(registry.recycle(pick([0, 1]), 5)),
+      () => {
+        if (random() < 0.2) track(registry.unload(pick(['a', 'b', 'c']), 5));
+      },
+      () => random() < 0.3 && pick(devices).die(),
+      () => random() < 0.5 && releases.push(hold(pick(devices))),
+      () => {
+        for (const release of releases) release();
+        releases = [];
+      },
+      async () => {
+        const serving = await registry
+          .whenServing(pick(['a', 'b', 'c']), AbortSignal.timeout(5))
+          .catch(() => null);
+        const permit = serving?.admission.acquire(null, never).then((got) => permits.push(got));
+        permit?.catch(() => {});
+      },
+      () => permits.pop()?.release(),
+      () => {
+        const device = pick(devices);
+        const call = pick(['transferIn', 'transferIn late', 'exportArch', 'restartOwner', 'load']);
+        if (!device.fails.delete(call) && random() < 0.3) device.fails.add(call);
+      },
+      turn,
+      turn,
+    ];
+    for (let step = 0; step < 50; step++) {
+      await pick(actions)();
+      for (let turns = pick([0, 1, 5, 40]); turns > 0; turns--) await turn();
+    }
+    for (const device of devices) device.fails.clear();
+    for (const release of releases) release();
+    for (const permit of permits) permit.release();
+    await Promise.allSettled(jobs);
+    for (const id of ['a', 'b', 'c']) await registry.whenServing(id, never).catch(() => {});
+    // What is loaded is where it says, what is nowhere takes nothing.
+    for (const [at, device] of devices.entries()) {
+      const held = (await registry.list()).filter(
+        ({ status, devices }) => status === 'loaded' && devices[0] === at,
+      );
+      const names = (specs: Iterable<LoadSpec>) => [...specs].map(({ modelId }) => modelId).sort();
+      assert.deepEqual(names(device.resident.values()), held.map(({ id }) => id).sort(), where);
+      assert.equal(await freeMb(at), 1000 - 50 * held.length, where);
+    }
+    for (const { id } of registry.loads()) {
+      const { device, handle } = registry.serving(id);
+      assert.ok(
+        (device as unknown as MovingDevice).resident.has(handle),
+        `${where}: ${id} has a dead handle`,
+      );
+    }
+    await registry.close(5);
+    assert.deepEqual([zero.resident.size, one.resident.size], [0, 0], where);
+    assert.deepEqual([await freeMb(0), await freeMb(1)], [1000, 1000], where);
+  }
+});
+
+function mulberry32(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}

@@ -11,6 +11,7 @@ import type { Log } from 'cortex-core/daemon/log';
 import { AppError, describeCause, toAppError } from 'cortex-core/wire/errors';
 import type { ExportedArch } from 'cortex-core/wire/inference';
 import type { LoadedModel } from './loader.ts';
+import type { LostHandles } from './lost-handles.ts';
 import type { ModelEntry } from './model-entry.ts';
 import type { DeviceSlot, Placement } from './placement.ts';
 import { adoptModel, type Transfer, transferModel } from './transfer.ts';
@@ -18,6 +19,7 @@ import { adoptModel, type Transfer, transferModel } from './transfer.ts';
 export interface ModelMoverDeps {
   readonly placement: Placement;
   readonly log: Log;
+  readonly lost: LostHandles;
   /** Loads a model again, plainly; sets its status and `ready`. */
   readonly recover: (entry: ModelEntry) => void;
 }
@@ -61,15 +63,15 @@ export class ModelMover {
   }
 
   async #move(entry: ModelEntry, target: DeviceSlot, drainMs: number): Promise<void> {
-    const { placement, log } = this.#deps;
+    const { placement, log, lost } = this.#deps;
     const old = await this.#drain(entry, drainMs);
     const { signal } = entry.stopLoading;
     try {
       const moved = await transferModel(placement, old, toTransfer(entry, target));
-      if (signal.aborted) {
+      if (signal.aborted || lost.has(moved)) {
         await target.device.dropArch(moved.arch.handle);
         moved.reservation.release();
-        throw signal.reason;
+        throw signal.aborted ? signal.reason : lost.toError(moved);
       }
       entry.spec = { ...entry.spec, devices: [...target.indices] };
       entry.attach(moved);
@@ -146,7 +148,7 @@ export class ModelMover {
   ): Promise<boolean> {
     const { signal } = entry.stopLoading;
     const moved = exported === null ? null : await this.#transferBack(entry, old, exported, slot);
-    if (moved !== null && !signal.aborted) {
+    if (moved !== null && !signal.aborted && !this.#deps.lost.has(moved)) {
       entry.attach(moved);
       return true;
     }

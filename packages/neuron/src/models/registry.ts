@@ -20,6 +20,7 @@ import type { LoadProgress, ModelLoad, ModelSpec, NeuronModel } from 'cortex-cor
 import type { OwnerDeath } from '../device/device.ts';
 import type { CreateGate } from './gate.ts';
 import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
+import { LostHandles } from './lost-handles.ts';
 import { ModelEntry, type ServingModel } from './model-entry.ts';
 import { ModelMover, type RecycleReport } from './model-mover.ts';
 import type { DeviceSlot } from './placement.ts';
@@ -47,6 +48,7 @@ export class ModelRegistry {
   readonly #entries = new Map<string, ModelEntry>();
   readonly #unsubscribe: (() => void)[];
   readonly #mover: ModelMover;
+  readonly #lost = new LostHandles();
   #available: { readonly atMs: number; readonly models: Promise<readonly NeuronModel[]> } | null = null;
   #isClosing = false;
   #closed: Promise<void> | null = null;
@@ -56,6 +58,7 @@ export class ModelRegistry {
     this.#mover = new ModelMover({
       placement: deps.loader.placement,
       log: deps.log,
+      lost: this.#lost,
       recover: (entry) => this.#startRecovery(entry),
     });
     this.#unsubscribe = deps.slots.map((slot) =>
@@ -219,10 +222,10 @@ export class ModelRegistry {
     const loaded = await this.#deps.loader.load(spec, file, meter, signal).catch((error: unknown) => {
       throw signal.aborted ? signal.reason : error;
     });
-    if (signal.aborted) {
+    if (signal.aborted || this.#lost.has(loaded)) {
       await loaded.slot.device.dropArch(loaded.arch.handle);
       loaded.reservation.release();
-      throw signal.reason;
+      throw signal.aborted ? signal.reason : this.#lost.toError(loaded);
     }
     entry.attach(loaded);
     const { context, slots, memoryMb, loadMs } = loaded.arch.facts;
@@ -243,6 +246,7 @@ export class ModelRegistry {
       cause: death.cause,
       stderr: death.stderrTail.slice(-10),
     });
+    this.#lost.note(slot, death);
     for (const entry of this.#entries.values()) {
       const handle = entry.handleOn(slot);
       if (handle === null || !death.lostHandles.includes(handle)) continue;
