@@ -305,6 +305,18 @@ test('a thread that hangs leaves its device poisoned: everyone is told at once, 
   await closed;
 });
 
+test('a restart does not wait for the back-off', async () => {
+  const { transport, clock, device } = start({ limits: { respawnMsMin: 20_000 } });
+  await device.queryVram();
+  transport.die();
+  const restarted = device.restartOwner();
+  await clock.advance(0);
+  await restarted;
+  assert.equal(transport.engines.length, 2);
+  await clock.advance(60_000);
+  assert.equal(transport.engines.length, 2);
+});
+
 test('each owner is told which life of its device it is', async () => {
   const { transport, clock, device } = start();
   await device.queryVram();

@@ -115,7 +115,9 @@ export class OwnerSupervisor {
     const refusal = this.#refusal({ kind: 'QueryVram' });
     if (refusal !== null) throw refusal;
     const link = this.#link;
-    if (link !== null && this.#ready) {
+    if (this.#respawnTimer !== null)
+      this.#respawnAfter(0); // who asks does not wait for the back-off
+    else if (link !== null && this.#ready) {
       this.#isRestarting = true;
       this.#ready = false; // what comes now waits for the next owner
       this.#state = 'respawning';
@@ -230,17 +232,14 @@ export class OwnerSupervisor {
   }
 
   #onProgress(id: number, fraction: number): void {
-    const pending = this.#jobs.get(id);
-    if (pending === undefined || pending.aborted) return;
-    const error = callHook(() => pending.hooks.onProgress?.(fraction));
+    const error = this.#jobs.tell(id, (hooks) => hooks.onProgress?.(fraction));
     if (error !== null) this.#options.log.warn('a load progress listener failed', { error: error.message });
   }
 
   #onStep(id: number, event: StepEvent): void {
+    const error = this.#jobs.tell(id, (hooks) => hooks.onStep?.(event));
     const pending = this.#jobs.get(id);
-    if (pending === undefined || pending.aborted) return;
-    const error = callHook(() => pending.hooks.onStep?.(event));
-    if (error === null) return;
+    if (error === null || pending === undefined) return;
     this.#link?.post({ kind: 'Cancel', id });
     this.#jobs.reject(pending, error);
   }
@@ -359,6 +358,7 @@ export class OwnerSupervisor {
 
   #respawnAfter(delayMs: number): void {
     this.#state = 'respawning';
+    this.#respawnTimer?.cancel();
     this.#respawnTimer = this.#options.clock.setTimer(delayMs, () => {
       this.#respawnTimer = null;
       this.#spawn();

@@ -203,6 +203,22 @@ test('a request that was admitted in the last moment still ends where it began',
   assert.equal(deviceOf('a'), 'cpu:1');
 });
 
+test('a request that is admitted while its model moves waits for it', async () => {
+  const { registry, one, load } = setUp();
+  await load('a');
+  const serving = registry.serving('a');
+  const release = hold(one);
+  const moving = registry.move('a', [1]);
+  assert.equal((await registry.whenAdmitted('a', never)).device.id, 'cpu:0'); // it drains: that one runs now
+  while (one.calls.length === 0) await turn();
+  const permit = await serving.admission.acquire(null, never);
+  const admitted = registry.whenAdmitted('a', never);
+  release();
+  assert.equal((await admitted).device.id, 'cpu:1');
+  permit.release();
+  await moving;
+});
+
 test('a request that does not end is cut with an error that says to retry, later ones are not', async () => {
   const { registry, load } = setUp();
   await load('a');

@@ -21,7 +21,7 @@ import type { OwnerDeath } from '../device/device.ts';
 import type { CreateGate } from './gate.ts';
 import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
 import { LostHandles } from './lost-handles.ts';
-import { ModelEntry, type ServingModel } from './model-entry.ts';
+import { type EntryStatus, ModelEntry, type ServingModel } from './model-entry.ts';
 import { ModelMover, type RecycleReport } from './model-mover.ts';
 import type { DeviceSlot } from './placement.ts';
 import type { ModelSources } from './sources.ts';
@@ -155,19 +155,13 @@ export class ModelRegistry {
   }
 
   /** As `serving`, but a model that moves, or comes back after a death, is waited for, within a limit. */
-  async whenServing(id: string, signal: AbortSignal): Promise<ServingModel> {
-    const waitMs = this.#deps.config.admission.max_wait_secs * 1000;
-    // A move that fails may end in a recovery.
-    for (let round = 0; round < 2; round++) {
-      const entry = this.#entries.get(id);
-      if (entry?.isMoving) await entry.waitReady(waitMs, signal);
-      else if (entry?.status === 'recovering') {
-        await entry.waitReady(Math.min(waitMs, recoveryWaitMsMax), signal);
-      } else break;
-    }
-    const entry = this.#entries.get(id);
-    if (entry?.isMoving) throw entry.refusal();
-    return this.serving(id);
+  whenServing(id: string, signal: AbortSignal): Promise<ServingModel> {
+    return this.#whenServing(id, signal, ['draining', 'moving', 'recovering']);
+  }
+
+  /** As `whenServing`, for a request with a permit: a draining model waits for that one, so it runs now. */
+  whenAdmitted(id: string, signal: AbortSignal): Promise<ServingModel> {
+    return this.#whenServing(id, signal, ['moving', 'recovering']);
   }
 
   isLoaded(id: string): boolean {
@@ -209,6 +203,23 @@ export class ModelRegistry {
       await Promise.allSettled([...this.#entries.keys()].map((id) => this.unload(id, drainMs)));
     })();
     return this.#closed;
+  }
+
+  async #whenServing(
+    id: string,
+    signal: AbortSignal,
+    waitsFor: readonly EntryStatus[],
+  ): Promise<ServingModel> {
+    const waitMs = this.#deps.config.admission.max_wait_secs * 1000;
+    // A move that fails may end in a recovery.
+    for (let round = 0; round < 2; round++) {
+      const entry = this.#entries.get(id);
+      if (entry === undefined || !waitsFor.includes(entry.status)) return this.serving(id);
+      await entry.waitReady(entry.isMoving ? waitMs : Math.min(waitMs, recoveryWaitMsMax), signal);
+    }
+    const entry = this.#entries.get(id);
+    if (entry !== undefined && waitsFor.includes(entry.status)) throw entry.refusal();
+    return this.serving(id);
   }
 
   #createEntry(spec: ModelSpec, file: string | null): ModelEntry {
