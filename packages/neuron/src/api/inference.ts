@@ -168,8 +168,8 @@ async function run(deps: ApiDeps, exchange: Exchange, job: Job): Promise<void> {
   const principal = exchange.header('x-cortex-account-id');
   const permit = await job.model.admission.acquire(principal, exchange.signal);
   try {
-    // The owner may have died while this request stood in the queue: the handle is read again.
-    const model = deps.registry.serving(job.model.id);
+    // The owner may have died, or the model moved, while this request stood in the queue.
+    const model = await deps.registry.whenAdmitted(job.model.id, exchange.signal);
     if (job.request.stream === true) await runStreamed(deps, exchange, { ...job, model }, permit);
     else await runWhole(deps, exchange, { ...job, model }, permit);
   } finally {

@@ -11,7 +11,9 @@ import {
   serveHealth,
   serveLoad,
   serveModels,
+  serveMove,
   serveOpenAiModels,
+  serveRecycle,
   serveUnload,
 } from './lifecycle.ts';
 import { serveDetokenize, serveTokenize } from './tokens.ts';
@@ -33,6 +35,8 @@ export function createRoutes(deps: ApiDeps): readonly Route<Exchange>[] {
     route('GET', '/models', serveModels),
     route('POST', '/models/load', serveLoad),
     route('POST', '/models/unload', serveUnload),
+    route('POST', '/models/move', serveMove),
+    route('POST', '/devices/recycle', serveRecycle),
     route('GET', '/models/:id/endpoint', serveEndpoint),
     route('GET', '/models/:id/capabilities', serveCapabilities),
     route('GET', '/health', serveHealth),
@@ -46,7 +50,7 @@ export function createRoutes(deps: ApiDeps): readonly Route<Exchange>[] {
 
 /** Lifecycle routes have the flat envelope, the OpenAI ones OpenAI's. */
 export function envelopeOf(path: string): EnvelopeStyle {
-  return /^\/(models|health|version|discovery|metrics)(\/|$)/.test(path) ? 'flat' : 'openai';
+  return /^\/(models|devices|health|version|discovery|metrics)(\/|$)/.test(path) ? 'flat' : 'openai';
 }
 
 const open = new Set(['/health', '/version']);

@@ -3,14 +3,14 @@
  *
  * Problem: many requests share one context; none may stall, poison or outlive another.
  *
- * Design: a request is a Sequence: waiting (FIFO) -> reading its prompt -> decoding -> ended. Each step drops
- * what was cancelled, admits what fits in free slots, and makes one llama_decode call with one token of every
- * decoding sequence, what it drafted, and the planned share of every prompt (plan-step.ts). Then each sequence
- * that has an output samples. A prompt starts from what the cells already hold of it, and one that another
- * sequence is just reading is waited for (prefix-cache.ts). Drafts (ngram-draft.ts) are rows behind a
+ * Design: a request is a Sequence: waiting (FIFO) -> reading its prompt -> decoding -> ended. Each step
+ * drops what was cancelled, admits what fits in free slots, and makes one llama_decode call with one token of
+ * every decoding sequence, what it drafted, and the planned share of every prompt (plan-step.ts). Then each
+ * sequence that has an output samples. A prompt starts from what the cells already hold of it, and one that
+ * another sequence is just reading is waited for (prefix-cache.ts). Drafts (ngram-draft.ts) are rows behind a
  * sequence's own: each is kept only if the sampler chooses it, so the answer is what it would be without.
- * All state lives here and changes only inside submit, step and close, on one thread. What a sequence holds is
- * given back before its owner hears that it ended.
+ * All state lives here and changes only inside submit, step and close, on one thread. What a sequence holds
+ * is given back before its owner hears that it ended.
  *
  * Limits: at most `waitingMax` requests wait. A decode call that libllama rolls back (no KV cell, invalid
  * batch) is repeated sequence by sequence, so that only the one at fault fails; any other failure ends all

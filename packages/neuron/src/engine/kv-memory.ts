@@ -31,15 +31,19 @@ export interface KvMemory {
   restore(sequence: number, data: Uint8Array): boolean;
 }
 
-export function createKvMemory(api: LlamaApi, context: bigint, canTruncate: boolean): KvMemory {
-  const memory = api.llama_get_memory(context) as bigint;
+/** `memory`: llama_memory_t of the context, null for an encoder, which keeps nothing. */
+export function createKvMemory(
+  api: LlamaApi,
+  context: bigint,
+  { memory, canTruncate }: { readonly memory: bigint | null; readonly canTruncate: boolean },
+): KvMemory {
   const clear = (sequence: number): void => {
-    api.llama_memory_seq_rm(memory, sequence, -1, -1);
+    if (memory !== null) api.llama_memory_seq_rm(memory, sequence, -1, -1);
   };
   const sizeOf = (sequence: number): number => Number(api.llama_state_seq_get_size(context, sequence));
   return {
     canTruncate,
-    truncate: (sequence, length) => api.llama_memory_seq_rm(memory, sequence, length, -1),
+    truncate: (sequence, length) => memory !== null && api.llama_memory_seq_rm(memory, sequence, length, -1),
     clear,
     sizeOf,
     save(sequence) {

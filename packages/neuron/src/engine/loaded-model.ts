@@ -1,20 +1,24 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type {
+  EmbedResult,
   GenerateParams,
   KvPrefix,
+  KvSnapshot,
   LoadSpec,
   ModelFacts,
+  RankResult,
   TokenizeOptions,
 } from 'cortex-core/wire/inference';
 import type { Libllama } from '../libllama/load-library.ts';
 import { BatchLoop } from './batch-loop.ts';
 import { Candidates } from './candidates.ts';
 import { DecodeBatch } from './decode-batch.ts';
+import { createEmbedder, type Embedder, type SteppedTask } from './embedder.ts';
 import type { EngineFaults } from './engine-faults.ts';
-import { createKvMemory, type KvMemory } from './kv-memory.ts';
+import { createKvMemory } from './kv-memory.ts';
+import { KvSnapshots } from './kv-snapshots.ts';
 import { createLogitsReader } from './logits-reader.ts';
 import type { OpenedModel } from './open-model.ts';
-import { stepTokensMax } from './plan-step.ts';
 import { PrefixCache } from './prefix-cache.ts';
 import { createReservedSequence, type ReservedSequence } from './reserved-sequence.ts';
 import type { SamplerHost } from './sampler.ts';
@@ -44,11 +48,12 @@ export class LoadedModel {
   readonly samplingDefaults: SamplingDefaults;
   readonly #options: LoadedModelOptions;
   readonly #host: SamplerHost & { readonly candidates: Candidates };
-  readonly #kv: KvMemory;
   readonly #cache: PrefixCache;
   readonly #batch: DecodeBatch;
   readonly #loop: BatchLoop;
   readonly #reserved: ReservedSequence;
+  readonly #snapshots: KvSnapshots;
+  readonly #embedder: Embedder;
   #isClosed = false;
   #isStepping = false;
 
@@ -59,14 +64,15 @@ export class LoadedModel {
     this.#options = options;
     this.facts = facts;
     this.samplingDefaults = readSamplingDefaults(facts.metadata);
-    this.#kv = createKvMemory(api, context, !facts.recurrent);
+    const memory = api.llama_get_memory(context) as bigint | null;
+    const kv = createKvMemory(api, context, { memory, canTruncate: !facts.recurrent });
     this.#cache = new PrefixCache({
-      kv: this.#kv,
+      kv,
       slots: spec.slots,
       bytesMax: spec.prefixCacheMb * 1024 ** 2,
       now: options.now,
     });
-    this.#batch = new DecodeBatch(Math.max(spec.batch, stepTokensMax(spec.slots, spec.ubatch)));
+    this.#batch = new DecodeBatch(opened.batchTokens);
     this.#host = {
       api,
       vocabulary,
@@ -76,7 +82,7 @@ export class LoadedModel {
       candidates: new Candidates(api, vocabulary.size),
       defaults: this.samplingDefaults,
     };
-    const shared = { kv: this.#kv, batch: this.#batch, modelId: spec.modelId };
+    const shared = { kv, batch: this.#batch, modelId: spec.modelId };
     this.#loop = new BatchLoop({
       ...shared,
       host: this.#host,
@@ -93,6 +99,20 @@ export class LoadedModel {
       contextTokens,
       logits: this.#host.logits,
       id: spec.slots,
+    });
+    this.#snapshots = new KvSnapshots({ api, context, reserved: this.#reserved, modelId: spec.modelId });
+    this.#embedder = createEmbedder({
+      api,
+      context,
+      memory,
+      batch: this.#batch,
+      reserved: this.#reserved,
+      facts,
+      width: api.llama_model_n_embd_out(opened.model),
+      readsWhole: opened.readsWhole,
+      sequences: opened.sequences,
+      ubatch: spec.ubatch,
+      modelId: spec.modelId,
     });
   }
 
@@ -140,6 +160,43 @@ export class LoadedModel {
   }
 
   /**
+   * One vector per input, in pieces. What forwardLogits held may be forgotten. Errors, thrown at once:
+   * `invalid_request`, `context_length_exceeded`, `wrong_modality`.
+   */
+  embed(inputs: readonly Int32Array[]): SteppedTask<EmbedResult> {
+    this.#requireOpen();
+    this.#requireNoEncoder();
+    return this.#stepped(this.#embedder.embed(inputs));
+  }
+
+  /** One score per input, each a pair that the caller joined. Errors as `embed`. */
+  rank(inputs: readonly Int32Array[]): SteppedTask<RankResult> {
+    this.#requireOpen();
+    this.#requireNoEncoder();
+    return this.#stepped(this.#embedder.rank(inputs));
+  }
+
+  /** Copies the sequence of forwardLogits. Errors: `overloaded` at the limit, `wrong_modality`. */
+  snapshotKv(): KvSnapshot {
+    this.#requireOpen();
+    this.#requireDecoder();
+    return this.#snapshots.take();
+  }
+
+  /** The sequence of forwardLogits is then as it was. Errors: `invalid_request` for an unknown id. */
+  restoreKv(id: number): KvSnapshot {
+    this.#requireOpen();
+    this.#requireDecoder();
+    return this.#snapshots.restore(id);
+  }
+
+  dropKvSnapshot(id: number): KvSnapshot {
+    this.#requireOpen();
+    this.#requireDecoder();
+    return this.#snapshots.drop(id);
+  }
+
+  /**
    * Queues a generation; its events come from inside `step()`. Cancelling takes effect at the next step.
    * Errors, thrown at once: `invalid_request`, `context_length_exceeded`, `wrong_modality`, `overloaded`.
    */
@@ -174,6 +231,7 @@ export class LoadedModel {
     const { library, opened, onClose } = this.#options;
     this.#loop.close();
     this.#cache.clear();
+    this.#snapshots.close();
     this.#host.candidates.close();
     this.#batch.close();
     library.api.llama_free(opened.context);
@@ -188,11 +246,33 @@ export class LoadedModel {
     }
   }
 
+  #stepped<T>(task: SteppedTask<T>): SteppedTask<T> {
+    return {
+      step: () => {
+        this.#requireOpen();
+        return task.step();
+      },
+    };
+  }
+
   #requireDecoder(): void {
+    const { hasDecoder, hasEncoder, pooling } = this.facts;
+    if (hasDecoder && !hasEncoder && pooling === 'none') return;
+    const why =
+      pooling === 'none'
+        ? 'has no plain decoder and cannot generate text'
+        : pooling === 'rank'
+          ? 'is a reranker; ask it for a ranking, or another model for text'
+          : 'is an embedding model; ask it for embeddings, or another model for text';
+    throw new AppError('wrong_modality', `model "${this.#options.spec.modelId}" ${why}`, { param: 'model' });
+  }
+
+  #requireNoEncoder(): void {
     if (this.facts.hasDecoder && !this.facts.hasEncoder) return;
+    const { modelId } = this.#options.spec;
     throw new AppError(
       'wrong_modality',
-      `model "${this.#options.spec.modelId}" has no plain decoder and cannot generate text`,
+      `model "${modelId}" is of an encoder-decoder kind, which is not served`,
     );
   }
 }

@@ -5,9 +5,9 @@
  *
  * Design: a slot keeps the cells of the sequence that ended there. A new sequence takes the free slot that
  * costs least to overwrite, with what it shares, or gets the shared beginning copied from another slot (busy
- * ones too) or from a snapshot in host memory (choose-slot.ts). What is overwritten goes to host memory first,
- * within a byte budget, least recently used out. A sequence whose beginning another one is just reading waits
- * for it (`leaderFor`) and then copies: a prompt shared by many at once is read once.
+ * ones too) or from a snapshot in host memory (choose-slot.ts). What is overwritten goes to host memory
+ * first, within a byte budget, least recently used out. A sequence whose beginning another one is just
+ * reading waits for it (`leaderFor`) and then copies: a prompt shared by many at once is read once.
  *
  * Recurrent and hybrid models: their state cannot be cut, so only a state whose every token matches helps.
  * Therefore states are saved at chosen points of a prompt (`checkpoints`): before its last token, and where

@@ -11,12 +11,13 @@ export interface ComputeThreads {
   close(): void;
 }
 
-/** sizeof(struct ggml_threadpool_params) is 528 (ggml.h: 512 bool, int, enum, uint32, 2 bool); some to spare. */
+/** struct ggml_threadpool_params takes 528 (ggml.h: 512 bool, int, enum, uint32, 2 bool); some to spare. */
 const paramsBytes = 1024;
 
 /**
- * Null when one thread is enough or the CPU backend has no thread pools. The functions are the backend's own:
- * which variant of it is loaded depends on the processor, so they are asked for by name, as llama.cpp's tools do.
+ * Null when one thread is enough or the CPU backend has no thread pools. The functions are the backend's own
+ * and which variant of it is loaded depends on the processor: they are asked for by name, as llama.cpp's own
+ * tools do.
  */
 export function startComputeThreads(api: LlamaApi, count: number): ComputeThreads | null {
   if (count < 2) return null;

@@ -10,11 +10,21 @@ import { LoadMeter } from './load-meter.ts';
 import type { LoadedModel } from './loader.ts';
 import type { DeviceSlot } from './placement.ts';
 
-export type EntryStatus = 'loading' | 'loaded' | 'unloading' | 'recovering' | 'poisoned' | 'failed';
+/** `draining`: about to move; those that were admitted run on, newcomers wait. `moving`: nothing runs. */
+export type EntryStatus =
+  | 'loading'
+  | 'loaded'
+  | 'draining'
+  | 'moving'
+  | 'unloading'
+  | 'recovering'
+  | 'poisoned'
+  | 'failed';
 
-/** A snapshot for one request: ask again after waiting, the handle may have changed. */
+/** What one request runs on. Ask again after waiting: the model may be gone. */
 export interface ServingModel {
   readonly id: string;
+  /** `device` and `handle` are always those of now: a model may move between two calls. */
   readonly device: Device;
   readonly handle: ArchHandle;
   readonly facts: ModelFacts;
@@ -37,7 +47,8 @@ const rateTokensMin = 8;
 
 export class ModelEntry {
   readonly id: string;
-  readonly spec: ModelSpec;
+  /** After a move it names the devices moved to. */
+  spec: ModelSpec;
   readonly file: string | null;
   readonly admission: Gate;
   readonly meter: LoadMeter;
@@ -49,7 +60,7 @@ export class ModelEntry {
   failure: string | null = null;
   readonly #clock: Clock;
   readonly #outputTokensMax: number;
-  readonly #cut = new AbortController();
+  #cut = new AbortController();
   #attached: Attached | null = null;
   #markGone: () => void = () => {};
   #prefillRate = 0;
@@ -73,20 +84,34 @@ export class ModelEntry {
     return this.status === 'loading' || this.status === 'recovering';
   }
 
+  /** Serves, at once or after a move. */
+  get isLoaded(): boolean {
+    return this.status === 'loaded' || this.isMoving;
+  }
+
+  get isMoving(): boolean {
+    return this.status === 'draining' || this.status === 'moving';
+  }
+
+  /** What it runs on; null while it has no handle. */
+  get model(): LoadedModel | null {
+    return this.#attached?.model ?? null;
+  }
+
   attach(model: LoadedModel): void {
-    const { device } = model.slot;
-    const { handle, facts } = model.arch;
     const hasChatMl = async (): Promise<boolean> => {
-      const ids = await device.tokenize(handle, '<|im_start|>', { addSpecial: false, parseSpecial: true });
-      return ids.length === 1;
+      const { slot, arch } = this.#attached?.model ?? model;
+      const options = { addSpecial: false, parseSpecial: true };
+      return (await slot.device.tokenize(arch.handle, '<|im_start|>', options)).length === 1;
     };
-    this.#attached = { model, template: new ChatTemplate(this.id, facts, hasChatMl) };
+    this.#attached = { model, template: new ChatTemplate(this.id, model.arch.facts, hasChatMl) };
+    if (this.#cut.signal.aborted) this.#cut = new AbortController();
     this.status = 'loaded';
   }
 
-  /** The handle is gone with its owner. */
+  /** The handle is gone with its owner. In a move the mover keeps the memory, and gives it back. */
   detach(): void {
-    this.#attached?.model.reservation.release();
+    if (this.status !== 'moving') this.#attached?.model.reservation.release();
     this.#attached = null;
   }
 
@@ -96,16 +121,25 @@ export class ModelEntry {
   }
 
   serving(): ServingModel {
-    if (this.status !== 'loaded' || this.#attached === null) throw this.refusal();
+    const canServe = this.status === 'loaded' || this.status === 'draining';
+    if (!canServe || this.#attached === null) throw this.refusal();
     const { model, template } = this.#attached;
+    const current = (): LoadedModel => this.#attached?.model ?? model;
+    const cut = (): AbortSignal => this.#cut.signal;
     return {
       id: this.id,
-      device: model.slot.device,
-      handle: model.arch.handle,
+      get device() {
+        return current().slot.device;
+      },
+      get handle() {
+        return current().arch.handle;
+      },
       facts: model.arch.facts,
       template,
       admission: this.admission,
-      cut: this.#cut.signal,
+      get cut() {
+        return cut();
+      },
       observe: (result) => this.#observe(result),
     };
   }
@@ -135,6 +169,13 @@ export class ModelEntry {
             extras,
             retryAfterSecs: 2,
           },
+        );
+      case 'draining':
+      case 'moving':
+        return new AppError(
+          'model_recovering',
+          `model "${this.id}" is being moved to another device; retry soon`,
+          { extras, retryAfterSecs: 2 },
         );
       case 'unloading':
         return new AppError('model_not_loaded', `model "${this.id}" is being unloaded; load it again`, {
@@ -212,11 +253,11 @@ export class ModelEntry {
   toWire(): NeuronModel {
     const facts = this.#attached?.model.arch.facts;
     const template = this.#attached?.template;
-    const stuck = this.status === 'poisoned' || this.status === 'failed';
+    const unservable = this.#unservable();
     return {
       id: this.id,
       harness: this.spec.harness,
-      status: this.status,
+      status: this.status === 'draining' || this.status === 'moving' ? 'loaded' : this.status,
       devices: [...(this.#attached?.model.slot.indices ?? [])],
       vram_used_mb: this.#attached?.model.reservation.mb ?? null,
       vram_estimate_mb: this.#attached?.model.reservation.mb ?? null,
@@ -226,9 +267,19 @@ export class ModelEntry {
         : { limit: { context: facts.context, output: Math.min(facts.context, this.#outputTokensMax) } }),
       tool_call: template?.mentions('tools') ?? false,
       reasoning: template?.mentions('enable_thinking') ?? false,
-      ...(stuck ? { servable: { ok: false, reason: this.status, detail: this.refusal().message } } : {}),
+      ...(unservable === null ? {} : { servable: { ok: false, ...unservable } }),
       digest: this.#attached?.model.digest ?? null,
     };
+  }
+
+  /** Why a request would be refused for as long as nobody acts. */
+  #unservable(): { readonly reason: string; readonly detail: string } | null {
+    if (this.status === 'poisoned' || this.status === 'failed') {
+      return { reason: this.status, detail: this.refusal().message };
+    }
+    const device = this.#attached?.model.slot.device;
+    if (device?.state !== 'poisoned') return null;
+    return { reason: 'device_poisoned', detail: `its device ${device.id} is poisoned; restart the neuron` };
   }
 
   toLoad(): ModelLoad {
