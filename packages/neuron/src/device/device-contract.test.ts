@@ -243,24 +243,28 @@ for (const worker of ['thread', 'process'] as const) {
     test('a model goes on in another owner: its load, its facts, its answers', async () => {
       const other = openDevice(worker);
       try {
+        const params = generateParams(
+          [...(await device.tokenize(handle, 'The capital of '.repeat(15), raw))],
+          12,
+        );
+        const textOf = async (where: OwnerDevice, at: number) => {
+          let text = '';
+          const { usage } = await where.generate(at, params, (event) => {
+            text += event.text;
+          });
+          return { text, cachedTokens: usage.cachedTokens };
+        };
+        const here = await textOf(device, handle);
         const exported = await device.exportArch(handle);
         assert.equal(exported.spec.file, tiny.file);
-        assert.ok(Array.isArray(exported.prefixes));
         const seen: number[] = [];
         const moved = await other.transferIn(exported, ({ fraction }) => seen.push(fraction));
         assert.equal(moved.handle, 1);
         assert.equal(seen.at(-1), 1);
-        const here = await device.exportArch(handle);
-        assert.deepEqual(here.spec, exported.spec);
-        const params = generateParams([...(await device.tokenize(handle, 'The capital of', raw))], 12);
-        const textOf = async (where: OwnerDevice, at: number) => {
-          let text = '';
-          await where.generate(at, params, (event) => {
-            text += event.text;
-          });
-          return text;
-        };
-        assert.equal(await textOf(other, moved.handle), await textOf(device, handle));
+        assert.deepEqual((await device.exportArch(handle)).spec, exported.spec);
+        const there = await textOf(other, moved.handle);
+        assert.equal(there.text, here.text);
+        assert.equal(there.cachedTokens, params.tokens.length - 1, 'its prefixes came along');
         assert.equal(moved.facts.context, tiny.context);
         await other.dropArch(moved.handle);
       } finally {

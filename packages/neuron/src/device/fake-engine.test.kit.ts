@@ -237,6 +237,7 @@ export class FakeTransport implements Transport {
   spawn(events: TransportEvents): OwnerLink {
     let alive = true;
     let cancelledLoad = 0;
+    let elapsedMs = 0;
     const deliver = (message: FromOwner): void => {
       const copy = structuredClone(message);
       queueMicrotask(() => alive && !this.silent && events.onMessage(copy));
@@ -255,7 +256,8 @@ export class FakeTransport implements Transport {
         isCongested: () => false,
         cancelledLoad: () => cancelledLoad,
         schedule: (turn) => void setImmediate(() => alive && turn()),
-        nowMs: () => 0,
+        // Every step is long enough to be a message of its own.
+        nowMs: () => (elapsedMs += 5),
         onEnd: () => queueMicrotask(() => queueMicrotask(() => exit('exit code 0'))),
       },
       () => {

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { AppError } from 'cortex-core/wire/errors';
-import { loadLibrary } from '../libllama/load-library.ts';
 import { tinySpec } from './engine.test.kit.ts';
 import { Engine } from './engine.ts';
+import type { KvMemory } from './kv-memory.ts';
 import { KvSnapshots } from './kv-snapshots.ts';
 import type { LoadedModel } from './loaded-model.ts';
 import type { ReservedSequence } from './reserved-sequence.ts';
@@ -71,10 +71,10 @@ test('an unknown snapshot is refused with the ones there are', () => {
 });
 
 test('snapshots stay below their limit, and a dropped one makes room', () => {
-  const { api } = loadLibrary({ nativeLog: false });
-  const sized = { ...api, llama_state_seq_get_size: () => 40, llama_state_seq_get_data: () => 40 };
+  const state = { bytes: 40, data: new Uint8Array(40), close() {} };
+  const kv = { sizeOf: () => 40, save: () => state } as unknown as KvMemory;
   const reserved = { id: 4, length: 3 } as ReservedSequence;
-  const snapshots = new KvSnapshots({ api: sized, context: 0n, reserved, modelId: 'm', bytesMax: 100 });
+  const snapshots = new KvSnapshots({ kv, reserved, modelId: 'm', bytesMax: 100 });
   snapshots.take();
   const second = snapshots.take();
   assert.throws(

@@ -1,12 +1,11 @@
 /** Copies of the reserved sequence in host memory, to branch from a beginning without reading it again. */
 import { AppError } from 'cortex-core/wire/errors';
 import type { KvSnapshot } from 'cortex-core/wire/inference';
-import type { LlamaApi } from '../libllama/bindings.gen.ts';
+import type { KvMemory, KvState } from './kv-memory.ts';
 import type { ReservedSequence } from './reserved-sequence.ts';
 
 export interface KvSnapshotsOptions {
-  readonly api: LlamaApi;
-  readonly context: bigint;
+  readonly kv: KvMemory;
   readonly reserved: ReservedSequence;
   readonly modelId: string;
   /** All snapshots of the model together; default 512 MiB. */
@@ -15,7 +14,8 @@ export interface KvSnapshotsOptions {
 
 interface Held {
   readonly snapshot: KvSnapshot;
-  readonly state: Uint8Array;
+  /** Null: of an empty sequence. */
+  readonly state: KvState | null;
 }
 
 const bytesMaxDefault = 512 * 1024 ** 2;
@@ -34,9 +34,9 @@ export class KvSnapshots {
 
   /** Errors: `overloaded` when the limit would be passed. */
   take(): KvSnapshot {
-    const { api, context, reserved, modelId, bytesMax = bytesMaxDefault } = this.#options;
+    const { kv, reserved, modelId, bytesMax = bytesMaxDefault } = this.#options;
     const { id: sequence, length } = reserved;
-    const bytes = length === 0 ? 0 : Number(api.llama_state_seq_get_size(context, sequence));
+    const bytes = length === 0 ? 0 : kv.sizeOf(sequence);
     if (this.#bytes + bytes > bytesMax || this.#held.size >= countMax) {
       throw new AppError(
         'overloaded',
@@ -44,8 +44,8 @@ export class KvSnapshots {
           `${bytes} would pass the limit of ${bytesMax}; drop one first`,
       );
     }
-    const state = new Uint8Array(bytes);
-    if (bytes > 0 && Number(api.llama_state_seq_get_data(context, state, bytes, sequence)) !== bytes) {
+    const state = bytes === 0 ? null : kv.save(sequence);
+    if (bytes > 0 && state === null) {
       throw new AppError('job_failed', `model "${modelId}": its KV state could not be copied`);
     }
     const snapshot = { id: this.#nextId++, bytes, length };
@@ -56,12 +56,11 @@ export class KvSnapshots {
 
   /** The reserved sequence is then as it was at `take`. Errors: `invalid_request`, `job_failed`. */
   restore(id: number): KvSnapshot {
-    const { api, context, reserved, modelId } = this.#options;
+    const { kv, reserved, modelId } = this.#options;
     const { snapshot, state } = this.#require(id, 'RestoreKv');
     reserved.clear();
-    if (snapshot.length === 0) return snapshot;
-    if (Number(api.llama_state_seq_set_data(context, state, state.length, reserved.id)) === 0) {
-      reserved.clear();
+    if (state === null) return snapshot;
+    if (!kv.restore(reserved.id, state.data)) {
       throw new AppError('job_failed', `model "${modelId}": KV snapshot ${id} could not be put back`);
     }
     reserved.replaced(snapshot.length);
@@ -69,7 +68,8 @@ export class KvSnapshots {
   }
 
   drop(id: number): KvSnapshot {
-    const { snapshot } = this.#require(id, 'DropKvSnapshot');
+    const { snapshot, state } = this.#require(id, 'DropKvSnapshot');
+    state?.close();
     this.#held.delete(id);
     this.#bytes -= snapshot.bytes;
     return snapshot;
@@ -77,6 +77,7 @@ export class KvSnapshots {
 
   /** Idempotent. */
   close(): void {
+    for (const { state } of this.#held.values()) state?.close();
     this.#held.clear();
     this.#bytes = 0;
   }

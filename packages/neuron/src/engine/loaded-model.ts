@@ -100,7 +100,7 @@ export class LoadedModel {
       logits: this.#host.logits,
       id: spec.slots,
     });
-    this.#snapshots = new KvSnapshots({ api, context, reserved: this.#reserved, modelId: spec.modelId });
+    this.#snapshots = new KvSnapshots({ kv, reserved: this.#reserved, modelId: spec.modelId });
     this.#embedder = createEmbedder({
       api,
       context,

@@ -5,9 +5,9 @@
  * neither wait for each other nor cost a message each.
  * Design: a slab (handle -> model), a dispatch and a run loop. `handle()` runs a job to its end, except
  * Generate, which joins the model's batch, and Embed and Rank, which queue. While there is work the loop
- * steps each model once and the first of the queue once, flushes what that yielded as ONE message, and yields
- * to the message source (`setImmediate`: the event loop polls the port or the channel with no wait, ~2 us a
- * turn), so that a cancel is seen within one step. Idle it does not run at all.
+ * steps each model once and the first of the queue once, flushes what that yielded as ONE message (quick steps
+ * together, see outbox.ts), and yields to the message source (`setImmediate`: the event loop polls the port or
+ * the channel with no wait, ~2 us a turn), so that a cancel is seen within one step. Idle it does not run.
  * Limits: a load blocks the owner, running streams on the same device included. A congested sink (a parent
  * that does not read) pauses stepping, so a stalled parent cannot fill this side's memory.
  */
@@ -24,10 +24,10 @@ import {
   type JobResult,
   type RankJob,
   type Settled,
-  type StepOfJob,
   type ToOwner,
 } from '../jobs.ts';
 import type { EngineLike, LoadedModelLike, SteppedTaskLike } from './engine-like.ts';
+import { Outbox } from './outbox.ts';
 
 /** Progress messages per load at most, about 20 a second. */
 const progressMsMin = 50;
@@ -78,8 +78,7 @@ export class Owner {
   readonly #stuck = new Set<ArchHandle>();
   #engine: EngineLike | null = null;
   #nextHandle: ArchHandle = 1;
-  #steps: StepOfJob[] = [];
-  #settled: Settled[] = [];
+  readonly #outbox = new Outbox();
   #sentAtMs = 0;
   #scheduled = false;
   #closed = false;
@@ -108,7 +107,7 @@ export class Owner {
       default:
         message satisfies never;
     }
-    this.#flush();
+    this.#flush(!this.#hasWork());
     this.wake();
   }
 
@@ -127,7 +126,7 @@ export class Owner {
     if (this.#closed) return;
     this.#closed = true;
     for (const handle of [...this.#slab.keys()]) this.#drop(handle, 'the owner shuts down', 'device_gone');
-    this.#flush();
+    this.#flush(true);
     try {
       this.#engine?.close();
     } finally {
@@ -158,7 +157,7 @@ export class Owner {
       }
     }
     this.#stepTask();
-    this.#flush();
+    this.#flush(!this.#hasWork());
     if (this.#ports.nowMs() - this.#sentAtMs >= aliveMs) this.#send({ kind: 'Alive' });
     this.wake();
   }
@@ -170,9 +169,9 @@ export class Owner {
     try {
       const result = task.step();
       if (result === null) return;
-      this.#settled.push({ id, ok: true, result });
+      this.#outbox.settle({ id, ok: true, result });
     } catch (error) {
-      this.#settled.push({ id, ok: false, error: serializeError(asJobError(job.kind, error)) });
+      this.#outbox.settle({ id, ok: false, error: serializeError(asJobError(job.kind, error)) });
     }
     this.#tasks = this.#tasks.slice(1);
   }
@@ -180,9 +179,9 @@ export class Owner {
   #submit(id: JobId, job: Job): void {
     try {
       if (isStepped(job)) this.#begin(id, job);
-      else this.#settled.push({ id, ok: true, result: this.#run(id, job) });
+      else this.#outbox.settle({ id, ok: true, result: this.#run(id, job) });
     } catch (error) {
-      this.#settled.push({ id, ok: false, error: serializeError(asJobError(job.kind, error)) });
+      this.#outbox.settle({ id, ok: false, error: serializeError(asJobError(job.kind, error)) });
     }
   }
 
@@ -270,11 +269,11 @@ export class Owner {
       if (ended) return;
       ended = true;
       this.#running.delete(id);
-      this.#settled.push(settled);
+      this.#outbox.settle(settled);
     };
     const sequence = model.submit(job.params, {
       onStep: (event) => {
-        if (!ended) this.#steps.push({ id, event });
+        if (!ended) this.#outbox.addStep(id, event);
       },
       onDone: (result) => settle({ id, ok: true, result }),
       onError: (error) => settle({ id, ok: false, error: serializeError(asJobError(job.kind, error)) }),
@@ -296,7 +295,7 @@ export class Owner {
     this.#failRunning(handle, new AppError(code, `Generate: stopped, because ${why}`));
     for (const { id, job } of this.#tasks.filter((task) => task.job.handle === handle)) {
       const error = new AppError(code, `${job.kind}: stopped, because ${why}`);
-      this.#settled.push({ id, ok: false, error: serializeError(error) });
+      this.#outbox.settle({ id, ok: false, error: serializeError(error) });
     }
     this.#tasks = this.#tasks.filter(({ job }) => job.handle !== handle);
     try {
@@ -351,11 +350,10 @@ export class Owner {
     this.#ports.send(message);
   }
 
-  #flush(): void {
-    if (this.#steps.length === 0 && this.#settled.length === 0) return;
-    this.#send({ kind: 'Steps', steps: this.#steps, settled: this.#settled });
-    this.#steps = [];
-    this.#settled = [];
+  /** `isLast`: also what could wait for the next step's yield. */
+  #flush(isLast: boolean): void {
+    const content = this.#outbox.take(this.#ports.nowMs(), isLast);
+    if (content !== null) this.#send({ kind: 'Steps', ...content });
   }
 }
 
