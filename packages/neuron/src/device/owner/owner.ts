@@ -5,9 +5,10 @@
  * neither wait for each other nor cost a message each.
  * Design: a slab (handle -> model), a dispatch and a run loop. `handle()` runs a job to its end, except
  * Generate, which joins the model's batch, and Embed and Rank, which queue. While there is work the loop
- * steps each model once and the first of the queue once, flushes what that yielded as ONE message (quick steps
- * together, see outbox.ts), and yields to the message source (`setImmediate`: the event loop polls the port or
- * the channel with no wait, ~2 us a turn), so that a cancel is seen within one step. Idle it does not run.
+ * steps each model once and the first of the queue once, flushes what that yielded as ONE message (quick
+ * steps together, see outbox.ts), and yields to the message source (`setImmediate`: the event loop polls the
+ * port or the channel with no wait, ~2 us a turn), so that a cancel is seen within one step. Idle it does not
+ * run at all.
  * Limits: a load blocks the owner, running streams on the same device included. A congested sink (a parent
  * that does not read) pauses stepping, so a stalled parent cannot fill this side's memory.
  */
