@@ -40,6 +40,7 @@ function start({ file, threads, context, slots }) {
     embeddings: false,
     prefixCacheMb: 0,
     speculation: 'off',
+    draftFile: null,
   };
   const opened = openModel(library, spec, () => true);
   const vocabulary = readVocabulary(api, opened.model);

@@ -40,6 +40,7 @@ before(async () => {
     embeddings: false,
     prefixCacheMb: 0,
     speculation: 'off',
+    draftFile: null,
   });
   let text = '';
   const done = new Promise<{ promptTokens: number; completionTokens: number }>((resolve, reject) => {

@@ -42,6 +42,8 @@ export interface LoadSpec {
   readonly prefixCacheMb: number;
   /** `ngram`: drafts looked up in the sequence's own tokens, verified in the same batch. */
   readonly speculation: 'off' | 'ngram';
+  /** A smaller model of the same vocabulary that drafts where no n-gram is found; null = none. */
+  readonly draftFile: string | null;
 }
 
 export interface ModelFacts {

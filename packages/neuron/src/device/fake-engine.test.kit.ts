@@ -33,6 +33,7 @@ export const loadSpec: LoadSpec = {
   embeddings: false,
   prefixCacheMb: 0,
   speculation: 'off',
+  draftFile: null,
 };
 
 export function generateParams(tokens: readonly number[], maxTokens: number): GenerateParams {

@@ -19,6 +19,7 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { GenerateParams } from 'cortex-core/wire/inference';
 import type { DecodeBatch } from './decode-batch.ts';
+import type { DraftModel } from './draft-model.ts';
 import { type DraftPlan, StepCosts } from './draft-policy.ts';
 import type { EngineFaults } from './engine-faults.ts';
 import type { KvMemory } from './kv-memory.ts';
@@ -46,6 +47,8 @@ export interface BatchLoopOptions {
   readonly batch: DecodeBatch;
   readonly ubatch: number;
   readonly speculation: 'off' | 'ngram';
+  /** Asked where no n-gram is found. */
+  readonly draftModel: DraftModel | null;
   /** For messages. */
   readonly modelId: string;
   /** Milliseconds, monotonic. */
@@ -99,7 +102,7 @@ export class BatchLoop {
     });
     const sampler = new Sampler(host, params);
     // A refused draft is cut off again, which a recurrent state does not allow.
-    const isSpeculating = speculation === 'ngram' && kv.canTruncate;
+    const isSpeculating = speculation !== 'off' && kv.canTruncate;
     const sequence = createSequence({ params, budget, sampler, sink, isSpeculating, now: now() });
     this.#waiting.push(sequence);
     return {
@@ -115,8 +118,12 @@ export class BatchLoop {
     this.#dropCancelled();
     this.#admit();
     this.#follow();
+    const startedAt = this.#options.now();
     const chunks = this.#planChunks();
-    if (chunks.length > 0) this.#run(chunks);
+    if (chunks.length > 0) {
+      this.#decode(chunks);
+      this.#observe(chunks, this.#options.now() - startedAt);
+    }
     this.#turn++;
   }
 
@@ -182,32 +189,43 @@ export class BatchLoop {
   /** Drafts only while no prompt is read: they would take its time. */
   #planDrafts(decoding: readonly Sequence[]): Chunk[] {
     const plan: DraftPlan = { streams: decoding.length, drafts: 0, tokens: decoding.length };
-    return decoding.map((sequence): Chunk => {
-      const drafts = this.#draft(sequence, plan);
-      sequence.drafts?.join(plan, drafts.length);
-      return { sequence, count: 1, drafts, row: null };
+    const rooms = decoding.map((sequence) => {
+      const room = this.#draftRoom(sequence, plan);
+      sequence.drafts?.join(plan, room);
+      return room;
+    });
+    const found = decoding.map(({ tokens }, index) => {
+      const room = rooms[index] as number;
+      return room > 0 ? proposeDraft(tokens.view, room) : noDrafts;
+    });
+    const asked = decoding.flatMap(({ slot, tokens }, index) =>
+      slot !== null && found[index]?.length === 0
+        ? [{ slot, tokens: tokens.view, max: rooms[index] as number }]
+        : [],
+    );
+    const guesses = asked.length === 0 ? [] : (this.#options.draftModel?.propose(asked) ?? []);
+    return decoding.map((sequence, index): Chunk => {
+      const guessed = guesses[asked.findIndex(({ slot }) => slot === sequence.slot)];
+      return { sequence, count: 1, drafts: guessed ?? found[index] ?? noDrafts, row: null };
     });
   }
 
-  #draft({ drafts, tokens, cells, budget, completion }: Sequence, plan: DraftPlan): Int32Array {
-    const wanted = drafts?.wanted(plan, this.#costs) ?? 0;
+  /** Rows that drafts of the sequence may take in a step planned so far. */
+  #draftRoom({ drafts, cells, budget, completion }: Sequence, plan: DraftPlan): number {
     const room = Math.min(
-      wanted,
+      drafts?.wanted(plan, this.#costs) ?? 0,
       draftRowsMax - plan.drafts,
       budget.tokens - completion - 1,
       this.#options.host.contextTokens - cells - 1,
     );
-    return room > 0 ? proposeDraft(tokens.view, room) : noDrafts;
+    return Math.max(0, room);
   }
 
-  #run(chunks: readonly Chunk[]): void {
-    const { cache, now } = this.#options;
-    const startedAt = now();
-    this.#decode(chunks);
-    const ms = now() - startedAt;
-    const read = chunks.reduce((sum, { count }) => sum + count, 0) - chunks.length;
-    if (read > chunks.length) cache.observeReading(read + chunks.length, ms);
-    if (read > 0) return;
+  /** Learns what steps of this shape cost. */
+  #observe(chunks: readonly Chunk[], ms: number): void {
+    const tokens = chunks.reduce((sum, { count }) => sum + count, 0);
+    if (tokens > 2 * chunks.length) this.#options.cache.observeReading(tokens, ms);
+    if (tokens > chunks.length) return;
     const drafted = chunks.reduce((sum, { drafts }) => sum + drafts.length, 0);
     this.#costs.observe(chunks.length, drafted, ms);
   }

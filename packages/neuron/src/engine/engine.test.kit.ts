@@ -42,6 +42,7 @@ export function tinySpec(over: Partial<LoadSpec> = {}): LoadSpec {
     embeddings: false,
     prefixCacheMb: 0,
     speculation: 'off',
+    draftFile: null,
     ...over,
   };
 }

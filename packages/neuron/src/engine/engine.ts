@@ -8,11 +8,12 @@ import {
   loadLibrary,
 } from '../libllama/load-library.ts';
 import { checkModelFiles } from './check-model-file.ts';
+import { DraftModel } from './draft-model.ts';
 import type { EngineFaults } from './engine-faults.ts';
 import { LoadedModel } from './loaded-model.ts';
-import { openModel } from './open-model.ts';
+import { closeModel, type OpenedModel, openModel } from './open-model.ts';
 import { readFacts } from './read-facts.ts';
-import { readVocabulary } from './vocabulary.ts';
+import { readVocabulary, type Vocabulary } from './vocabulary.ts';
 
 export interface EngineOptions extends LoadLibraryOptions {
   /** An opened library instead of the one that the other options would find. */
@@ -74,6 +75,7 @@ export class Engine {
     const opened = openModel(this.#library, spec, onProgress);
     const contextRssBytes = Math.max(0, process.memoryUsage.rss() - rssBefore - opened.modelRssBytes);
     const vocabulary = readVocabulary(api, opened.model);
+    const draftModel = this.#openDraftModel(spec, opened, vocabulary);
     const freeAfter = this.#gpuFreeMb();
     const deviceMb = freeBefore === null || freeAfter === null ? 0 : freeBefore - freeAfter;
     const facts = readFacts(api, opened, vocabulary, spec, {
@@ -90,6 +92,7 @@ export class Engine {
       spec,
       now: this.#now,
       faults: this.#faults,
+      draftModel,
       onClose: (closed) => this.#models.delete(closed),
     });
     this.#models.add(model);
@@ -100,6 +103,17 @@ export class Engine {
   close(): void {
     this.#isClosed = true;
     for (const model of [...this.#models]) model.close();
+  }
+
+  #openDraftModel(spec: LoadSpec, opened: OpenedModel, vocabulary: Vocabulary): DraftModel | null {
+    if (spec.draftFile === null || spec.speculation === 'off') return null;
+    try {
+      checkModelFiles(spec.modelId, spec.draftFile);
+      return new DraftModel(this.#library, { spec, vocabulary, contextTokens: opened.contextTokens });
+    } catch (error) {
+      closeModel(this.#library.api, opened);
+      throw error;
+    }
   }
 
   #gpuFreeMb(): number | null {

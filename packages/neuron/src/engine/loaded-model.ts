@@ -13,12 +13,13 @@ import type { Libllama } from '../libllama/load-library.ts';
 import { BatchLoop } from './batch-loop.ts';
 import { Candidates } from './candidates.ts';
 import { DecodeBatch } from './decode-batch.ts';
+import type { DraftModel } from './draft-model.ts';
 import { createEmbedder, type Embedder, type SteppedTask } from './embedder.ts';
 import type { EngineFaults } from './engine-faults.ts';
 import { createKvMemory } from './kv-memory.ts';
 import { KvSnapshots } from './kv-snapshots.ts';
 import { createLogitsReader } from './logits-reader.ts';
-import type { OpenedModel } from './open-model.ts';
+import { closeModel, type OpenedModel } from './open-model.ts';
 import { PrefixCache } from './prefix-cache.ts';
 import { createReservedSequence, type ReservedSequence } from './reserved-sequence.ts';
 import type { SamplerHost } from './sampler.ts';
@@ -35,6 +36,8 @@ export interface LoadedModelOptions {
   /** Milliseconds, monotonic. */
   readonly now: () => number;
   readonly faults?: EngineFaults | undefined;
+  /** Closed with the model. */
+  readonly draftModel: DraftModel | null;
   readonly onClose: (model: LoadedModel) => void;
 }
 
@@ -89,6 +92,7 @@ export class LoadedModel {
       cache: this.#cache,
       ubatch: spec.ubatch,
       speculation: spec.speculation,
+      draftModel: options.draftModel,
       now: options.now,
       faults: options.faults,
     });
@@ -234,9 +238,8 @@ export class LoadedModel {
     this.#snapshots.close();
     this.#host.candidates.close();
     this.#batch.close();
-    library.api.llama_free(opened.context);
-    opened.threads?.close();
-    library.api.llama_model_free(opened.model);
+    this.#options.draftModel?.close();
+    closeModel(library.api, opened);
     onClose(this);
   }
 

@@ -107,6 +107,13 @@ export function openModel(
   }
 }
 
+/** Frees what `openModel` made, in the order that libllama wants. */
+export function closeModel(api: LlamaApi, { context, threads, model }: OpenedModel): void {
+  api.llama_free(context);
+  threads?.close();
+  api.llama_model_free(model);
+}
+
 function checkSpec(spec: LoadSpec): void {
   const wholes: readonly (readonly [string, number | null])[] = [
     ['context', spec.context],

@@ -155,6 +155,7 @@ export class ModelLoader {
       embeddings: false,
       prefixCacheMb: 0,
       speculation: 'off',
+      draftFile: null,
     };
   }
 }

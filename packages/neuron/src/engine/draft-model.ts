@@ -1,0 +1,184 @@
+/**
+ * A smaller model of the same vocabulary that guesses what the larger one will say.
+ *
+ * It follows each sequence in a KV stream of its own: before it guesses, it goes back to what the two have in
+ * common, reads what is new and then says its likeliest tokens, all sequences in one decode call each time.
+ * Guesses are only guesses: the larger model's sampler decides (batch-loop.ts). It stops where it is unsure,
+ * because a refused row costs as much as an accepted one.
+ */
+import { AppError } from 'cortex-core/wire/errors';
+import type { LoadSpec } from 'cortex-core/wire/inference';
+import type { LlamaApi } from '../libllama/bindings.gen.ts';
+import type { Libllama } from '../libllama/load-library.ts';
+import { DecodeBatch } from './decode-batch.ts';
+import { createKvMemory, type KvMemory } from './kv-memory.ts';
+import { createLogitsReader, type LogitsReader } from './logits-reader.ts';
+import { closeModel, type OpenedModel, openModel } from './open-model.ts';
+import { commonPrefix } from './token-list.ts';
+import { readVocabulary, type Vocabulary } from './vocabulary.ts';
+
+export interface DraftRequest {
+  readonly slot: number;
+  /** Prompt and answer so far, the last token not yet computed by the larger model. */
+  readonly tokens: Int32Array;
+  /** Guesses wanted at most. */
+  readonly max: number;
+}
+
+export interface DraftModelOptions {
+  /** Of the larger model. */
+  readonly spec: LoadSpec;
+  readonly vocabulary: Vocabulary;
+  /** Tokens that a sequence of the larger model may hold. */
+  readonly contextTokens: number;
+}
+
+interface Follower {
+  /** What the stream of this slot holds. */
+  known: number[];
+}
+
+interface Guess {
+  readonly request: DraftRequest;
+  readonly ids: number[];
+  isDone: boolean;
+}
+
+/** Below this probability a guess is not worth a row. */
+const confidenceMin = 0.5;
+/** A prompt is read in pieces of this many tokens per step, so that running streams wait for one only. */
+const catchUpMax = 256;
+
+export class DraftModel {
+  readonly #api: LlamaApi;
+  readonly #opened: OpenedModel;
+  readonly #batch: DecodeBatch;
+  readonly #kv: KvMemory;
+  readonly #logits: LogitsReader;
+  readonly #followers: readonly Follower[];
+  #isClosed = false;
+
+  /**
+   * Blocks until it is loaded. Errors: those of a load, and `invalid_request`
+   * when the two have different vocabularies or the smaller one cannot take tokens back.
+   */
+  constructor(library: Libllama, { spec, vocabulary, contextTokens }: DraftModelOptions) {
+    const { api } = library;
+    const own = {
+      ...spec,
+      file: spec.draftFile ?? '',
+      context: contextTokens,
+      lora: [],
+      speculation: 'off',
+    } as const;
+    this.#api = api;
+    this.#opened = openModel(library, own, () => true);
+    const { model, context: native, batchTokens } = this.#opened;
+    this.#batch = new DecodeBatch(batchTokens);
+    const isRecurrent = api.llama_model_is_recurrent(model) || api.llama_model_is_hybrid(model);
+    const memory = api.llama_get_memory(native) as bigint | null;
+    this.#kv = createKvMemory(api, native, { memory, canTruncate: !isRecurrent });
+    this.#logits = createLogitsReader(api, native, vocabulary.size);
+    this.#followers = Array.from({ length: spec.slots }, () => ({ known: [] }));
+    const isFit = memory !== null && !isRecurrent;
+    const why = isFit ? difference(readVocabulary(api, model), vocabulary) : 'cannot take tokens back';
+    if (why === null) return;
+    this.close();
+    throw new AppError('invalid_request', `the draft model of "${spec.modelId}" ${why}; choose another one`, {
+      param: 'draft_model',
+    });
+  }
+
+  /** One list per request, of the same order; empty where it is unsure or still reading. */
+  propose(requests: readonly DraftRequest[]): readonly Int32Array[] {
+    const guesses = requests.map((request): Guess => ({ request, ids: [], isDone: request.max <= 0 }));
+    for (const guess of guesses) if (!guess.isDone) guess.isDone = !this.#catchUp(guess.request);
+    for (let open = guesses.filter(isOpen); open.length > 0; open = guesses.filter(isOpen)) this.#guess(open);
+    return guesses.map(({ ids }) => Int32Array.from(ids));
+  }
+
+  /** Idempotent. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#batch.close();
+    closeModel(this.#api, this.#opened);
+  }
+
+  /** Reads all but the last token; false while there is more to read than one step may take. */
+  #catchUp({ slot, tokens }: DraftRequest): boolean {
+    const follower = this.#followers[slot] as Follower;
+    const end = tokens.length - 1;
+    const shared = commonPrefix(Int32Array.from(follower.known), tokens.subarray(0, end));
+    if (shared < follower.known.length) this.#cut(slot, shared);
+    const until = Math.min(end, shared + catchUpMax);
+    this.#batch.clear();
+    for (let at = shared; at < until; at++) this.#batch.add(tokens[at] as number, at, slot, false);
+    if (until > shared && !this.#decode([slot])) return false;
+    for (let at = shared; at < until; at++) follower.known.push(tokens[at] as number);
+    return until === end;
+  }
+
+  /** One more token for each. */
+  #guess(open: readonly Guess[]): void {
+    this.#batch.clear();
+    const rows = open.map(({ request: { slot, tokens }, ids }) => {
+      const { known } = this.#followers[slot] as Follower;
+      const token = ids.at(-1) ?? (tokens[tokens.length - 1] as number);
+      const row = this.#batch.add(token, known.length, slot, true);
+      known.push(token);
+      return row;
+    });
+    const isComputed = this.#decode(open.map(({ request }) => request.slot));
+    for (const [index, guess] of open.entries()) {
+      const best = isComputed
+        ? likeliest(this.#logits.rowAt(this.#logits.addressOf(rows[index] as number)))
+        : null;
+      if (best !== null) guess.ids.push(best);
+      guess.isDone = best === null || guess.ids.length >= guess.request.max;
+    }
+  }
+
+  /** False when the device failed: the streams are forgotten and read again next time. */
+  #decode(slots: readonly number[]): boolean {
+    if (this.#api.llama_decode(this.#opened.context, this.#batch.struct) === 0) return true;
+    for (const slot of slots) this.#cut(slot, 0);
+    return false;
+  }
+
+  #cut(slot: number, length: number): void {
+    const follower = this.#followers[slot] as Follower;
+    follower.known.length = length;
+    if (length > 0 && this.#kv.truncate(slot, length)) return;
+    follower.known.length = 0;
+    this.#kv.clear(slot);
+  }
+}
+
+function isOpen({ isDone }: Guess): boolean {
+  return !isDone;
+}
+
+/** The most probable token, null when even that is not probable enough. */
+function likeliest(row: Float32Array): number | null {
+  let best = 0;
+  for (let token = 1; token < row.length; token++)
+    if ((row[token] as number) > (row[best] as number)) best = token;
+  const max = row[best] as number;
+  let sum = 0;
+  for (let token = 0; token < row.length; token++) sum += Math.exp((row[token] as number) - max);
+  return 1 / sum >= confidenceMin ? best : null;
+}
+
+/** Why token ids of one model mean something else to the other; null when they mean the same. */
+function difference(own: Vocabulary, other: Vocabulary): string | null {
+  if (own.size !== other.size) return `has ${own.size} tokens and the model ${other.size}`;
+  if (own.eogTokens.join() !== other.eogTokens.join())
+    return 'ends its answers with other tokens than the model';
+  const step = Math.max(1, Math.floor(own.size / 4096));
+  for (let token = 0; token < own.size; token += step) {
+    const [a, b] = [own.pieceOf(token).bytes, other.pieceOf(token).bytes];
+    if (Buffer.compare(a, b) !== 0) return `means something else by token ${token} than the model`;
+  }
+  return null;
+}
