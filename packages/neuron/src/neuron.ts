@@ -6,6 +6,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { hostname, platform, release } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import { type Clock, systemClock } from 'cortex-core/daemon/clock';
@@ -18,21 +19,28 @@ import type { ApiDeps } from './api/api-deps.ts';
 import { readGitSha } from './api/git-sha.ts';
 import { NeuronMetrics } from './api/metrics.ts';
 import { createAuthorize, createRoutes, envelopeOf } from './api/routes.ts';
-import { createDevices, type DeviceSetup, probeBackendDevices } from './device/create-devices.ts';
+import {
+  createDevices,
+  createGroupDevice,
+  type DeviceSetup,
+  probeBackendDevices,
+} from './device/create-devices.ts';
 import {
   type DiscoverySources,
   discoverDevices,
   type Inventory,
-  mergeBackendDevices,
   readDeviceHealth,
   systemSources,
   toWireDevices,
 } from './device/discovery.ts';
+import { chooseUsableDevices } from './device/usable-devices.ts';
 import { expectedVersion } from './libllama/bindings.gen.ts';
 import { findLibrary, type LibraryFiles } from './libllama/find-library.ts';
 import { DefaultModels } from './models/activation.ts';
+import type { DeviceSlot } from './models/choose-target.ts';
 import { ModelLoader } from './models/loader.ts';
-import { type DeviceSlot, Placement } from './models/placement.ts';
+import { MemoryCorrections } from './models/memory-corrections.ts';
+import { type OpenGroup, Placement, type PlacementOptions } from './models/placement.ts';
 import { ModelRegistry } from './models/registry.ts';
 import { ModelSources } from './models/sources.ts';
 
@@ -41,6 +49,8 @@ export interface NeuronOptions {
   readonly clock?: Clock;
   /** Used instead of this machine's own devices. */
   readonly devices?: readonly DeviceSlot[];
+  /** Makes the owner of a group of those; without it they cannot be grouped. */
+  readonly openGroup?: OpenGroup;
   /** Relative paths of `default_models` start here; the working directory when left out. */
   readonly baseDir?: string;
   readonly env?: NodeJS.ProcessEnv;
@@ -64,6 +74,7 @@ interface Machine {
   readonly sources: DiscoverySources;
   readonly slots: readonly DeviceSlot[];
   readonly library: LibraryFiles | null;
+  readonly placement: PlacementOptions;
 }
 
 const drainMs = 2000;
@@ -75,8 +86,9 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
   const startedMs = clock.monotonicMs();
   const machine = await openMachine(config, options, clock, env);
   const sources = new ModelSources(config.models, { fetch: options.fetch ?? fetch, clock }, env);
-  const placement = new Placement(machine.slots);
-  const loader = new ModelLoader(sources, placement, config.engine);
+  const placement = new Placement(machine.slots, machine.placement);
+  const corrections = await openCorrections(config, log);
+  const loader = new ModelLoader(sources, placement, config.engine, corrections);
   const registry = new ModelRegistry({
     config,
     slots: machine.slots,
@@ -98,7 +110,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     log,
     metrics: new NeuronMetrics(),
     version: () => toVersion(machine, gitSha),
-    discovery: async () => discovery,
+    discovery: async () => ({ ...discovery, max_prompt_tokens: registry.largestInput() }),
     deviceHealth: () => readHealth(machine, placement),
     activation: () => activation.state,
     uptimeSecs: () => (clock.monotonicMs() - startedMs) / 1000,
@@ -113,7 +125,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     ...(authorize === null ? {} : { authorize }),
   });
   const port = await server.listen(config.listen, config.port).catch(async (error: unknown) => {
-    await shutDown(machine.slots, clock);
+    await shutDown(machine.slots, placement, clock);
     throw error;
   });
   url = `http://${reachableHost(config.listen)}:${port}`;
@@ -124,7 +136,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     stop.abort(new Error('the neuron stops'));
     registry.closeAdmission();
     await Promise.all([server.close(httpGraceMs), registry.close(drainMs)]);
-    await shutDown(machine.slots, clock);
+    await Promise.all([shutDown(machine.slots, placement, clock), corrections.written()]);
   };
   return {
     port,
@@ -157,57 +169,101 @@ async function openMachine(
   env: NodeJS.ProcessEnv,
 ): Promise<Machine> {
   const sources = systemSources(config.cpu.memory_mb);
-  if (options.devices !== undefined) {
-    return { inventory: null, sources, slots: options.devices, library: null };
+  const { openGroup, devices: given } = options;
+  if (given !== undefined) {
+    const slots = given.map((slot) => withBudget(slot, config));
+    return { inventory: null, sources, slots, library: null, placement: { openGroup } };
   }
-  const library = findConfiguredLibrary(config, env);
-  const setup: DeviceSetup = {
-    deviceWorker: config.device_worker,
-    nativeLog: config.engine.native_log,
-    libraryDir: env.NEURON_LIBLLAMA_DIR || config.engine.libllama !== 'auto' ? library.directory : null,
-    clock,
-    log: options.log,
-  };
-  let inventory = await discoverDevices(sources);
-  if (library.variant === 'cpu') {
-    inventory = withoutGpus(inventory, library);
-  } else {
-    try {
-      inventory = mergeBackendDevices(inventory, await probeBackendDevices(setup));
-    } catch (thrown) {
-      options.log.warn(`libllama's device list is missing: ${toAppError(thrown).message}`);
-    }
-  }
-  const usable = inventory.devices.filter((each) => each.kind !== 'cuda' || !inventory.cudaUnavailableReason);
+  const found = await discoverDevices(sources);
+  const library = findConfiguredLibrary(config, env, found);
+  const setup = toDeviceSetup(config, env, library, clock, options.log);
+  // A build without GPU backends has nothing to tell.
+  const backend =
+    library.variant === 'cpu'
+      ? null
+      : await probeBackendDevices(setup).catch((thrown: unknown) => {
+          options.log.warn(`libllama's device list is missing: ${toAppError(thrown).message}`);
+          return null;
+        });
+  const { inventory, usable, unusable, refuses } = chooseUsableDevices(found, library, backend);
+  const reason = inventory.cudaUnavailableReason;
+  if (reason !== null) options.log.warn(`GPUs cannot be used: ${reason}`);
   const devices = createDevices(usable, setup);
   const slots = devices.flatMap((device, at): DeviceSlot[] => {
     const found = usable[at];
     if (found === undefined) return [];
-    const budgetMb = found.kind === 'cpu' ? found.vram_total_mb : null;
-    return [{ indices: [found.index], kind: found.kind, device, budgetMb }];
+    const { index, kind, sharesHostMemory } = found;
+    const budgetMb = kind === 'cpu' ? found.vram_total_mb : null;
+    return [withBudget({ indices: [index], kind, device, budgetMb, sharesHostMemory }, config)];
   });
-  return { inventory, sources, slots, library };
+  const placement: PlacementOptions = {
+    openGroup: (members) => {
+      const wanted = members.flatMap(({ indices }) => indices);
+      return createGroupDevice(
+        usable.filter(({ index }) => wanted.includes(index)),
+        setup,
+      );
+    },
+    ...(reason === null
+      ? {}
+      : { unusable: { reason, refuses, indices: unusable.map(({ index }) => index) } }),
+  };
+  return { inventory, sources, slots, library, placement };
+}
+
+function toDeviceSetup(
+  config: NeuronConfig,
+  env: NodeJS.ProcessEnv,
+  library: LibraryFiles,
+  clock: Clock,
+  log: Log,
+): DeviceSetup {
+  const isOwn = Boolean(env.NEURON_LIBLLAMA_DIR);
+  return {
+    deviceWorker: config.device_worker,
+    nativeLog: config.engine.native_log,
+    libraryDir: library.directory,
+    // A GPU build would open a context on every GPU also for models on the CPU.
+    cpuLibraryDir: isOwn ? null : findCpuLibrary(),
+    clock,
+    log,
+  };
+}
+
+function findCpuLibrary(): string | null {
+  try {
+    return findLibrary({ variant: 'cpu' }).directory;
+  } catch {
+    return null; // Apple's package has no sibling without a GPU; others may not be installed.
+  }
+}
+
+function withBudget(slot: DeviceSlot, { devices }: NeuronConfig): DeviceSlot {
+  const configured = devices.find(({ index }) => index === slot.indices[0]);
+  return configured === undefined ? slot : { ...slot, budgetMb: configured.memory_mb };
 }
 
 /** Errors: `load_failed`, naming what to install. */
-function findConfiguredLibrary(config: NeuronConfig, env: NodeJS.ProcessEnv): LibraryFiles {
+function findConfiguredLibrary(config: NeuronConfig, env: NodeJS.ProcessEnv, found: Inventory): LibraryFiles {
   if (env.NEURON_LIBLLAMA_DIR) return findLibrary({ libraryDir: env.NEURON_LIBLLAMA_DIR });
   const { libllama } = config.engine;
-  return findLibrary(libllama === 'auto' ? {} : { variant: libllama });
+  if (libllama !== 'auto') return findLibrary({ variant: libllama });
+  const hasNvidia = found.cudaUnavailableReason !== null || found.devices.some(({ kind }) => kind === 'cuda');
+  return findLibrary({ hasNvidia });
 }
 
-/** GPUs that this libllama cannot use stay listed, with the reason; nothing is placed on them. */
-function withoutGpus(inventory: Inventory, library: LibraryFiles): Inventory {
-  if (!inventory.devices.some((device) => device.kind === 'cuda')) return inventory;
-  const name = library.packageName ?? '@node-llama-cpp/linux-x64';
-  const reason = `${name} has no CUDA; install ${name}-cuda of the same version`;
-  return { ...inventory, cudaUnavailableReason: inventory.cudaUnavailableReason ?? reason };
+async function openCorrections({ state_dir }: NeuronConfig, log: Log): Promise<MemoryCorrections> {
+  const file = state_dir === undefined ? null : join(state_dir, 'memory-corrections.json');
+  const corrections = new MemoryCorrections(file, log);
+  await corrections.read();
+  return corrections;
 }
 
-async function shutDown(slots: readonly DeviceSlot[], clock: Clock): Promise<void> {
+async function shutDown(slots: readonly DeviceSlot[], placement: Placement, clock: Clock): Promise<void> {
   const late = new AbortController();
   const timeout = clock.sleep(shutdownMsMax, late.signal).catch(() => {});
-  await Promise.race([Promise.allSettled(slots.map((slot) => slot.device.shutdown())), timeout]);
+  const owners = [...slots.map((slot) => slot.device.shutdown()), placement.close()];
+  await Promise.race([Promise.allSettled(owners), timeout]);
   late.abort();
 }
 

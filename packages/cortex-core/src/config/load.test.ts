@@ -75,8 +75,11 @@ test('an empty neuron.toml is a working neuron', () => {
       ubatch: 512,
       cache_type_k: 'f16',
       cache_type_v: 'f16',
+      prefix_cache_mb: 512,
+      speculation: 'ngram',
       libllama: 'auto',
     },
+    devices: [],
     cpu: { memory_mb: null },
     models: {
       dirs: [],
@@ -90,7 +93,7 @@ test('an empty neuron.toml is a working neuron', () => {
       max_per_principal: 2,
       max_tokens: 8192,
     },
-    limits: { max_body_mb: 64 },
+    limits: { max_body_mb: 64, prefill_secs_max: 600 },
     log: { level: 'info' },
   });
 });

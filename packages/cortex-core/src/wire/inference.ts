@@ -38,6 +38,10 @@ export interface LoadSpec {
   readonly prefixCacheMb: number;
   /** `ngram`: drafts looked up in the sequence's own tokens, verified in the same batch. */
   readonly speculation: 'off' | 'ngram';
+  /**
+   * Parts of the model per device of a group, in the order of the owner's list; absent = libllama's choice.
+   */
+  readonly tensorSplit?: readonly number[] | undefined;
 }
 
 export interface ModelFacts {
@@ -70,6 +74,10 @@ export interface ModelFacts {
   readonly metadata: Readonly<Record<string, string>>;
   /** MiB that the load took, measured where the device can tell, else computed from the buffers' sizes. */
   readonly memoryMb: number;
+  /**
+   * Present where memoryMb is not a device's own figure. MiB: all weights; growth as the context was made.
+   */
+  readonly memoryParts?: { readonly weightsMb: number; readonly contextMb: number } | undefined;
   readonly loadMs: number;
 }
 

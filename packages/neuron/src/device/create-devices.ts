@@ -17,6 +17,8 @@ export interface DeviceSetup {
   readonly deviceWorker: DeviceWorker;
   readonly nativeLog: boolean;
   readonly libraryDir: string | null;
+  /** For owners of the CPU; libraryDir when left out. */
+  readonly cpuLibraryDir?: string | null;
   readonly clock: Clock;
   readonly log: Log;
   readonly limits?: Partial<OwnerDeviceLimits>;
@@ -43,6 +45,32 @@ export function createDevice(device: DiscoveredDevice, setup: DeviceSetup): Owne
     log,
     // A process that sees one GPU takes all it sees; a thread sees every device and has to be told.
     defaultDevices: alone || device.backendIndex === null ? [] : [device.backendIndex],
+    ...(setup.limits === undefined ? {} : { limits: setup.limits }),
+  });
+}
+
+/**
+ * One owner for several devices of one kind, whose process sees these GPUs and no others. In a thread a
+ * group of GPUs is chosen by libllama's own list.
+ */
+export function createGroupDevice(members: readonly DiscoveredDevice[], setup: DeviceSetup): OwnerDevice {
+  const isCpu = members.every(({ kind }) => kind === 'cpu');
+  const worker = setup.deviceWorker === 'auto' ? (isCpu ? 'thread' : 'process') : setup.deviceWorker;
+  const [prefix = 'group'] = members[0]?.id.split(':') ?? [];
+  const id = `${prefix}:${members.map(({ index }) => index).join('+')}`;
+  const log = setup.log.child({ device: id });
+  const nvidia = members.map(({ nvidiaIndex }) => nvidiaIndex).filter((index) => index !== null);
+  const alone = worker === 'process' && nvidia.length === members.length;
+  const visible = isCpu ? '' : nvidia.length === members.length ? nvidia.join() : null;
+  return new OwnerDevice({
+    id,
+    transport: toTransport(worker, id, toEnvironment(visible), log),
+    owner: toOwnerOptions(setup, !isCpu),
+    clock: setup.clock,
+    log,
+    defaultDevices: alone
+      ? []
+      : members.map(({ backendIndex }) => backendIndex).filter((index) => index !== null),
     ...(setup.limits === undefined ? {} : { limits: setup.limits }),
   });
 }
@@ -74,12 +102,18 @@ function toTransport(
 }
 
 function toOwnerOptions(setup: DeviceSetup, gpu: boolean): OwnerOptions {
-  return { libraryDir: setup.libraryDir, nativeLog: setup.nativeLog, gpu };
+  const libraryDir = gpu ? setup.libraryDir : (setup.cpuLibraryDir ?? setup.libraryDir);
+  return { libraryDir, nativeLog: setup.nativeLog, gpu };
 }
 
-/** nvidia-smi counts in PCI bus order, CUDA by default fastest first. */
 function visibleTo(device: DiscoveredDevice): Readonly<Record<string, string>> {
-  const visible =
-    device.kind === 'cpu' ? '' : device.nvidiaIndex === null ? null : String(device.nvidiaIndex);
+  if (device.kind === 'cpu') return toEnvironment('');
+  return toEnvironment(device.nvidiaIndex === null ? null : String(device.nvidiaIndex));
+}
+
+/**
+ * nvidia-smi counts in PCI bus order, CUDA by default fastest first. `visible`: null leaves all to be seen.
+ */
+function toEnvironment(visible: string | null): Readonly<Record<string, string>> {
   return { CUDA_DEVICE_ORDER: 'PCI_BUS_ID', ...(visible === null ? {} : { CUDA_VISIBLE_DEVICES: visible }) };
 }

@@ -9,8 +9,8 @@ export interface LoadMeasurements {
   readonly loadMs: number;
   /** Device memory that the load took, bytes; null on devices that cannot tell (the CPU). */
   readonly deviceBytes: number | null;
-  /** Growth of this process's resident set while the context was made, bytes. */
-  readonly contextRssBytes: number;
+  /** Growth of this process's own memory while the context was made, bytes. */
+  readonly contextBytes: number;
 }
 
 export function readFacts(
@@ -45,7 +45,7 @@ export function readFacts(
     addEos: api.llama_vocab_get_add_eos(vocabulary.address),
     eogTokens: vocabulary.eogTokens,
     metadata: withoutTemplates(metadata),
-    memoryMb: memoryMb(api, model, metadata, spec, contextTokens, measured),
+    ...readMemory(api, model, metadata, spec, contextTokens, measured),
     loadMs: measured.loadMs,
   };
 }
@@ -53,21 +53,26 @@ export function readFacts(
 /**
  * MiB of the load. A GPU tells: free memory before minus after. On the CPU the weights are mapped and become
  * resident as they are used, so: all weights, plus the larger of the KV size that the header gives and the
- * growth of the resident set while the context was made (which sees recurrent states and buffers that the
- * formula does not).
+ * growth of this process's memory while the context was made (which sees recurrent states that the formula
+ * does not). Compute buffers are not in it before they are used; who knows the header better can do better
+ * with the parts.
  */
-function memoryMb(
+function readMemory(
   api: LlamaApi,
   model: bigint,
   metadata: Readonly<Record<string, string>>,
   spec: LoadSpec,
   contextTokens: number,
   measured: LoadMeasurements,
-): number {
+): Pick<ModelFacts, 'memoryMb' | 'memoryParts'> {
+  const toMib = (bytes: number): number => Math.ceil(bytes / 1024 ** 2);
+  if (measured.deviceBytes !== null) return { memoryMb: toMib(measured.deviceBytes) };
   const weights = Number(api.llama_model_size(model));
   const kv = kvBytesPerToken(api, model, metadata, spec) * contextTokens * (spec.slots + 1);
-  const bytes = measured.deviceBytes ?? weights + Math.max(kv, measured.contextRssBytes);
-  return Math.ceil(bytes / 1024 ** 2);
+  return {
+    memoryMb: toMib(weights + Math.max(kv, measured.contextBytes)),
+    memoryParts: { weightsMb: weights / 1024 ** 2, contextMb: measured.contextBytes / 1024 ** 2 },
+  };
 }
 
 /** KV of one token over all layers, from the header. */

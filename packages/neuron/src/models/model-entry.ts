@@ -2,13 +2,14 @@
 import type { Clock } from 'cortex-core/daemon/clock';
 import { AppError } from 'cortex-core/wire/errors';
 import type { ArchHandle, GenerateResult, ModelFacts } from 'cortex-core/wire/inference';
-import type { ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
+import type { ModelLimit, ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
 import { ChatTemplate } from '../chat/template.ts';
 import type { Device } from '../device/device.ts';
+import type { DeviceSlot } from './choose-target.ts';
 import type { Gate } from './gate.ts';
+import { deriveLimit, type LimitSources } from './limits.ts';
 import { LoadMeter } from './load-meter.ts';
 import type { LoadedModel } from './loader.ts';
-import type { DeviceSlot } from './placement.ts';
 
 export type EntryStatus = 'loading' | 'loaded' | 'unloading' | 'recovering' | 'poisoned' | 'failed';
 
@@ -25,6 +26,8 @@ export interface ServingModel {
   /** Feeds the measured rates. */
   observe(result: GenerateResult): void;
 }
+
+type EntryLimits = Pick<LimitSources, 'outputTokensMax' | 'prefillSecsMax'>;
 
 interface Attached {
   readonly model: LoadedModel;
@@ -48,7 +51,7 @@ export class ModelEntry {
   deathsMs: number[] = [];
   failure: string | null = null;
   readonly #clock: Clock;
-  readonly #outputTokensMax: number;
+  readonly #limits: EntryLimits;
   readonly #cut = new AbortController();
   #attached: Attached | null = null;
   #markGone: () => void = () => {};
@@ -56,12 +59,12 @@ export class ModelEntry {
   #decodeRate = 0;
   #waiting = 0;
 
-  constructor(spec: ModelSpec, file: string | null, admission: Gate, outputTokensMax: number, clock: Clock) {
+  constructor(spec: ModelSpec, file: string | null, admission: Gate, limits: EntryLimits, clock: Clock) {
     this.id = spec.model_id;
     this.spec = spec;
     this.file = file;
     this.#clock = clock;
-    this.#outputTokensMax = outputTokensMax;
+    this.#limits = limits;
     this.admission = admission;
     this.meter = new LoadMeter(this.id, clock);
     this.gone = new Promise((resolve) => {
@@ -71,6 +74,20 @@ export class ModelEntry {
 
   get isLoading(): boolean {
     return this.status === 'loading' || this.status === 'recovering';
+  }
+
+  /** MiB on its device, as promised before the load and as taken since; null while it has none. */
+  get memory(): { readonly usedMb: number; readonly estimateMb: number } | null {
+    const reservation = this.#attached?.model.reservation;
+    if (reservation === undefined) return null;
+    return { usedMb: reservation.mb, estimateMb: reservation.estimateMb };
+  }
+
+  /** As it is now: the measured rate moves it. */
+  get limit(): ModelLimit | null {
+    const context = this.#attached?.model.arch.facts.context;
+    if (context === undefined) return null;
+    return deriveLimit({ ...this.#limits, context, prefillRate: this.#prefillRate });
   }
 
   attach(model: LoadedModel): void {
@@ -210,7 +227,6 @@ export class ModelEntry {
   }
 
   toWire(): NeuronModel {
-    const facts = this.#attached?.model.arch.facts;
     const template = this.#attached?.template;
     const stuck = this.status === 'poisoned' || this.status === 'failed';
     return {
@@ -218,12 +234,10 @@ export class ModelEntry {
       harness: this.spec.harness,
       status: this.status,
       devices: [...(this.#attached?.model.slot.indices ?? [])],
-      vram_used_mb: this.#attached?.model.reservation.mb ?? null,
-      vram_estimate_mb: this.#attached?.model.reservation.mb ?? null,
+      vram_used_mb: this.memory?.usedMb ?? null,
+      vram_estimate_mb: this.memory?.estimateMb ?? null,
       capabilities: ['text'],
-      ...(facts === undefined
-        ? {}
-        : { limit: { context: facts.context, output: Math.min(facts.context, this.#outputTokensMax) } }),
+      ...(this.limit === null ? {} : { limit: this.limit }),
       tool_call: template?.mentions('tools') ?? false,
       reasoning: template?.mentions('enable_thinking') ?? false,
       ...(stuck ? { servable: { ok: false, reason: this.status, detail: this.refusal().message } } : {}),
