@@ -240,7 +240,8 @@ function findCpuLibrary(): string | null {
 
 function withBudget(slot: DeviceSlot, { devices }: NeuronConfig): DeviceSlot {
   const configured = devices.find(({ index }) => index === slot.indices[0]);
-  return configured === undefined ? slot : { ...slot, budgetMb: configured.memory_mb };
+  if (configured === undefined) return slot;
+  return { ...slot, budgetMb: Math.min(configured.memory_mb, slot.budgetMb ?? Number.POSITIVE_INFINITY) };
 }
 
 /** Errors: `load_failed`, naming what to install. */
@@ -298,13 +299,20 @@ function toDiscovery({ inventory, slots }: Machine): Discovery {
     compute_capability: null,
   }));
   const reason = inventory?.cudaUnavailableReason ?? null;
+  // What cannot be given is not promised: the gateway plans with these figures.
+  const budgets = new Map(slots.map(({ indices, budgetMb }) => [indices[0], budgetMb]));
+  const found = toWireDevices(inventory?.devices ?? []).map((device) => {
+    const total = device.vram_total_mb;
+    const budget = budgets.get(device.index) ?? total;
+    return { ...device, vram_total_mb: total > 0 ? Math.min(total, budget) : budget };
+  });
   return {
     hostname: hostname(),
     os: platform(),
     kernel: release(),
     cuda_version: inventory?.cudaVersion ?? null,
     driver_version: inventory?.driverVersion ?? null,
-    devices: inventory === null ? own : [...toWireDevices(inventory.devices)],
+    devices: inventory === null ? own : found,
     harnesses: ['llamacpp'],
     ...(reason === null ? {} : { cuda_unavailable_reason: reason }),
     max_prompt_tokens: 0,

@@ -64,7 +64,7 @@ const cpuSchema = z.strictObject({
 
 const deviceSchema = z.strictObject({
   index: nonNegativeInt().describe('Index of the device, as GET /discovery lists it.'),
-  memory_mb: positiveInt().describe('MiB that models may take there; wins over [cpu] memory_mb.'),
+  memory_mb: positiveInt().describe('MiB that models may take there; on the CPU at most [cpu] memory_mb.'),
 });
 
 const sourceInputSchema = z.strictObject({

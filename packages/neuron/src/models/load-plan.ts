@@ -5,8 +5,7 @@ import type { KvCacheType, LoadSpec, ModelFacts } from 'cortex-core/wire/inferen
 import type { ModelSpec } from 'cortex-core/wire/neuron';
 import type { Target } from './choose-target.ts';
 import { estimateMemory, type LoadShape, type MemoryEstimate } from './memory.ts';
-import type { MemoryBudget, MemoryNeed } from './memory-budget.ts';
-import { checkFits, largestContext, resolveContext } from './memory-budget.ts';
+import { checkFits, largestContext, type MemoryNeed, resolveContext } from './memory-budget.ts';
 import { toModelShape } from './model-shape.ts';
 import type { Budgets, Reservation, Wanted } from './placement.ts';
 import type { CheckedModel } from './preflight.ts';
@@ -15,6 +14,7 @@ import { placeWeights, weightBytes } from './weights.ts';
 export type EngineConfig = NeuronConfig['engine'];
 
 export interface LoadPlan {
+  readonly isCpu: boolean;
   readonly trainContext: number;
   /** Of the header alone, MiB on the device. */
   estimateAt(context: number): MemoryEstimate;
@@ -93,6 +93,7 @@ export function planLoad(
   const deviceBytes = (isCpu ? weightBytes(tensors, fileBytes) : places.deviceBytes) + loraBytes;
   const adapters = (spec.lora ?? []).map(({ file }) => file);
   return {
+    isCpu,
     trainContext: model.trainContext,
     estimateAt: (context) => estimateMemory(onDevice, deviceBytes, load, context),
     hostMbAt: (context) =>
@@ -114,10 +115,11 @@ export function decideLoad(
   { device, host, isShared }: Budgets,
 ): Decision {
   const firmMb = spec.prefix_cache_mb ?? 0;
-  const isCpu = host === null;
-  const needAt = (context: number): MemoryNeed => {
+  const { isCpu } = plan;
+  const needAt = (context: number): MemoryNeed & { readonly estimate: MemoryEstimate } => {
     const estimate = plan.estimateAt(context);
-    return { mb: Math.ceil(predict(context, estimate.totalMb)) + (isCpu ? firmMb : 0), estimate };
+    const prefixCacheMb = isCpu ? firmMb : 0;
+    return { mb: Math.ceil(predict(context, estimate.totalMb)) + prefixCacheMb, prefixCacheMb, estimate };
   };
   const context = resolveContext(spec.model_id, spec.context, engine.context, plan.trainContext, () =>
     largestContext(needAt, plan.trainContext, device.freeMb),
@@ -126,8 +128,10 @@ export function decideLoad(
   checkFits(spec.model_id, need, device);
   const hostMb = plan.hostMbAt(context);
   const besideMb = hostMb + (isShared ? need.mb : 0);
-  if (host !== null && hostMb + firmMb > 0) checkHost(spec.model_id, besideMb + firmMb, need.estimate, host);
-  const hostFreeMb = isCpu ? device.freeMb - need.mb : host.freeMb - besideMb;
+  if (host !== null && hostMb + firmMb > 0) {
+    checkFits(spec.model_id, { mb: besideMb + firmMb, estimate: null }, host);
+  }
+  const hostFreeMb = isCpu ? device.freeMb - need.mb : (host?.freeMb ?? Number.POSITIVE_INFINITY) - besideMb;
   const prefixCacheMb = choosePrefixCache(spec, engine, hostFreeMb);
   return {
     context,
@@ -191,15 +195,6 @@ function choosePrefixCache(
 ): number {
   if (spec.prefix_cache_mb !== null && spec.prefix_cache_mb !== undefined) return spec.prefix_cache_mb;
   return Math.max(0, Math.min(engine.prefix_cache_mb, Math.floor(hostFreeMb * prefixShareMax)));
-}
-
-function checkHost(modelId: string, mb: number, estimate: MemoryEstimate, host: MemoryBudget): void {
-  // The parts belong to the device; only the sum is the host's.
-  checkFits(
-    modelId,
-    { mb, estimate: { ...estimate, weightsMb: mb, cacheMb: 0, computeMb: 0, totalMb: mb } },
-    host,
-  );
 }
 
 function toCacheType(text: string, param: string): KvCacheType {

@@ -14,8 +14,10 @@ export type NeedAt = (context: number) => MemoryNeed;
 
 export interface MemoryNeed {
   readonly mb: number;
-  /** What it is made of, as the header says. */
-  readonly estimate: MemoryEstimate;
+  /** Of it, what the load asked for beside what the model takes. */
+  readonly prefixCacheMb?: number;
+  /** What it is made of, as the header says; null = not known. */
+  readonly estimate: MemoryEstimate | null;
 }
 
 const contextStep = 256;
@@ -65,28 +67,34 @@ export function resolveContext(
 
 /** Throws `does_not_fit` when even an empty device is too small, `insufficient_vram` when it is only full. */
 export function checkFits(modelId: string, need: MemoryNeed, budget: MemoryBudget): void {
-  const { mb, estimate } = need;
+  const { mb } = need;
   if (mb <= budget.freeMb) return;
   const extras = { model_id: modelId, required_mb: mb, free_mb: budget.freeMb, total_mb: budget.totalMb };
+  const needed = `model "${modelId}" needs ${mb} MiB on ${budget.deviceId}`;
+  const free = `${budget.freeMb} MiB free of ${budget.totalMb} MiB budget${describe(need)}`;
+  if (mb > budget.totalMb) {
+    throw new AppError(
+      'does_not_fit',
+      `${needed}, ${free}; choose a smaller quantisation, a smaller context or fewer slots`,
+      { extras },
+    );
+  }
+  throw new AppError('insufficient_vram', `${needed}, ${free}; unload a model first`, {
+    extras,
+    retryAfterSecs: 5,
+  });
+}
+
+function describe({ mb, estimate, prefixCacheMb = 0 }: MemoryNeed): string {
+  if (estimate === null) return '';
   const { weightsMb, cacheMb, computeMb, totalMb } = estimate;
   const parts = [
     `weights ${Math.ceil(weightsMb)}`,
     `KV ${Math.ceil(cacheMb)}`,
     `compute ${Math.ceil(computeMb)}`,
   ];
-  const beyond = Math.round(mb - totalMb);
-  if (beyond > 1) parts.push(`${beyond} more as earlier loads showed, or asked for its prefix cache`);
-  const need1 = `model "${modelId}" needs ${mb} MiB on ${budget.deviceId}`;
-  const free = `${budget.freeMb} MiB free of ${budget.totalMb} MiB budget (${parts.join(' + ')})`;
-  if (mb > budget.totalMb) {
-    throw new AppError(
-      'does_not_fit',
-      `${need1}, ${free}; choose a smaller quantisation, a smaller context or fewer slots`,
-      { extras },
-    );
-  }
-  throw new AppError('insufficient_vram', `${need1}, ${free}; unload a model first`, {
-    extras,
-    retryAfterSecs: 5,
-  });
+  if (prefixCacheMb > 0) parts.push(`prefix cache ${prefixCacheMb}`);
+  const beyond = Math.floor(mb - prefixCacheMb - totalMb);
+  if (beyond > 0) parts.push(`${beyond} that earlier loads took beyond their estimate`);
+  return ` (${parts.join(' + ')})`;
 }

@@ -68,12 +68,11 @@ function machine(
 }
 
 const model = (over: object = {}) => ({ model_id: 'm', ...over });
-const noParts = { weightsMb: 0, cacheMb: 0, computeMb: 0, totalMb: 0 };
 
 async function take(placement: Placement, over: object, mb: number): Promise<Reservation> {
   const target = await placement.choose(model(over));
   const { reservation } = await placement.reserve(target, ({ device }) => {
-    checkFits('m', { mb, estimate: noParts }, device);
+    checkFits('m', { mb, estimate: null }, device);
     return { mb };
   });
   return reservation;

@@ -2,7 +2,7 @@
  * GGUF files with the shape of real model families and no weights: header, tensor table, and a hole of the
  * size of the data. libllama takes their measure without allocating. Not part of the product.
  */
-import { open } from 'node:fs/promises';
+import { open, writeFile } from 'node:fs/promises';
 
 type Value = number | string | readonly number[];
 type Tensor = readonly [name: string, shape: readonly number[]];
@@ -40,6 +40,47 @@ export const families: Readonly<Record<string, SyntheticModel>> = {
 };
 
 export async function writeSyntheticGguf(path: string, model: SyntheticModel): Promise<void> {
+  const own = { vocab_size: vocab, context_length: 131_072, ...model.metadata };
+  const metadata: Metadata = [
+    ['general.architecture', model.architecture],
+    ['tokenizer.ggml.model', 'no_vocab'],
+    ...Object.entries(own).map(([key, value]): Metadata[number] => [`${model.architecture}.${key}`, value]),
+  ];
+  const { header, dataBytes } = encode(metadata, model.tensors);
+  const file = await open(path, 'w');
+  try {
+    await file.write(header);
+    await file.truncate(header.length + dataBytes);
+  } finally {
+    await file.close();
+  }
+}
+
+/** A LoRA adapter of one matrix, every element of it `fill`. */
+export async function writeSyntheticAdapter(
+  path: string,
+  architecture: string,
+  matrix: { readonly name: string; readonly inputs: number; readonly outputs: number },
+  fill: number,
+): Promise<void> {
+  const metadata: Metadata = [
+    ['general.architecture', architecture],
+    ['general.type', 'adapter'],
+    ['adapter.type', 'lora'],
+    ['adapter.lora.alpha', 1],
+  ];
+  const { header, dataBytes } = encode(metadata, [
+    [`${matrix.name}.lora_a`, [matrix.inputs, 1]],
+    [`${matrix.name}.lora_b`, [1, matrix.outputs]],
+  ]);
+  const data = Buffer.from(new Float32Array(dataBytes / 4).fill(fill).buffer);
+  await writeFile(path, Buffer.concat([header, data]));
+}
+
+type Metadata = readonly (readonly [key: string, value: Value])[];
+
+/** The header up to where the data begins, and the bytes that have to follow. */
+function encode(metadata: Metadata, tensors: readonly Tensor[]): { header: Buffer; dataBytes: number } {
   const parts: Buffer[] = [];
   const u32 = (value: number): void => void parts.push(Buffer.from(Uint32Array.of(value).buffer));
   const u64 = (value: number): void => void parts.push(Buffer.from(BigUint64Array.of(BigInt(value)).buffer));
@@ -47,23 +88,16 @@ export async function writeSyntheticGguf(path: string, model: SyntheticModel): P
     u64(Buffer.byteLength(value));
     parts.push(Buffer.from(value));
   };
-  const metadata: [string, Value][] = [
-    ['general.architecture', model.architecture],
-    ['tokenizer.ggml.model', 'no_vocab'],
-    ...Object.entries({ vocab_size: vocab, context_length: 131_072, ...model.metadata }).map(
-      ([key, value]): [string, Value] => [`${model.architecture}.${key}`, value],
-    ),
-  ];
   parts.push(Buffer.from('GGUF'));
   u32(3);
-  u64(model.tensors.length);
+  u64(tensors.length);
   u64(metadata.length);
   for (const [key, value] of metadata) {
     text(key);
     if (typeof value === 'string') {
       u32(8);
       text(value);
-    } else if (typeof value === 'number' && key.endsWith('_epsilon')) {
+    } else if (typeof value === 'number' && /_epsilon$|\.alpha$/.test(key)) {
       u32(6);
       parts.push(Buffer.from(Float32Array.of(value).buffer));
     } else if (typeof value === 'number') {
@@ -76,25 +110,20 @@ export async function writeSyntheticGguf(path: string, model: SyntheticModel): P
       for (const each of value) u32(each);
     }
   }
-  let offset = 0;
-  for (const [name, shape] of model.tensors) {
+  let dataBytes = 0;
+  for (const [name, shape] of tensors) {
     const isMatrix = shape.length > 1 && /\.weight$/.test(name) && !/conv1d|ssm_norm|gate_inp/.test(name);
     text(name);
     u32(shape.length);
     for (const length of shape) u64(length);
     u32(isMatrix ? f16 : f32);
-    u64(offset);
+    u64(dataBytes);
     const bytes = shape.reduce((product, length) => product * length, isMatrix ? 2 : 4);
-    offset += Math.ceil(bytes / 32) * 32;
+    dataBytes += Math.ceil(bytes / 32) * 32;
   }
-  const header = Buffer.concat(parts);
-  const file = await open(path, 'w');
-  try {
-    await file.write(header);
-    await file.truncate(Math.ceil(header.length / 32) * 32 + offset);
-  } finally {
-    await file.close();
-  }
+  const end = parts.reduce((sum, part) => sum + part.length, 0);
+  parts.push(Buffer.alloc(Math.ceil(end / 32) * 32 - end));
+  return { header: Buffer.concat(parts), dataBytes };
 }
 
 interface DenseShape {
