@@ -276,7 +276,8 @@ async function readHealth(machine: Machine, placement: Placement): Promise<Neuro
   for (const slot of slots) {
     const index = slot.indices[0] ?? 0;
     if (slot.budgetMb === null) continue;
-    const { freeMb, totalMb } = await placement.budget(slot);
+    // Not asked of the owner, which may be loading: health must not wait.
+    const { freeMb, totalMb } = placement.booked(slot);
     const free = Math.min(freeMb, health.get(index)?.vram_free_mb ?? freeMb);
     health.set(index, {
       index,

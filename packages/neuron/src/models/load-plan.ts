@@ -44,6 +44,8 @@ const cacheTypes: readonly KvCacheType[] = [
   'q4_0',
   'iq4_nl',
 ];
+/** Raised when estimates change, so that what was remembered against older ones is not applied. */
+const formula = 1;
 const cpuOverheadMb = 12;
 /** A guess to be corrected by the first load: CUDA's workspaces and kernels were not measured. */
 const gpuOverheadMb = 128;
@@ -102,7 +104,16 @@ export function planLoad(
         : Math.ceil(
             estimateMemory(onHost, places.hostBytes, { ...load, overheadMb: cpuOverheadMb }, context).totalMb,
           ),
-    key: JSON.stringify([identity, load, target.splitMode, gpuLayers, adapters, loraBytes, target.id]),
+    key: JSON.stringify([
+      formula,
+      identity,
+      load,
+      target.splitMode,
+      gpuLayers,
+      adapters,
+      loraBytes,
+      target.id,
+    ]),
   };
 }
 
@@ -110,7 +121,7 @@ export function planLoad(
 export function decideLoad(
   spec: Pick<ModelSpec, 'model_id' | 'context' | 'prefix_cache_mb'>,
   engine: EngineConfig,
-  plan: LoadPlan,
+  plan: Omit<LoadPlan, 'key'>,
   predict: (context: number, estimateMb: number) => number,
   { device, host, isShared }: Budgets,
 ): Decision {

@@ -195,6 +195,29 @@ describe('ModelLoader', () => {
     assert.deepEqual(group.loads[1]?.tensorSplit, [0.5, 0.5]);
   });
 
+  it('goes to the next device where the best is full', async () => {
+    const { load, devices } = bench([300, 300], {}, undefined, 'cuda');
+    const both = await Promise.all([load(), load()]);
+    assert.deepEqual(both.map(({ slot }) => slot.indices[0]).sort(), [0, 1]);
+    assert.deepEqual(
+      devices.map(({ loads }) => loads.length),
+      [1, 1],
+    );
+    const error = await errorOf(load());
+    assert.equal(error.code, 'insufficient_vram');
+  });
+
+  it('does not learn from a figure that another program made', async () => {
+    const { load, devices } = bench([10_000], { prefix_cache_mb: 0 });
+    const [device] = devices;
+    for (const memoryMb of [9000, 3]) {
+      if (device) device.facts = () => ({ memoryMb });
+      const { reservation } = await load();
+      assert.equal(reservation.mb, reservation.estimateMb);
+      reservation.release();
+    }
+  });
+
   it('leaves the host out of a load that a GPU holds, and counts layers that stay there', async () => {
     const { load, devices } = bench([10_000, 10_000], {}, undefined, 'cuda');
     const whole = await load();

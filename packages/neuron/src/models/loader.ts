@@ -18,7 +18,7 @@ import {
 } from './load-plan.ts';
 import { MemoryCorrections } from './memory-corrections.ts';
 import type { Placement, Reservation } from './placement.ts';
-import { checkModelFiles } from './preflight.ts';
+import { type CheckedModel, checkModelFiles } from './preflight.ts';
 import type { ModelSources } from './sources.ts';
 
 export interface LoadedModel {
@@ -26,6 +26,21 @@ export interface LoadedModel {
   readonly arch: LoadedArch;
   readonly reservation: Reservation;
   readonly digest: string | null;
+}
+
+interface Reserved {
+  readonly target: Target;
+  /** Names the kind of load for what is remembered of it. */
+  readonly key: string;
+  readonly reservation: Reservation;
+  readonly decision: Decision;
+}
+
+interface ReservedLoad extends Reserved {
+  readonly spec: ModelSpec;
+  readonly first: string;
+  readonly digest: string | null;
+  readonly fileBytes: number;
 }
 
 export class ModelLoader {
@@ -72,55 +87,84 @@ export class ModelLoader {
     const { files, digest } = await this.#sources.resolve(request, onFetch, signal);
     const checked = await checkModelFiles(files, spec.lora ?? []);
     signal.throwIfAborted();
-    const target = await this.#placement.choose(spec);
     const first = files[0] ?? '';
     const identity = `${digest ?? first} ${checked.fileBytes}`;
-    const plan = planLoad(checked, spec, this.#engine, target, identity);
-    const predict = (context: number, mb: number): number => this.#corrections.predict(plan.key, context, mb);
-    const { reservation, wanted: decision } = await this.#placement.reserve(target, (budgets) =>
-      decideLoad(spec, this.#engine, plan, predict, budgets),
+    const reserved = await this.#reserve(spec, checked, identity, signal);
+    return this.#loadReserved(
+      { spec, first, digest, fileBytes: checked.fileBytes, ...reserved },
+      meter,
+      signal,
     );
-    const what = { spec, first, digest, fileBytes: checked.fileBytes, target, key: plan.key };
-    return this.#loadReserved(what, { decision, reservation, meter, signal });
   }
 
-  async #loadReserved(
-    what: {
-      readonly spec: ModelSpec;
-      readonly first: string;
-      readonly digest: string | null;
-      readonly fileBytes: number;
-      readonly target: Target;
-      readonly key: string;
-    },
-    how: {
-      readonly decision: Decision;
-      readonly reservation: Reservation;
-      readonly meter: LoadMeter;
-      readonly signal: AbortSignal;
-    },
-  ): Promise<LoadedModel> {
-    const { decision, reservation, meter, signal } = how;
+  /** Memory on the best device that has room; when none has, the error of the best. */
+  async #reserve(
+    spec: ModelSpec,
+    checked: CheckedModel,
+    identity: string,
+    signal: AbortSignal,
+  ): Promise<Reserved> {
+    const [best, ...others] = await this.#placement.choose(spec, signal);
+    try {
+      return await this.#reserveOn(best, spec, checked, identity, signal);
+    } catch (error) {
+      for (const target of others) {
+        if (!isLackOfMemory(error)) break;
+        const reserved = await this.#reserveOn(target, spec, checked, identity, signal).catch(() => null);
+        if (reserved !== null) return reserved;
+      }
+      throw error;
+    }
+  }
+
+  async #reserveOn(
+    target: Target,
+    spec: ModelSpec,
+    checked: CheckedModel,
+    identity: string,
+    signal: AbortSignal,
+  ): Promise<Reserved> {
+    const { key, ...plan } = planLoad(checked, spec, this.#engine, target, identity);
+    const predict = (context: number, mb: number): number => this.#corrections.predict(key, context, mb);
+    const { reservation, wanted } = await this.#placement.reserve(
+      target,
+      (budgets) => decideLoad(spec, this.#engine, plan, predict, budgets),
+      signal,
+    );
+    return { target, key, reservation, decision: wanted };
+  }
+
+  async #loadReserved(what: ReservedLoad, meter: LoadMeter, signal: AbortSignal): Promise<LoadedModel> {
+    const { spec, first, fileBytes, target, decision, reservation } = what;
     const { slot } = reservation;
     try {
-      meter.report('loading', 0, what.fileBytes);
+      meter.report('loading', 0, fileBytes);
       const onLoad = ({ fraction }: { fraction: number }): void =>
-        meter.report('loading', Math.round(fraction * what.fileBytes), what.fileBytes);
-      const loadSpec = toLoadSpec(what.spec, what.first, this.#engine, decision, what.target, reservation);
+        meter.report('loading', Math.round(fraction * fileBytes), fileBytes);
+      const loadSpec = toLoadSpec(spec, first, this.#engine, decision, target, reservation);
       const arch = await slot.device.load(loadSpec, onLoad, signal);
-      const actualMb = toActualMb(arch.facts, decision.estimate);
-      const cacheHereMb = slot.kind === 'cpu' ? decision.prefixCacheMb : 0;
-      if (actualMb > 0) {
-        this.#corrections.remember(what.key, decision.context, decision.estimate.totalMb, actualMb);
-        reservation.settle(Math.ceil(actualMb) + cacheHereMb);
-      } else {
-        reservation.settle(reservation.mb);
-      }
+      this.#settle(what, arch);
       return { slot, arch, reservation, digest: what.digest };
     } catch (error) {
       reservation.release();
       throw error;
     }
+  }
+
+  /** What was really taken replaces what was promised, and is remembered where it says something. */
+  #settle({ key, decision, reservation }: ReservedLoad, arch: LoadedArch): void {
+    const { estimate, context, prefixCacheMb } = decision;
+    const isCpu = reservation.slot.kind === 'cpu';
+    const actualMb = toActualMb(arch.facts, estimate);
+    if (!isPlausible(actualMb, estimate.totalMb)) {
+      reservation.settle(reservation.mb);
+      return;
+    }
+    // On a GPU it is the difference of two readings, which everything else there moves as well.
+    if (isCpu || reservation.isUndisturbed) {
+      this.#corrections.remember(key, context, estimate.totalMb, actualMb);
+    }
+    reservation.settle(Math.ceil(actualMb) + (isCpu ? prefixCacheMb : 0));
   }
 
   /**
@@ -146,6 +190,15 @@ export class ModelLoader {
       return null;
     }
   }
+}
+
+/** Beyond these another program's memory was measured, or nothing. */
+function isPlausible(actualMb: number, estimateMb: number): boolean {
+  return actualMb > 0 && actualMb <= 2 * estimateMb + 512 && actualMb >= estimateMb / 4;
+}
+
+function isLackOfMemory(error: unknown): boolean {
+  return error instanceof AppError && (error.code === 'insufficient_vram' || error.code === 'does_not_fit');
 }
 
 export const loadsAtOnceMax = Math.max(4, availableParallelism());

@@ -144,6 +144,30 @@ describe('estimateMemory()', () => {
 });
 
 describe('toModelShape()', () => {
+  it('gives a model that makes vectors no cache, and buffers for its whole input', () => {
+    const bert = toModelShape({
+      version: 3,
+      metadata: new Map<string, string | number | boolean>([
+        ['general.architecture', 'bert'],
+        ['bert.block_count', 12],
+        ['bert.embedding_length', 768],
+        ['bert.feed_forward_length', 3072],
+        ['bert.attention.head_count', 12],
+        ['bert.attention.causal', false],
+        ['bert.context_length', 8192],
+      ]),
+      numberArrays: new Map(),
+      arrayLengths: new Map([['tokenizer.ggml.tokens', 30_522]]),
+      tensors: [],
+      dataOffset: 0,
+      fileBytes: 0,
+    });
+    const load = { ...typical, fullWindow: true, deviceCount: 1, overheadMb: 0 };
+    const [short, long] = [512, 8192].map((context) => estimateMemory(bert, 0, load, context));
+    assert.deepEqual([short?.cacheMb, long?.cacheMb], [0, 0]);
+    assert.ok((long?.computeMb ?? 0) > 8 * (short?.computeMb ?? 0), JSON.stringify([short, long]));
+  });
+
   it('does not grow with what a header claims', () => {
     const shape = toModelShape({
       version: 3,

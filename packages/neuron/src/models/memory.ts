@@ -56,14 +56,17 @@ const mib = 1024 * 1024;
 /** Of one token's text in the library's tables: 16.6 MiB for the 49,152 of SmolLM2. */
 const vocabularyBytes = 340;
 const cellBlock = 256;
+/** Inputs that the engine reads in one pass. */
+const wholeInputsAtOnce = 8;
 
 /** `weightBytes`: of the part that lies on the device. */
 export function estimateMemory(
   model: ModelShape,
   weightBytes: number,
-  load: LoadShape,
+  asked: LoadShape,
   context: number,
 ): MemoryEstimate {
+  const load = model.readsWhole ? toWholeInputs(asked, context) : asked;
   const sequences = load.slots + 1;
   const cells = Math.ceil(context / cellBlock) * cellBlock;
   const cacheMb = cacheBytesOf(model, load, cells, sequences) / mib;
@@ -72,6 +75,12 @@ export function estimateMemory(
   const computeMb = perDevice * load.deviceCount + fixed / mib;
   const weightsMb = weightBytes / mib;
   return { weightsMb, cacheMb, computeMb, totalMb: weightsMb + cacheMb + computeMb };
+}
+
+/** Models that make vectors: the whole input in one pass, several inputs at once, always flash attention. */
+function toWholeInputs(load: LoadShape, context: number): LoadShape {
+  const ubatch = Math.ceil(Math.max(context, load.ubatch) / wholeInputsAtOnce) * wholeInputsAtOnce;
+  return { ...load, slots: wholeInputsAtOnce - 1, ubatch, flashAttention: true };
 }
 
 function cacheBytesOf(model: ModelShape, load: LoadShape, cells: number, sequences: number): number {
@@ -101,7 +110,9 @@ function computeBytesOf(model: ModelShape, load: LoadShape, cells: number, seque
     0,
   );
   const isWindowed = model.layers.some((layer) => layer.isWindowed);
-  const maskCells = attention === 0 ? 0 : cells + (isWindowed ? windowCellsOf(model, load, cells) : 0);
+  const cached = cells + (isWindowed ? windowCellsOf(model, load, cells) : 0);
+  // Without a cache the tokens of a pass attend to each other.
+  const maskCells = attention > 0 ? cached : model.readsWhole ? tokens : 0;
   const maskBytes = tokens * maskCells * (load.flashAttention ? 2 : 4);
   const scores = load.flashAttention || attention === 0 ? 0 : model.heads * cells;
   const queries = (model.isLatent ? 3 : 2) * model.queryLength;

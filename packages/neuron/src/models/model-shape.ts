@@ -36,6 +36,8 @@ export interface ModelShape {
   /** The same for a recurrent mixer. */
   readonly mixer: number;
   readonly vocabulary: number;
+  /** An input is read in one pass as a whole, for its vector alone. */
+  readonly readsWhole: boolean;
 }
 
 /** Recurrent in every layer, attention in none. */
@@ -57,6 +59,28 @@ const hybridArchitectures = new Set([
   'kimi-linear',
   'bailingmoe3',
 ]);
+
+/** No cache at all (llama-model.cpp, create_memory). */
+const uncachedArchitectures = new Set([
+  'bert',
+  'modern-bert',
+  'nomic-bert',
+  'nomic-bert-moe',
+  'neo-bert',
+  'jina-bert-v2',
+  'jina-bert-v3',
+  'eurobert',
+  'gemma-embedding',
+  'wavtokenizer-dec',
+  'dream',
+  'llada',
+  'llada-moe',
+  'rnd1',
+]);
+/** Values of `pooling_type`: mean and first token need the whole input; rank too, but for these. */
+const wholePoolings = new Set([1, 2]);
+const rankPooling = 4;
+const lastTokenRerankers = new Set(['qwen3', 'qwen3vl']);
 
 /** One layer in so many has full attention, where the header does not say. Others count as full. */
 const windowPeriods: Readonly<Record<string, number>> = {
@@ -90,7 +114,19 @@ export function toModelShape(header: GgufHeader): ModelShape {
     feedForward: feedForward(keys, embedding),
     mixer: state === 0 ? 0 : mixerLength(keys, embedding),
     vocabulary: header.arrayLengths.get('tokenizer.ggml.tokens') ?? keys.number('vocab_size') ?? 0,
+    readsWhole: readsWhole(header, keys),
   };
+}
+
+function readsWhole(header: GgufHeader, keys: Keys): boolean {
+  const { architecture } = keys;
+  const pooling = keys.number('pooling_type') ?? 0;
+  return (
+    header.metadata.get(`${architecture}.attention.causal`) === false ||
+    architecture === 'gemma-embedding' ||
+    wholePoolings.has(pooling) ||
+    (pooling === rankPooling && !lastTokenRerankers.has(architecture))
+  );
 }
 
 /** Numbers of this architecture; a header that gives a list instead of a number is read per layer. */
@@ -150,7 +186,8 @@ function toLayers(keys: Keys, rules: LayerRules): readonly LayerShape[] {
       !recurrentArchitectures.has(keys.architecture);
     // Nemotron-H: a layer is one of attention, Mamba and feed-forward.
     const isForward = /^nemotron_h/.test(keys.architecture) && (feedForwards?.[at] ?? 0) > 0;
-    const kv = hasAttention && !isForward ? (count ?? 0) : 0;
+    const isCached = hasAttention && !isForward && !uncachedArchitectures.has(keys.architecture);
+    const kv = isCached ? (count ?? 0) : 0;
     return {
       keyLength: kv * (isWindowed ? windowKey : rules.keyLength),
       valueLength: rules.isLatent ? 0 : kv * (isWindowed ? windowValue : valueLength),

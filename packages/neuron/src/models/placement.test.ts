@@ -70,7 +70,7 @@ function machine(
 const model = (over: object = {}) => ({ model_id: 'm', ...over });
 
 async function take(placement: Placement, over: object, mb: number): Promise<Reservation> {
-  const target = await placement.choose(model(over));
+  const [target] = await placement.choose(model(over));
   const { reservation } = await placement.reserve(target, ({ device }) => {
     checkFits('m', { mb, estimate: null }, device);
     return { mb };
@@ -108,7 +108,7 @@ describe('Placement', () => {
     const { placement, devices } = machine([['cuda', 1000, null]]);
     const [device] = devices;
     const first = await take(placement, {}, 600);
-    const target = await placement.choose(model());
+    const [target] = await placement.choose(model());
     let answer = (): void => {};
     if (device) device.asked = new Promise((resolve) => (answer = resolve));
     // The figure is read before the first load is done, and arrives after.
@@ -117,6 +117,31 @@ describe('Placement', () => {
     first.settle(600);
     answer();
     assert.equal((await second).reservation.mb, 400);
+  });
+
+  it('does not wait for a device that is loading: what it said before counts, less what came since', async () => {
+    const { placement, devices } = machine([['cuda', 1000, null]]);
+    const loading = await take(placement, {}, 600);
+    if (devices[0]) devices[0].asked = new Promise(() => {});
+    const second = await take(placement, {}, 300);
+    const error = await take(placement, {}, 200).catch((thrown: unknown) => thrown);
+    assert.match(String(error), /needs 200 MiB on cuda:0, 100 MiB free of 1000 MiB/);
+    loading.release();
+    second.release();
+  });
+
+  it('knows whether a device was another load’s meanwhile', async () => {
+    const { placement } = machine([['cuda', 1000, null]]);
+    const alone = await take(placement, {}, 100);
+    assert.equal(alone.isUndisturbed, true);
+    const second = await take(placement, {}, 100);
+    assert.deepEqual([alone.isUndisturbed, second.isUndisturbed], [false, false]);
+    alone.settle(100);
+    second.settle(100);
+    const third = await take(placement, {}, 100);
+    assert.equal(third.isUndisturbed, true);
+    alone.release();
+    assert.equal(third.isUndisturbed, false);
   });
 
   it('does not count a settled load twice on a device that measures itself', async () => {
@@ -237,9 +262,10 @@ describe('Placement', () => {
       ['cuda', 700, null],
       ['cpu', 0, 9000],
     ]);
-    assert.deepEqual((await placement.choose(model())).id, 'cuda:1');
-    assert.deepEqual((await placement.choose(model({ tensor_parallel: 2 }))).id, 'cuda:1+2');
-    assert.deepEqual((await placement.choose(model({ devices: [3] }))).id, 'cpu:3');
+    const ids = async (over: object) => (await placement.choose(model(over))).map(({ id }) => id);
+    assert.deepEqual(await ids({}), ['cuda:1', 'cuda:2', 'cuda:0']);
+    assert.deepEqual(await ids({ tensor_parallel: 2 }), ['cuda:1+2']);
+    assert.deepEqual(await ids({ devices: [3] }), ['cpu:3']);
   });
 
   it('charges what a load on a GPU leaves on the host to the CPU', async () => {
@@ -247,7 +273,7 @@ describe('Placement', () => {
       ['cuda', 1000, null],
       ['cpu', 0, 800],
     ]);
-    const target = await placement.choose(model());
+    const [target] = await placement.choose(model());
     const { reservation } = await placement.reserve(target, ({ host }) => {
       assert.equal(host?.freeMb, 800);
       return { mb: 100, hostMb: 300 };

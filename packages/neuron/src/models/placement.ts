@@ -30,6 +30,10 @@ export interface Reservation {
   readonly estimateMb: number;
   /** Parts of a split model, in the order of the members; null on one device. */
   readonly shares: readonly number[] | null;
+  /**
+   * Whether no other load came or went on these devices since, so that what they measure is its own doing.
+   */
+  readonly isUndisturbed: boolean;
   /** The load is done and took this much. */
   settle(mb: number): void;
   /** Idempotent. */
@@ -63,6 +67,14 @@ interface Row {
   settled: boolean;
 }
 
+interface Book {
+  readonly rows: Set<Row>;
+  /** Counts loads that came, were done, or left. */
+  changes: number;
+  /** What the device last said, and the loads that were in it. */
+  reading: { readonly memory: DeviceMemory; readonly seen: ReadonlySet<Row> } | null;
+}
+
 interface BookedRow {
   readonly row: Row;
   readonly remove: () => void;
@@ -79,7 +91,7 @@ type DeathListener = (slot: DeviceSlot, death: OwnerDeath) => void;
 export class Placement {
   readonly #slots: readonly DeviceSlot[];
   readonly #options: PlacementOptions;
-  readonly #taken = new Map<DeviceSlot, Set<Row>>();
+  readonly #books = new Map<DeviceSlot, Book>();
   readonly #groups = new Map<string, Group>();
   readonly #listeners = new Set<DeathListener>();
   readonly #unsubscribe: (() => void)[];
@@ -89,7 +101,6 @@ export class Placement {
   constructor(slots: readonly DeviceSlot[], options: PlacementOptions = {}) {
     this.#slots = slots;
     this.#options = options;
-    for (const slot of slots) this.#taken.set(slot, new Set());
     this.#unsubscribe = slots.map((slot) => this.#watch(slot));
   }
 
@@ -104,20 +115,19 @@ export class Placement {
   }
 
   /**
-   * The devices that the load names; else as many accelerators as it asks for, those with most free memory;
-   * else the CPU.
+   * Where the load can go, the best first: the devices that it names; else as many accelerators as it asks
+   * for, those with most free memory; else the CPU.
    */
-  async choose(spec: PlacementSpec): Promise<Target> {
-    const candidates = findCandidates(this.#slots, spec, this.#options.unusable);
-    if (candidates.exact) return toTarget(candidates.slots, spec);
-    const free = await Promise.all(
-      candidates.slots.map(async (slot) => ({ slot, freeMb: (await this.budget(slot)).freeMb })),
+  async choose(spec: PlacementSpec, signal?: AbortSignal): Promise<readonly [Target, ...Target[]]> {
+    const { slots, exact } = findCandidates(this.#slots, spec, this.#options.unusable);
+    const size = spec.tensor_parallel ?? 1;
+    if (exact || slots.length === size) return [toTarget(slots, spec)];
+    const measured = await Promise.all(
+      slots.map(async (slot) => ({ slot, freeMb: (await this.budget(slot, signal)).freeMb })),
     );
-    const best = free.sort((a, b) => b.freeMb - a.freeMb).slice(0, spec.tensor_parallel ?? 1);
-    return toTarget(
-      best.map(({ slot }) => slot),
-      spec,
-    );
+    const sorted = measured.sort((a, b) => b.freeMb - a.freeMb).map(({ slot }) => slot);
+    const others = size > 1 ? [] : sorted.slice(1);
+    return [toTarget(sorted.slice(0, size), spec), ...others.map((slot) => toTarget([slot], spec))];
   }
 
   /**
@@ -129,20 +139,26 @@ export class Placement {
   }
 
   /** Free now: of the budget what no load took, and no more than the device itself has. */
-  async budget(slot: DeviceSlot): Promise<MemoryBudget> {
-    const [member] = await this.#measure([slot]);
+  async budget(slot: DeviceSlot, signal?: AbortSignal): Promise<MemoryBudget> {
+    const [member] = await this.#measure([slot], signal);
     return toBudget(slot.device.id, member?.() ?? { freeMb: 0, totalMb: 0 });
+  }
+
+  /** The same by the books alone: what the device itself has is not asked. */
+  booked(slot: DeviceSlot): MemoryBudget {
+    return toBudget(slot.device.id, this.#booked(slot));
   }
 
   /** Takes what `decide` returns, or throws what it throws; no one can come between. */
   async reserve<W extends Wanted>(
     target: Target,
     decide: (budgets: Budgets) => W,
+    signal?: AbortSignal,
   ): Promise<{ readonly reservation: Reservation; readonly wanted: W }> {
     const hostSlot = target.members.some(({ kind }) => kind === 'cpu') ? undefined : this.#hostSlot();
     const isShared =
       hostSlot !== undefined && target.members.some(({ sharesHostMemory }) => sharesHostMemory);
-    const readings = await this.#measure(target.members);
+    const readings = await this.#measure(target.members, signal);
     // From here to the rows nothing may wait.
     const members = readings.map((read) => read());
     const wanted = decide({
@@ -180,9 +196,17 @@ export class Placement {
   ): Reservation {
     const { slot, leave } = this.#enter(target);
     const mirror = beside[1];
+    const books = target.members.map((member) => this.#bookOf(member));
+    const wasQuiet = rows.every(({ row }, at) =>
+      [...(books[at]?.rows ?? [])].every((other) => other === row || other.settled),
+    );
+    const changes = books.map((book) => book.changes);
     let taken = mb;
     return {
       slot,
+      get isUndisturbed() {
+        return wasQuiet && books.every((book, at) => book.changes === changes[at]);
+      },
       estimateMb: mb,
       shares: rows.length > 1 ? shares.map((share) => share / Math.max(mb, 1)) : null,
       get mb() {
@@ -193,6 +217,7 @@ export class Placement {
           row.mb = mb > 0 ? (actual * (shares[at] ?? 0)) / mb : actual / rows.length;
           row.settled = true;
         }
+        for (const book of books) book.changes++;
         if (mirror !== undefined) mirror.row.mb = actual;
         taken = actual;
       },
@@ -249,34 +274,56 @@ export class Placement {
 
   #addRow(slot: DeviceSlot, mb: number): BookedRow {
     const row: Row = { mb, settled: false };
-    const rows = this.#taken.get(slot);
-    rows?.add(row);
-    return { row, remove: () => void rows?.delete(row) };
+    const book = this.#bookOf(slot);
+    book.rows.add(row);
+    book.changes++;
+    const remove = (): void => {
+      if (book.rows.delete(row)) book.changes++;
+    };
+    return { row, remove };
+  }
+
+  #bookOf(slot: DeviceSlot): Book {
+    const known = this.#books.get(slot);
+    if (known !== undefined) return known;
+    const book: Book = { rows: new Set(), changes: 0, reading: null };
+    this.#books.set(slot, book);
+    return book;
   }
 
   /**
    * Reads what the devices measure; each result says, whenever it is called, what is free by that reading.
    * Loads settled before the reading are in it; all others are not, whatever has become of them since.
    */
-  async #measure(slots: readonly DeviceSlot[]): Promise<readonly (() => DeviceMemory)[]> {
+  async #measure(
+    slots: readonly DeviceSlot[],
+    signal?: AbortSignal,
+  ): Promise<readonly (() => DeviceMemory)[]> {
     return Promise.all(
       slots.map(async (slot) => {
         const host = slot.sharesHostMemory ? this.#hostSlot() : undefined;
         const limits = [...(slot.budgetMb === null ? [] : [slot]), ...(host === undefined ? [] : [host])];
         const readBooks = (): DeviceMemory => toLeast(limits.map((each) => this.#booked(each)));
         if (slot.kind === 'cpu' && slot.budgetMb !== null) return readBooks;
-        const seen = new Set([...(this.#taken.get(slot) ?? [])].filter((row) => row.settled));
-        const measured = await slot.device.queryVram();
+        const { memory, seen } = await this.#read(slot, signal);
         return () => {
-          const unseen = [...(this.#taken.get(slot) ?? [])].filter((row) => !seen.has(row));
-          const freeMb = measured.freeMb - unseen.reduce((sum, row) => sum + row.mb, 0);
-          return toLeast([
-            { freeMb, totalMb: measured.totalMb },
-            ...(limits.length > 0 ? [readBooks()] : []),
-          ]);
+          const unseen = [...this.#bookOf(slot).rows].filter((row) => !seen.has(row));
+          const freeMb = memory.freeMb - unseen.reduce((sum, row) => sum + row.mb, 0);
+          return toLeast([{ freeMb, totalMb: memory.totalMb }, ...(limits.length > 0 ? [readBooks()] : [])]);
         };
       }),
     );
+  }
+
+  /** An owner that loads answers when it is done: meanwhile what it said before, less what came since. */
+  async #read(slot: DeviceSlot, signal?: AbortSignal): Promise<NonNullable<Book['reading']>> {
+    const book = this.#bookOf(slot);
+    const isLoading = [...book.rows].some((row) => !row.settled);
+    if (isLoading && book.reading !== null) return book.reading;
+    const seen = new Set([...book.rows].filter((row) => row.settled));
+    const reading = { memory: await slot.device.queryVram(signal), seen };
+    book.reading = reading;
+    return reading;
   }
 
   #hostSlot(): DeviceSlot | undefined {
@@ -285,7 +332,7 @@ export class Placement {
 
   #booked(slot: DeviceSlot): DeviceMemory {
     const totalMb = slot.budgetMb ?? 0;
-    const taken = [...(this.#taken.get(slot) ?? [])].reduce((sum, row) => sum + row.mb, 0);
+    const taken = [...this.#bookOf(slot).rows].reduce((sum, row) => sum + row.mb, 0);
     return { freeMb: totalMb - taken, totalMb };
   }
 }
