@@ -185,7 +185,11 @@ async function openMachine(
           options.log.warn(`libllama's device list is missing: ${toAppError(thrown).message}`);
           return null;
         });
-  const { inventory, usable, unusable, refuses } = chooseUsableDevices(found, library, backend);
+  const { inventory, usable, unusable, refuses } = chooseUsableDevices(
+    found,
+    { ...library, hasFallback: library.fallbackDirectory !== null },
+    backend,
+  );
   const reason = inventory.cudaUnavailableReason;
   if (reason !== null) options.log.warn(`GPUs cannot be used: ${reason}`);
   const devices = createDevices(usable, setup);
@@ -218,13 +222,14 @@ function toDeviceSetup(
   clock: Clock,
   log: Log,
 ): DeviceSetup {
-  const isOwn = Boolean(env.NEURON_LIBLLAMA_DIR);
+  // Two builds in one process would share symbols; so with every owner in a thread, one build serves all.
+  const isAlone = Boolean(env.NEURON_LIBLLAMA_DIR) || config.device_worker === 'thread';
   return {
     deviceWorker: config.device_worker,
     nativeLog: config.engine.native_log,
     libraryDir: library.directory,
     // A GPU build would open a context on every GPU also for models on the CPU.
-    cpuLibraryDir: isOwn ? null : findCpuLibrary(),
+    cpuLibraryDir: isAlone ? null : findCpuLibrary(),
     clock,
     log,
   };

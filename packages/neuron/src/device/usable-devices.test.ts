@@ -8,10 +8,18 @@ const rows = [
   '0, NVIDIA RTX A6000, 49140, 100, 49040, 0, 30, 8.6, 535.104.05',
   '1, NVIDIA RTX A6000, 49140, 100, 49040, 0, 31, 8.6, 535.104.05',
 ];
-const cuda: OpenedLibrary = { variant: 'cuda', packageName: '@node-llama-cpp/linux-x64-cuda' };
-const vulkan: OpenedLibrary = { variant: 'vulkan', packageName: '@node-llama-cpp/linux-x64-vulkan' };
-const plain: OpenedLibrary = { variant: 'cpu', packageName: '@node-llama-cpp/linux-x64' };
-const own: OpenedLibrary = { variant: null, packageName: null };
+const cuda: OpenedLibrary = {
+  variant: 'cuda',
+  packageName: '@node-llama-cpp/linux-x64-cuda',
+  hasFallback: false,
+};
+const vulkan: OpenedLibrary = {
+  variant: 'vulkan',
+  packageName: '@node-llama-cpp/linux-x64-vulkan',
+  hasFallback: false,
+};
+const plain: OpenedLibrary = { variant: 'cpu', packageName: '@node-llama-cpp/linux-x64', hasFallback: false };
+const own: OpenedLibrary = { variant: null, packageName: null, hasFallback: false };
 
 function discover(query: string, cudaVersion = '12.4', exitCode = 0): Promise<Inventory> {
   const sources: DiscoverySources = {
@@ -70,17 +78,20 @@ test('a build without CUDA runs on the CPU, and says which package to install', 
   );
 });
 
-test('GPUs that nvidia-smi lists and libllama does not see are the reason, with an old driver named', async () => {
-  const old = chooseUsableDevices(await discover(rows.join('\n'), '12.2'), cuda, backend('CPU'));
+test('GPUs that nvidia-smi lists and libllama does not see are the reason, with what to do about it', async () => {
+  const reasonOf = async (version: string, library: OpenedLibrary): Promise<string> => {
+    const chosen = chooseUsableDevices(await discover(rows.join('\n'), version), library, backend('CPU'));
+    assert.equal(chosen.refuses, true);
+    return chosen.inventory.cudaUnavailableReason ?? '';
+  };
   assert.match(
-    old.inventory.cudaUnavailableReason ?? '',
-    /sees no CUDA device although nvidia-smi lists 2 \(driver 535\.104\.05, CUDA 12\.2\): the driver is too old/,
+    await reasonOf('11.8', cuda),
+    /sees no CUDA device although nvidia-smi lists 2 \(driver 535\.104\.05, CUDA 11\.8\): the driver is too old/,
   );
-  assert.equal(old.refuses, true);
-  const recent = chooseUsableDevices(await discover(rows.join('\n'), '12.8'), cuda, backend('CPU'));
-  assert.match(recent.inventory.cudaUnavailableReason ?? '', /is the CUDA runtime installed/);
-  const built = chooseUsableDevices(await discover(rows.join('\n'), '12.2'), own, backend('CPU'));
-  assert.match(built.inventory.cudaUnavailableReason ?? '', /own build.*was it built with CUDA/);
+  assert.match(await reasonOf('12.2', cuda), /for CUDA 13; install @node-llama-cpp\/linux-x64-cuda-ext/);
+  assert.match(await reasonOf('12.8', { ...cuda, hasFallback: true }), /is the runtime of CUDA 12 installed/);
+  assert.match(await reasonOf('13.0', cuda), /is the runtime of CUDA 13 installed/);
+  assert.match(await reasonOf('12.2', own), /own build.*was it built with CUDA/);
 });
 
 test('one GPU that libllama does not see leaves the other in use', async () => {

@@ -13,6 +13,8 @@ export interface OpenedLibrary {
   /** null for an own build: its devices tell. */
   readonly variant: 'cuda' | 'vulkan' | 'metal' | 'cpu' | null;
   readonly packageName: string | null;
+  /** Whether GPU backends for older drivers are installed beside. */
+  readonly hasFallback: boolean;
 }
 
 export interface UsableDevices {
@@ -24,9 +26,6 @@ export interface UsableDevices {
   /** A GPU was meant to be used: nothing goes to the CPU in its stead. */
   readonly refuses: boolean;
 }
-
-/** The CUDA of the driver that node-llama-cpp's prebuilt libraries ask for (its guide, "CUDA Support"). */
-const cudaVersionMin = 12.4;
 
 /** `backend`: libllama's own list; null when it was not asked, or did not answer. */
 export function chooseUsableDevices(
@@ -68,14 +67,24 @@ function explain(
   const sees =
     `libllama (${library.packageName ?? 'own build'}) sees ${which} although nvidia-smi lists ` +
     `${gpus.length} (${driver})`;
-  const version = Number(found.cudaVersion ?? Number.NaN);
-  if (library.packageName !== null && version < cudaVersionMin) {
-    return `${sees}: the driver is too old, CUDA ${cudaVersionMin} or later is needed; update it`;
+  return `${sees}: ${hintFor(library, Number.parseInt(found.cudaVersion ?? '', 10))}`;
+}
+
+/**
+ * node-llama-cpp 3.21.1: the package is linked with the runtime of CUDA 13, the backends of its -ext package
+ * with that of CUDA 12 (NEEDED entries of libggml-cuda.so).
+ */
+function hintFor({ packageName, hasFallback }: OpenedLibrary, driverMajor: number): string {
+  if (packageName === null) {
+    return 'was it built with CUDA? Is the CUDA runtime installed, and the GPU given to this container?';
   }
-  const hint =
-    library.packageName === null
-      ? 'was it built with CUDA? Is the CUDA runtime installed, and the GPU given to this container?'
-      : 'is the CUDA runtime installed, and the GPU given to this container? ' +
-        '[engine] native_log = true shows more';
-  return `${sees}: ${hint}`;
+  if (driverMajor < 12) return 'the driver is too old, CUDA 12 or later is needed; update it';
+  if (driverMajor === 12 && !hasFallback) {
+    return `it is built for CUDA 13; install ${packageName}-ext of the same version, or update the driver`;
+  }
+  const major = driverMajor === 12 ? 12 : 13;
+  return (
+    `is the runtime of CUDA ${major} installed (libcudart, libcublas), and the GPU given to this ` +
+    'container? [engine] native_log = true shows more'
+  );
 }

@@ -114,8 +114,8 @@ function fallbackOf(
 }
 
 /**
- * The three libraries by name: `libllama.so`, `libllama.v0.4.0.so`, `libllama.so.0`, `llama.dll`,
- * `libllama.dylib`.
+ * The three libraries by name: `libllama.so`, `libllama.v0.4.0.so`, `libllama.cuda.v0.4.0.so`,
+ * `libllama.so.0`, `llama.dll`, `libllama.metal.v0.4.0.dylib`.
  */
 function filesIn(
   directory: string,
@@ -126,7 +126,9 @@ function filesIn(
   }
   const names = readdirSync(directory).sort();
   const pathOf = (library: string): string => {
-    const pattern = new RegExp(`^(lib)?${library}(\\.v?\\d[\\w.-]*)?\\.(so|dylib|dll)(\\.\\d[\\d.]*)?$`);
+    const version = '(\\.v?\\d[\\w.-]*)?';
+    const variant = '(\\.(cuda|vulkan|metal))?';
+    const pattern = new RegExp(`^(lib)?${library}${variant}${version}\\.(so|dylib|dll)(\\.\\d[\\d.]*)?$`);
     const name = names.find((candidate) => pattern.test(candidate));
     if (name === undefined) {
       throw new AppError(

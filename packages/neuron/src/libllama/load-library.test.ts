@@ -140,6 +140,28 @@ function messageOf(run: () => unknown): string {
   return assert.fail('did not throw');
 }
 
+test('findLibrary() knows the names of the libraries in every package and in own builds', () => {
+  const own = join(scratch, 'names');
+  for (const [base, rest] of [
+    ['libggml-base.so', ['libggml.cuda.v0.4.0.so', 'libllama.cuda.v0.4.0.so']],
+    ['libggml-base.so', ['libggml.vulkan.v0.4.0.so', 'libllama.vulkan.v0.4.0.so']],
+    ['libggml-base.so', ['libggml.v0.4.0.so', 'libllama.v0.4.0.so']],
+    ['libggml-base.dylib', ['libggml.metal.v0.4.0.dylib', 'libllama.metal.v0.4.0.dylib']],
+    ['ggml-base.dll', ['ggml.cuda.v0.4.0.dll', 'llama.cuda.v0.4.0.dll']],
+    ['libggml-base.so.0', ['libggml.so.0.9.4', 'libllama.so.0']],
+  ] as const) {
+    rmSync(own, { recursive: true, force: true });
+    mkdirSync(own);
+    const others = ['libllama-common.so', 'libggml-cuda.so', 'libggml-cpu-zen4.so', 'llama-addon.node'];
+    for (const name of [base, ...rest, ...others]) writeFileSync(join(own, name), '');
+    const { ggmlBase, ggml, llama } = findLibrary({ libraryDir: own });
+    assert.deepEqual(
+      [ggmlBase, ggml, llama],
+      [base, ...rest].map((name) => join(own, name)),
+    );
+  }
+});
+
 test('an owner that is told the directory of the CUDA package finds its fallback backends', () => {
   const bins = join(scratch, 'node_modules', '@node-llama-cpp', 'linux-x64-cuda', 'bins', 'linux-x64-cuda');
   const extension = join(scratch, 'ext');
