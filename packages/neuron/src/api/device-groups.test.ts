@@ -16,7 +16,12 @@ import { type Neuron, startNeuron } from '../neuron.ts';
 const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
 
 /** A machine of two devices that are really one CPU: owners, groups and books are those of the product. */
-async function startPair(worker: 'thread' | 'process', dir: string, memoryMb = 400): Promise<Neuron> {
+async function startPair(
+  worker: 'thread' | 'process',
+  dir: string,
+  memoryMb = 400,
+  over: object = {},
+): Promise<Neuron> {
   const setup: DeviceSetup = {
     deviceWorker: worker,
     nativeLog: false,
@@ -37,6 +42,7 @@ async function startPair(worker: 'thread' | 'process', dir: string, memoryMb = 4
     port: 0,
     engine: { threads: 1, slots: 1 },
     models: { dirs: [dir], hf_cache: join(tmpdir(), 'no-such-hub') },
+    ...over,
   });
   return startNeuron(config, {
     log: silentLog,
@@ -182,5 +188,25 @@ describe('the memory of a machine', () => {
     } finally {
       await neuron.close();
     }
+  });
+
+  it('is planned after a restart by what loads took before it, and by a budget of the configuration', async () => {
+    const over = { state_dir: join(dir, 'state'), devices: [{ index: 1, memory_mb: 64 }] };
+    const body = { model_id: 'one', devices: [0], prefix_cache_mb: 0 };
+    const seen: (NeuronModel | undefined)[] = [];
+    for (let life = 0; life < 2; life++) {
+      const neuron = await startPair('thread', dir, 400, over);
+      try {
+        assert.equal((await post(neuron, '/models/load', body)).status, 200);
+        seen.push((await models(neuron)).find(({ id }) => id === 'one'));
+        const budget = await post(neuron, '/models/load', { model_id: 'two', devices: [1] });
+        assert.equal(budget.body.code, 'does_not_fit', JSON.stringify(budget.body));
+        assert.match(budget.body.error ?? '', /64 MiB free of 64 MiB budget/);
+      } finally {
+        await neuron.close();
+      }
+    }
+    const [first, second] = seen;
+    assert.equal(second?.vram_estimate_mb, first?.vram_used_mb);
   });
 });

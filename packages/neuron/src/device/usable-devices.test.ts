@@ -92,6 +92,7 @@ test('GPUs that nvidia-smi lists and libllama does not see are the reason, with 
   assert.match(await reasonOf('12.8', { ...cuda, hasFallback: true }), /is the runtime of CUDA 12 installed/);
   assert.match(await reasonOf('13.0', cuda), /is the runtime of CUDA 13 installed/);
   assert.match(await reasonOf('12.2', own), /own build.*was it built with CUDA/);
+  assert.match(await reasonOf('12.2', vulkan), /sees no Vulkan device .* are the Vulkan loader/);
 });
 
 test('one GPU that libllama does not see leaves the other in use', async () => {

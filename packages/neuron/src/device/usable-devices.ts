@@ -42,7 +42,7 @@ export function chooseUsableDevices(
     inventory: { ...inventory, cudaUnavailableReason: reason },
     usable: inventory.devices.filter((device) => !unusable.includes(device)),
     unusable,
-    refuses: reason !== null && library.variant !== 'cpu' && library.variant !== 'vulkan',
+    refuses: reason !== null && library.variant !== 'cpu',
   };
 }
 
@@ -62,7 +62,11 @@ function explain(
   // Not asked is not seen: the owner of the GPU will say what is wrong when it starts.
   if (backend === null) return null;
   const which =
-    blind.length === gpus.length ? 'no CUDA device' : `no ${blind.map(({ id }) => id).join(', ')}`;
+    blind.length < gpus.length
+      ? `no ${blind.map(({ id }) => id).join(', ')}`
+      : library.variant === 'vulkan'
+        ? 'no Vulkan device'
+        : 'no CUDA device';
   const driver = `driver ${found.driverVersion ?? 'unknown'}, CUDA ${found.cudaVersion ?? 'unknown'}`;
   const sees =
     `libllama (${library.packageName ?? 'own build'}) sees ${which} although nvidia-smi lists ` +
@@ -74,7 +78,13 @@ function explain(
  * node-llama-cpp 3.21.1: the package is linked with the runtime of CUDA 13, the backends of its -ext package
  * with that of CUDA 12 (NEEDED entries of libggml-cuda.so).
  */
-function hintFor({ packageName, hasFallback }: OpenedLibrary, driverMajor: number): string {
+function hintFor({ variant, packageName, hasFallback }: OpenedLibrary, driverMajor: number): string {
+  if (variant === 'vulkan') {
+    return (
+      "are the Vulkan loader (libvulkan) and the GPU's Vulkan driver installed, and the GPU given to " +
+      'this container?'
+    );
+  }
   if (packageName === null) {
     return 'was it built with CUDA? Is the CUDA runtime installed, and the GPU given to this container?';
   }
