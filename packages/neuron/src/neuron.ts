@@ -198,7 +198,10 @@ async function openMachine(
     if (found === undefined) return [];
     const { index, kind, sharesHostMemory } = found;
     const budgetMb = kind === 'cpu' ? found.vram_total_mb : null;
-    return [withBudget({ indices: [index], kind, device, budgetMb, sharesHostMemory }, config)];
+    const isAlone = config.device_worker !== 'thread' && found.nvidiaIndex !== null;
+    const backendIndex = isAlone ? undefined : (found.backendIndex ?? undefined);
+    const slot = { indices: [index], kind, device, budgetMb, sharesHostMemory, backendIndex };
+    return [withBudget(slot, config)];
   });
   const placement: PlacementOptions = {
     openGroup: (members) => {

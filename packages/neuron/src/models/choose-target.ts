@@ -15,6 +15,8 @@ export interface DeviceSlot {
   readonly budgetMb: number | null;
   /** What it takes is the host's memory too. */
   readonly sharesHostMemory?: boolean | undefined;
+  /** Its place in the list of an owner that sees other devices too; absent = the owner sees this one only. */
+  readonly backendIndex?: number | undefined;
 }
 
 /** Where a load can go: one device, or several that become a group when it is reserved. */

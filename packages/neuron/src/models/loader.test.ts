@@ -195,6 +195,19 @@ describe('ModelLoader', () => {
     assert.deepEqual(group.loads[1]?.tensorSplit, [0.5, 0.5]);
   });
 
+  it('gives back the memory of a load that failed, on a device and in a group', async () => {
+    const { load, devices, group } = bench([160, 160], { prefix_cache_mb: 0 });
+    const fail = (): never => {
+      throw new AppError('load_failed', 'no');
+    };
+    for (const device of [...devices, group]) device.facts = fail;
+    for (const over of [{ devices: [0] }, { devices: [0, 1] }]) {
+      assert.equal((await errorOf(load(over))).code, 'load_failed');
+    }
+    for (const device of devices) device.facts = () => ({ memoryMb: 0 });
+    assert.ok((await load({ devices: [0] })).reservation.mb > 80);
+  });
+
   it('goes to the next device where the best is full', async () => {
     const { load, devices } = bench([300, 300], {}, undefined, 'cuda');
     const both = await Promise.all([load(), load()]);

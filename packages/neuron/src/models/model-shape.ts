@@ -174,16 +174,14 @@ function toLayers(keys: Keys, rules: LayerRules): readonly LayerShape[] {
   const valueLength = keys.number('attention.value_length') ?? rules.headLength;
   const windowKey = keys.number('attention.key_length_swa') ?? rules.keyLength;
   const windowValue = keys.number('attention.value_length_swa') ?? valueLength;
-  const shared = keys.number('attention.shared_kv_layers') ?? (keys.architecture === 'gemma3n' ? 15 : 0);
+  const cachedLayers = keys.layerCount - sharedLayers(keys);
   const windowed = windowedLayers(keys, rules.slidingWindow);
   const recurrent = recurrentLayers(keys, kvHeads, rules.state);
   const feedForwards = keys.list('feed_forward_length');
   return kvHeads.map((count, at): LayerShape => {
     const isWindowed = windowed[at] ?? false;
     const hasAttention =
-      recurrent[at] !== 'only' &&
-      at < keys.layerCount - shared &&
-      !recurrentArchitectures.has(keys.architecture);
+      recurrent[at] !== 'only' && at < cachedLayers && !recurrentArchitectures.has(keys.architecture);
     // Nemotron-H: a layer is one of attention, Mamba and feed-forward.
     const isForward = /^nemotron_h/.test(keys.architecture) && (feedForwards?.[at] ?? 0) > 0;
     const isCached = hasAttention && !isForward && !uncachedArchitectures.has(keys.architecture);
@@ -195,6 +193,15 @@ function toLayers(keys: Keys, rules: LayerRules): readonly LayerShape[] {
       stateLength: recurrent[at] === 'none' || isForward ? 0 : rules.state,
     };
   });
+}
+
+/**
+ * The last layers use the cache of earlier ones. Of Gemma 3n the first 20 have one
+ * (src/models/gemma3n.cpp).
+ */
+function sharedLayers(keys: Keys): number {
+  const shared = keys.architecture === 'gemma3n' ? keys.layerCount - 20 : null;
+  return Math.max(0, shared ?? keys.number('attention.shared_kv_layers') ?? 0);
 }
 
 function recurrentLayers(

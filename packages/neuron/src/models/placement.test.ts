@@ -119,6 +119,20 @@ describe('Placement', () => {
     assert.equal((await second).reservation.mb, 400);
   });
 
+  it('asks an owner that sees other GPUs for its own', async () => {
+    const { devices, slots } = machine([
+      ['vulkan', 16_000, null],
+      ['cpu', 0, 9000],
+    ]);
+    const list = [8000, 3000].map((freeMb, index) => ({ index, memory: { freeMb, totalMb: 8192 } }));
+    Object.assign(devices[0] as FakeDevice, { listBackendDevices: async () => list });
+    const [gpu, cpu] = slots as [DeviceSlot, DeviceSlot];
+    const placement = new Placement([{ ...gpu, backendIndex: 1 }, cpu]);
+    const [target] = await placement.choose(model({ devices: [0] }));
+    const { reservation } = await placement.reserve(target, ({ device }) => ({ mb: device.freeMb }));
+    assert.equal(reservation.mb, 3000);
+  });
+
   it('does not wait for a device that is loading: what it said before counts, less what came since', async () => {
     const { placement, devices } = machine([['cuda', 1000, null]]);
     const loading = await take(placement, {}, 600);

@@ -196,9 +196,13 @@ export class Placement {
   ): Reservation {
     const { slot, leave } = this.#enter(target);
     const mirror = beside[1];
-    const books = target.members.map((member) => this.#bookOf(member));
-    const wasQuiet = rows.every(({ row }, at) =>
-      [...(books[at]?.rows ?? [])].every((other) => other === row || other.settled),
+    // An owner may see GPUs that are not its own, and measures them all.
+    const books = [...new Set([...target.members, ...this.#slots.filter(({ kind }) => kind !== 'cpu')])].map(
+      (each) => this.#bookOf(each),
+    );
+    const own = new Set(rows.map(({ row }) => row));
+    const wasQuiet = books.every(({ rows: all }) =>
+      [...all].every((other) => own.has(other) || other.settled),
     );
     const changes = books.map((book) => book.changes);
     let taken = mb;
@@ -217,7 +221,8 @@ export class Placement {
           row.mb = mb > 0 ? (actual * (shares[at] ?? 0)) / mb : actual / rows.length;
           row.settled = true;
         }
-        for (const book of books) book.changes++;
+        for (const member of target.members) this.#bookOf(member).changes++;
+        for (const { row } of beside) row.settled = true;
         if (mirror !== undefined) mirror.row.mb = actual;
         taken = actual;
       },
@@ -321,7 +326,7 @@ export class Placement {
     const isLoading = [...book.rows].some((row) => !row.settled);
     if (isLoading && book.reading !== null) return book.reading;
     const seen = new Set([...book.rows].filter((row) => row.settled));
-    const reading = { memory: await slot.device.queryVram(signal), seen };
+    const reading = { memory: await queryMemory(slot, signal), seen };
     book.reading = reading;
     return reading;
   }
@@ -335,6 +340,14 @@ export class Placement {
     const taken = [...this.#bookOf(slot).rows].reduce((sum, row) => sum + row.mb, 0);
     return { freeMb: totalMb - taken, totalMb };
   }
+}
+
+/** An owner's own sum is over all that it sees. */
+async function queryMemory(slot: DeviceSlot, signal?: AbortSignal): Promise<DeviceMemory> {
+  if (slot.backendIndex === undefined) return slot.device.queryVram(signal);
+  const devices = await slot.device.listBackendDevices(signal);
+  const own = devices.find(({ index }) => index === slot.backendIndex);
+  return own?.memory ?? { freeMb: 0, totalMb: 0 };
 }
 
 function toLeast(limits: readonly DeviceMemory[]): DeviceMemory {
