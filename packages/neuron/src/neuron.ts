@@ -5,52 +5,31 @@
  * Limits: closing takes 5 s at most, whatever the devices and the clients do.
  */
 import { readFileSync } from 'node:fs';
-import { hostname, platform, release } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import { type Clock, systemClock } from 'cortex-core/daemon/clock';
 import { HttpServer } from 'cortex-core/daemon/http-server';
 import type { Log } from 'cortex-core/daemon/log';
-import { toAppError } from 'cortex-core/wire/errors';
-import type { Discovery, ModelSpec, NeuronHealth, NeuronVersion } from 'cortex-core/wire/neuron';
+import type { Discovery, ModelSpec, NeuronVersion } from 'cortex-core/wire/neuron';
 import { Admission, type AdmissionLimits } from './admission/admission.ts';
 import type { ApiDeps } from './api/api-deps.ts';
 import { readGitSha } from './api/git-sha.ts';
 import { NeuronMetrics } from './api/metrics.ts';
 import { createAuthorize, createRoutes, envelopeOf } from './api/routes.ts';
-import {
-  createDevices,
-  createGroupDevice,
-  type DeviceSetup,
-  probeBackendDevices,
-} from './device/create-devices.ts';
-import {
-  type DiscoverySources,
-  discoverDevices,
-  type Inventory,
-  readDeviceHealth,
-  systemSources,
-  toWireDevices,
-} from './device/discovery.ts';
-import { chooseUsableDevices } from './device/usable-devices.ts';
 import { expectedVersion } from './libllama/bindings.gen.ts';
-import { findLibrary, type LibraryFiles } from './libllama/find-library.ts';
+import { type GivenDevices, type Machine, openMachine, readHealth, toDiscovery } from './machine.ts';
 import { DefaultModels } from './models/activation.ts';
 import type { DeviceSlot } from './models/choose-target.ts';
 import { ModelLoader } from './models/loader.ts';
 import { MemoryCorrections } from './models/memory-corrections.ts';
-import { type OpenGroup, Placement, type PlacementOptions } from './models/placement.ts';
+import { Placement } from './models/placement.ts';
 import { ModelRegistry } from './models/registry.ts';
 import { ModelSources } from './models/sources.ts';
 
-export interface NeuronOptions {
+export interface NeuronOptions extends GivenDevices {
   readonly log: Log;
   readonly clock?: Clock;
-  /** Used instead of this machine's own devices. */
-  readonly devices?: readonly DeviceSlot[];
-  /** Makes the owner of a group of those; without it they cannot be grouped. */
-  readonly openGroup?: OpenGroup;
   /** Relative paths of `default_models` start here; the working directory when left out. */
   readonly baseDir?: string;
   readonly env?: NodeJS.ProcessEnv;
@@ -69,14 +48,6 @@ export interface Neuron {
   close(): Promise<void>;
 }
 
-interface Machine {
-  readonly inventory: Inventory | null;
-  readonly sources: DiscoverySources;
-  readonly slots: readonly DeviceSlot[];
-  readonly library: LibraryFiles | null;
-  readonly placement: PlacementOptions;
-}
-
 const drainMs = 2000;
 const httpGraceMs = 3000;
 const shutdownMsMax = 1500;
@@ -84,7 +55,7 @@ const shutdownMsMax = 1500;
 export async function startNeuron(config: NeuronConfig, options: NeuronOptions): Promise<Neuron> {
   const { log, env = process.env, clock = systemClock } = options;
   const startedMs = clock.monotonicMs();
-  const machine = await openMachine(config, options, clock, env);
+  const machine = await openMachine(config, options, { env, clock, log });
   const sources = new ModelSources(config.models, { fetch: options.fetch ?? fetch, clock }, env);
   const placement = new Placement(machine.slots, machine.placement);
   const corrections = await openCorrections(config, log);
@@ -100,7 +71,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
   });
   const baseDir = options.baseDir ?? process.cwd();
   const activation = new DefaultModels(config.default_models, { registry, clock, log, baseDir });
-  const discovery = toDiscovery(machine);
+  const discovery = toDiscovery(machine, packageVersion);
   const gitSha = readOwnGitSha();
   let url = '';
   const deps: ApiDeps = {
@@ -162,105 +133,6 @@ function toAdmissionLimits({ admission, engine }: NeuronConfig, spec: ModelSpec)
   };
 }
 
-async function openMachine(
-  config: NeuronConfig,
-  options: NeuronOptions,
-  clock: Clock,
-  env: NodeJS.ProcessEnv,
-): Promise<Machine> {
-  const sources = systemSources(config.cpu.memory_mb);
-  const { openGroup, devices: given } = options;
-  if (given !== undefined) {
-    const slots = given.map((slot) => withBudget(slot, config));
-    return { inventory: null, sources, slots, library: null, placement: { openGroup } };
-  }
-  const found = await discoverDevices(sources);
-  const library = findConfiguredLibrary(config, env, found);
-  const setup = toDeviceSetup(config, env, library, clock, options.log);
-  // A build without GPU backends has nothing to tell.
-  const backend =
-    library.variant === 'cpu'
-      ? null
-      : await probeBackendDevices(setup).catch((thrown: unknown) => {
-          options.log.warn(`libllama's device list is missing: ${toAppError(thrown).message}`);
-          return null;
-        });
-  const { inventory, usable, unusable, refuses } = chooseUsableDevices(
-    found,
-    { ...library, hasFallback: library.fallbackDirectory !== null },
-    backend,
-  );
-  const reason = inventory.cudaUnavailableReason;
-  if (reason !== null) options.log.warn(`GPUs cannot be used: ${reason}`);
-  const devices = createDevices(usable, setup);
-  const slots = devices.flatMap((device, at): DeviceSlot[] => {
-    const found = usable[at];
-    if (found === undefined) return [];
-    const { index, kind, sharesHostMemory } = found;
-    const budgetMb = kind === 'cpu' ? found.vram_total_mb : null;
-    const isAlone = config.device_worker !== 'thread' && found.nvidiaIndex !== null;
-    const backendIndex = isAlone ? undefined : (found.backendIndex ?? undefined);
-    const slot = { indices: [index], kind, device, budgetMb, sharesHostMemory, backendIndex };
-    return [withBudget(slot, config)];
-  });
-  const placement: PlacementOptions = {
-    openGroup: (members) => {
-      const wanted = members.flatMap(({ indices }) => indices);
-      return createGroupDevice(
-        usable.filter(({ index }) => wanted.includes(index)),
-        setup,
-      );
-    },
-    ...(reason === null
-      ? {}
-      : { unusable: { reason, refuses, indices: unusable.map(({ index }) => index) } }),
-  };
-  return { inventory, sources, slots, library, placement };
-}
-
-function toDeviceSetup(
-  config: NeuronConfig,
-  env: NodeJS.ProcessEnv,
-  library: LibraryFiles,
-  clock: Clock,
-  log: Log,
-): DeviceSetup {
-  // Two builds in one process would share symbols; so with every owner in a thread, one build serves all.
-  const isAlone = Boolean(env.NEURON_LIBLLAMA_DIR) || config.device_worker === 'thread';
-  return {
-    deviceWorker: config.device_worker,
-    nativeLog: config.engine.native_log,
-    libraryDir: library.directory,
-    // A GPU build would open a context on every GPU also for models on the CPU.
-    cpuLibraryDir: isAlone ? null : findCpuLibrary(),
-    clock,
-    log,
-  };
-}
-
-function findCpuLibrary(): string | null {
-  try {
-    return findLibrary({ variant: 'cpu' }).directory;
-  } catch {
-    return null; // Apple's package has no sibling without a GPU; others may not be installed.
-  }
-}
-
-function withBudget(slot: DeviceSlot, { devices }: NeuronConfig): DeviceSlot {
-  const configured = devices.find(({ index }) => index === slot.indices[0]);
-  if (configured === undefined) return slot;
-  return { ...slot, budgetMb: Math.min(configured.memory_mb, slot.budgetMb ?? Number.POSITIVE_INFINITY) };
-}
-
-/** Errors: `load_failed`, naming what to install. */
-function findConfiguredLibrary(config: NeuronConfig, env: NodeJS.ProcessEnv, found: Inventory): LibraryFiles {
-  if (env.NEURON_LIBLLAMA_DIR) return findLibrary({ libraryDir: env.NEURON_LIBLLAMA_DIR });
-  const { libllama } = config.engine;
-  if (libllama !== 'auto') return findLibrary({ variant: libllama });
-  const hasNvidia = found.cudaUnavailableReason !== null || found.devices.some(({ kind }) => kind === 'cuda');
-  return findLibrary({ hasNvidia });
-}
-
 async function openCorrections({ state_dir }: NeuronConfig, log: Log): Promise<MemoryCorrections> {
   const file = state_dir === undefined ? null : join(state_dir, 'memory-corrections.json');
   const corrections = new MemoryCorrections(file, log);
@@ -274,59 +146,6 @@ async function shutDown(slots: readonly DeviceSlot[], placement: Placement, cloc
   const owners = [...slots.map((slot) => slot.device.shutdown()), placement.close()];
   await Promise.race([Promise.allSettled(owners), timeout]);
   late.abort();
-}
-
-/** A device with a budget is as free as the budget, whatever the machine has beyond it. */
-async function readHealth(machine: Machine, placement: Placement): Promise<NeuronHealth['devices']> {
-  const { inventory, sources, slots } = machine;
-  const measured = inventory === null ? [] : await readDeviceHealth(inventory.devices, sources);
-  const health = new Map(measured.map((device) => [device.index, device]));
-  for (const slot of slots) {
-    const index = slot.indices[0] ?? 0;
-    if (slot.budgetMb === null) continue;
-    // Not asked of the owner, which may be loading: health must not wait.
-    const { freeMb, totalMb } = placement.booked(slot);
-    const free = Math.min(freeMb, health.get(index)?.vram_free_mb ?? freeMb);
-    health.set(index, {
-      index,
-      utilization_pct: null,
-      temp_c: null,
-      ...health.get(index),
-      vram_used_mb: totalMb - free,
-      vram_free_mb: free,
-    });
-  }
-  return [...health.values()];
-}
-
-function toDiscovery({ inventory, slots }: Machine): Discovery {
-  const own = slots.map(({ indices, device, kind, budgetMb }) => ({
-    index: indices[0] ?? 0,
-    name: device.id,
-    kind,
-    vram_total_mb: budgetMb ?? 0,
-    compute_capability: null,
-  }));
-  const reason = inventory?.cudaUnavailableReason ?? null;
-  // What cannot be given is not promised: the gateway plans with these figures.
-  const budgets = new Map(slots.map(({ indices, budgetMb }) => [indices[0], budgetMb]));
-  const found = toWireDevices(inventory?.devices ?? []).map((device) => {
-    const total = device.vram_total_mb;
-    const budget = budgets.get(device.index) ?? total;
-    return { ...device, vram_total_mb: total > 0 ? Math.min(total, budget) : budget };
-  });
-  return {
-    hostname: hostname(),
-    os: platform(),
-    kernel: release(),
-    cuda_version: inventory?.cudaVersion ?? null,
-    driver_version: inventory?.driverVersion ?? null,
-    devices: inventory === null ? own : found,
-    harnesses: ['llamacpp'],
-    ...(reason === null ? {} : { cuda_unavailable_reason: reason }),
-    max_prompt_tokens: 0,
-    package_version: packageVersion,
-  };
 }
 
 /** An owner is ready only when its libllama said to be the version that the bindings are of. */

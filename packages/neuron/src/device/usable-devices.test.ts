@@ -68,6 +68,9 @@ test('a build without CUDA runs on the CPU, and says which package to install', 
     /linux-x64 has no CUDA; install @node-llama-cpp\/linux-x64-cuda/,
   );
   assert.equal(chosen.refuses, false);
+  const arm = { ...plain, packageName: '@node-llama-cpp/linux-arm64' };
+  const there = chooseUsableDevices(await discover(rows.join('\n')), arm, null);
+  assert.match(there.inventory.cudaUnavailableReason ?? '', /no package for this machine has; build/);
   assert.deepEqual(
     chosen.unusable.map(({ index }) => index),
     [0, 1],

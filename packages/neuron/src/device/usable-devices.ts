@@ -57,7 +57,10 @@ function explain(
   if (blind.length === 0) return null;
   if (library.variant === 'cpu') {
     const name = library.packageName ?? '@node-llama-cpp/linux-x64';
-    return `${name} has no CUDA; install ${name}-cuda of the same version`;
+    return /(linux|win)-x64$/.test(name)
+      ? `${name} has no CUDA; install ${name}-cuda of the same version`
+      : `${name} has no CUDA, and no package for this machine has; build llama.cpp with it and set ` +
+          'NEURON_LIBLLAMA_DIR';
   }
   // Not asked is not seen: the owner of the GPU will say what is wrong when it starts.
   if (backend === null) return null;
