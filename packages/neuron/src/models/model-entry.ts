@@ -37,6 +37,8 @@ interface Attached {
 const rateWeight = 0.3;
 /** Shorter measurements say more about the clock than about the device. */
 const rateTokensMin = 8;
+/** A short prompt fills no batch, and the first one waits for the weights: it says little of a long one. */
+const readTokensMin = 128;
 
 export class ModelEntry {
   readonly id: string;
@@ -56,6 +58,8 @@ export class ModelEntry {
   #attached: Attached | null = null;
   #markGone: () => void = () => {};
   #prefillRate = 0;
+  /** The same over prompts that are long enough to tell how fast a long one is read. */
+  #readRate = 0;
   #decodeRate = 0;
   #waiting = 0;
 
@@ -87,7 +91,7 @@ export class ModelEntry {
   get limit(): ModelLimit | null {
     const context = this.#attached?.model.arch.facts.context;
     if (context === undefined) return null;
-    return deriveLimit({ ...this.#limits, context, prefillRate: this.#prefillRate });
+    return deriveLimit({ ...this.#limits, context, readRate: this.#readRate });
   }
 
   attach(model: LoadedModel): void {
@@ -271,6 +275,7 @@ export class ModelEntry {
   #observe({ usage, timings }: GenerateResult): void {
     const prefilled = usage.promptTokens - usage.cachedTokens;
     this.#prefillRate = smooth(this.#prefillRate, prefilled, timings.prefillMs);
+    if (prefilled >= readTokensMin) this.#readRate = smooth(this.#readRate, prefilled, timings.prefillMs);
     this.#decodeRate = smooth(this.#decodeRate, usage.completionTokens, timings.decodeMs);
   }
 }
