@@ -63,8 +63,11 @@ export function toLoadShape(
 ): LoadShape {
   const cacheTypeV = spec.cache_type_v ? toCacheType(spec.cache_type_v, 'cache_type_v') : engine.cache_type_v;
   const isCpu = kind === 'cpu';
+  const slots = spec.slots ?? engine.slots;
   return {
-    slots: spec.slots ?? engine.slots,
+    slots,
+    // As engine/open-model.ts reserves: one of each sequence.
+    outputs: slots + 1,
     ubatch: Math.min(engine.ubatch, engine.batch),
     cacheTypeK: spec.cache_type_k ? toCacheType(spec.cache_type_k, 'cache_type_k') : engine.cache_type_k,
     cacheTypeV,

@@ -57,7 +57,7 @@ async function compare(file: string, all: readonly Case[]): Promise<void> {
   const jobs = all.map((each) => ({ spec: toSpec(file, each), fullWindow: each.fullWindow ?? true }));
   for (const [at, actual] of measureWithLibllama(jobs).entries()) {
     const each = all[at] ?? typical;
-    const load = { fullWindow: true, deviceCount: 1, overheadMb: 0, ...each };
+    const load = { fullWindow: true, deviceCount: 1, overheadMb: 0, outputs: each.slots + 1, ...each };
     const estimate = estimateMemory(shape, weightBytes(tensors, fileBytes), load, each.context);
     const text = `${JSON.stringify(each)}: ${JSON.stringify(estimate)} against ${JSON.stringify(actual)}`;
     assert.ok(Math.abs(estimate.weightsMb - actual.weightsMb) < 0.01, text);
@@ -162,7 +162,7 @@ describe('toModelShape()', () => {
       dataOffset: 0,
       fileBytes: 0,
     });
-    const load = { ...typical, fullWindow: true, deviceCount: 1, overheadMb: 0 };
+    const load = { ...typical, fullWindow: true, deviceCount: 1, overheadMb: 0, outputs: 5 };
     const [short, long] = [512, 8192].map((context) => estimateMemory(bert, 0, load, context));
     assert.deepEqual([short?.cacheMb, long?.cacheMb], [0, 0]);
     assert.ok((long?.computeMb ?? 0) > 8 * (short?.computeMb ?? 0), JSON.stringify([short, long]));
@@ -187,7 +187,7 @@ describe('toModelShape()', () => {
     const estimate = estimateMemory(
       shape,
       0,
-      { ...typical, fullWindow: true, deviceCount: 1, overheadMb: 0 },
+      { ...typical, fullWindow: true, deviceCount: 1, overheadMb: 0, outputs: 5 },
       4096,
     );
     assert.ok(Number.isFinite(estimate.totalMb));

@@ -19,6 +19,8 @@ import type { LayerShape, ModelShape } from './model-shape.ts';
 export interface LoadShape {
   readonly slots: number;
   readonly ubatch: number;
+  /** Rows of logits that one step may make. */
+  readonly outputs: number;
   readonly cacheTypeK: KvCacheType;
   readonly cacheTypeV: KvCacheType;
   readonly flashAttention: boolean;
@@ -70,7 +72,8 @@ export function estimateMemory(
   const sequences = load.slots + 1;
   const cells = Math.ceil(context / cellBlock) * cellBlock;
   const cacheMb = cacheBytesOf(model, load, cells, sequences) / mib;
-  const fixed = sequences * model.vocabulary * 4 + model.vocabulary * vocabularyBytes;
+  const outputs = Math.max(sequences, load.outputs);
+  const fixed = outputs * model.vocabulary * 4 + model.vocabulary * vocabularyBytes;
   const perDevice = computeBytesOf(model, load, cells, sequences) / mib + load.overheadMb;
   const computeMb = perDevice * load.deviceCount + fixed / mib;
   const weightsMb = weightBytes / mib;
@@ -122,7 +125,7 @@ function computeBytesOf(model: ModelShape, load: LoadShape, cells: number, seque
   const state = model.layers.reduce((most, layer) => Math.max(most, layer.stateLength), 0);
   const mixerBytes = tokens * 4 * model.mixer + sequences * state * 4;
   const forwardBytes = tokens * 4 * (model.feedForward + keysAndValues);
-  const outputBytes = sequences * 4 * (model.vocabulary + model.embedding) + tokens * 4 * model.embedding;
+  const outputBytes = load.outputs * 4 * (model.vocabulary + model.embedding) + tokens * 4 * model.embedding;
   const largest = Math.max(attentionBytes + copied, mixerBytes, forwardBytes, outputBytes);
   return maskBytes + largest;
 }
