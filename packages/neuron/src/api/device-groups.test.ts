@@ -40,7 +40,7 @@ async function startPair(
   const config = neuronConfigSchema.parse({
     listen: '127.0.0.1',
     port: 0,
-    engine: { threads: 1, slots: 1 },
+    engine: { threads: 1, slots: 1, flash_attention: false, speculation: 'off' },
     models: { dirs: [dir], hf_cache: join(tmpdir(), 'no-such-hub') },
     ...over,
   });

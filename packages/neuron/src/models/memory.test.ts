@@ -124,7 +124,8 @@ describe('estimateMemory()', () => {
     it(`is within 10 % and 8 MiB of what libllama takes for ${name} as a whole`, { skip }, async () => {
       const checked = await checkModelFiles([file]);
       const target = { id: 'cpu', splitMode: 'none', members: [{ kind: 'cpu' }] } as const;
-      const plan = planLoad(checked, {}, neuronConfigSchema.parse({}).engine, target, file);
+      const { engine } = neuronConfigSchema.parse({ engine: { flash_attention: false, speculation: 'off' } });
+      const plan = planLoad(checked, {}, engine, target, file);
       const contexts = [512, 2048, 8192];
       const jobs = contexts.map((context) => ({
         spec: toSpec(file, { ...typical, context }),

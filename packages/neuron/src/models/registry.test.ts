@@ -64,7 +64,10 @@ class FakeDevice {
 }
 
 function setUp(dir: string, budgetMb = 1000): { registry: ModelRegistry; device: FakeDevice } {
-  const config = neuronConfigSchema.parse({ models: { dirs: [dir], hf_cache: join(dir, 'none') } });
+  const config = neuronConfigSchema.parse({
+    engine: { prefix_cache_mb: 0, flash_attention: false },
+    models: { dirs: [dir], hf_cache: join(dir, 'none') },
+  });
   const device = new FakeDevice();
   const slots = [{ indices: [0], kind: 'cpu', device: device as unknown as Device, budgetMb }];
   const sources = new ModelSources(config.models, { fetch, clock }, {});
@@ -160,10 +163,10 @@ describe('ModelRegistry', () => {
 
   it('counts the memory of what is loaded, and gives it back', async () => {
     const { registry } = setUp(dir, 165);
-    await registry.load(spec('a')); // the device says it took 50 MiB, and 6 are for its prefix cache
+    await registry.load(spec('a')); // the device says it took 50 MiB
     const second = await registry.load({ ...spec('a-Q8_0'), slots: 5 }).catch((error: AppError) => error);
     assert.equal(code(second), 'insufficient_vram');
-    assert.match((second as AppError).message, /needs \d+ MiB on cpu, 109 MiB free of 165 MiB budget/);
+    assert.match((second as AppError).message, /needs \d+ MiB on cpu, 115 MiB free of 165 MiB budget/);
     await registry.unload('a');
     await registry.load({ ...spec('a-Q8_0'), slots: 5 });
   });
