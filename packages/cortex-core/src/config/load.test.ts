@@ -169,8 +169,8 @@ test('a key of the original program that is not here says what to do', () => {
     'FILE:6 admission.anon_max_in_flight: not supported by this version; remove it',
     'FILE:7 admission.anon_max_pending: not supported by this version; remove it',
     'FILE:8 admission.kv_max_wait_secs: not supported by this version; remove it',
-    'FILE:9 prefix_cache: not supported by this version; remove it',
-    'FILE:10 context_limit: not supported by this version; remove it',
+    'FILE:9 prefix_cache: is [engine] prefix_cache_mb now',
+    'FILE:10 context_limit: is [limits] prefill_secs_max now; memory and training context count by themselves',
     'FILE:11 image: not supported by this version; remove it',
   ]);
   assert.deepEqual(faults('cortex', '', { CORTEX_UPSTREAM__URL: 'http://x' }), [
