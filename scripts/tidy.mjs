@@ -41,6 +41,7 @@ export const importTable = {
   'cortex-gateway/decide': { may: wire, ...pure },
   'cortex-gateway/upstream': { may: core },
   'neuron/neuron.ts': { may: [...core, 'neuron'] },
+  'neuron/machine.ts': { may: [...core, 'neuron'] },
   'neuron/api': {
     may: [...core, 'neuron/admission', 'neuron/chat', 'neuron/models', 'neuron/device'],
   },
@@ -52,7 +53,9 @@ export const importTable = {
   'neuron/device/owner': { may: [...core, 'neuron/device/jobs', 'neuron/engine'] },
   'neuron/engine': { may: [...wire, 'neuron/libllama'] },
   'neuron/libllama': { may: wire },
-  'cortex-cli': { may: [...core, 'cortex-gateway/gateway.ts', 'neuron/neuron.ts'] },
+  'cortex-cli': {
+    may: [...core, 'cortex-gateway/gateway.ts', 'neuron/neuron.ts', 'neuron/machine.ts'],
+  },
   testkit: { may: core },
   e2e: { may: ['*'] },
 };

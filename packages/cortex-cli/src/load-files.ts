@@ -13,8 +13,10 @@ interface FileOptions<K extends 'cortex' | 'neuron'> {
 export function loadNeuronConfig(options: FileOptions<'neuron'>): NeuronConfig {
   const config = loadConfig('neuron', options);
   const { dirs, hf_cache: cache } = config.models;
+  const { state_dir: state } = config;
   return {
     ...config,
+    ...(state === undefined ? {} : { state_dir: resolveConfigPath(state, options.path) }),
     models: {
       ...config.models,
       dirs: dirs.map((dir) => resolveConfigPath(dir, options.path)),

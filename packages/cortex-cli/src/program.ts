@@ -3,6 +3,7 @@ import { Command, Option } from 'commander';
 import { systemClock } from 'cortex-core/daemon/clock';
 import { type CheckOptions, CONFIG_KINDS, checkConfigs } from './check-command.ts';
 import { CliError } from './cli-error.ts';
+import type { DoctorOptions } from './doctor-command.ts';
 import {
   type LoadOptions,
   loadModel,
@@ -165,6 +166,16 @@ function addLocal(program: Command, terminal: Terminal): void {
       ]),
     )
     .action((files: string[], options: CheckOptions) => checkConfigs(terminal, files, options));
+  program
+    .command('doctor')
+    .description('Show what this machine has for models, and which package to add for its GPU.')
+    .option('--neuron-config <file>', 'neuron.toml (env: NEURON_CONFIG)')
+    .option('--json', 'as JSON')
+    .addHelpText('after', examples([['cortex doctor', '']]))
+    .action(async (options: DoctorOptions) => {
+      const { runDoctor } = await import('./doctor-command.ts');
+      await runDoctor(terminal, options);
+    });
   program
     .command('version')
     .description('Print the version.')

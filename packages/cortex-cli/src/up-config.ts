@@ -8,6 +8,7 @@ import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import { modelSpecSchema } from 'cortex-core/wire/neuron';
 import { loadGatewayConfig, loadNeuronConfig } from './load-files.ts';
 import { findLocalModelDirs, findShippedModelDir, parseModelArgument, SHIPPED_MODEL } from './model-files.ts';
+import { stateDir } from './state-dir.ts';
 
 export interface UpOptions {
   readonly host?: string;
@@ -55,7 +56,11 @@ export function buildUpConfig(options: UpOptions, around: Surroundings): UpConfi
       },
     },
   });
-  const neuron = loadNeuronConfig({ path: neuronPath, env: around.env, defaults: { listen: HOST } });
+  const neuron = loadNeuronConfig({
+    path: neuronPath,
+    env: around.env,
+    defaults: { listen: HOST, state_dir: stateDir(around.env) },
+  });
   const chosen = chooseModels(options, neuron, around);
   return {
     gateway: {

@@ -36,8 +36,8 @@ const formerKeys: Readonly<Record<ConfigKind, ReadonlyMap<string, string>>> = {
   neuron: new Map([
     ['harness', 'not supported by this version; use [engine] and [models]'],
     ['harnesses', 'not supported by this version, llamacpp is built in; remove it'],
-    ['prefix_cache', notYet],
-    ['context_limit', notYet],
+    ['prefix_cache', 'is [engine] prefix_cache_mb now'],
+    ['context_limit', 'is [limits] prefill_secs_max now; memory and training context count by themselves'],
     ['image', notYet],
     ['admission.anon_max_in_flight', notYet],
     ['admission.anon_max_pending', notYet],

@@ -76,8 +76,11 @@ test('an empty neuron.toml is a working neuron', () => {
       cache_type_k: 'f16',
       cache_type_v: 'f16',
       step_timeout_secs: 120,
+      prefix_cache_mb: 512,
+      speculation: 'ngram',
       libllama: 'auto',
     },
+    devices: [],
     cpu: { memory_mb: null },
     models: {
       dirs: [],
@@ -91,7 +94,7 @@ test('an empty neuron.toml is a working neuron', () => {
       max_per_principal: 2,
       max_tokens: 8192,
     },
-    limits: { max_body_mb: 64 },
+    limits: { max_body_mb: 64, prefill_secs_max: 600 },
     log: { level: 'info' },
   });
 });
@@ -167,8 +170,8 @@ test('a key of the original program that is not here says what to do', () => {
     'FILE:6 admission.anon_max_in_flight: not supported by this version; remove it',
     'FILE:7 admission.anon_max_pending: not supported by this version; remove it',
     'FILE:8 admission.kv_max_wait_secs: not supported by this version; remove it',
-    'FILE:9 prefix_cache: not supported by this version; remove it',
-    'FILE:10 context_limit: not supported by this version; remove it',
+    'FILE:9 prefix_cache: is [engine] prefix_cache_mb now',
+    'FILE:10 context_limit: is [limits] prefill_secs_max now; memory and training context count by themselves',
     'FILE:11 image: not supported by this version; remove it',
   ]);
   assert.deepEqual(faults('cortex', '', { CORTEX_UPSTREAM__URL: 'http://x' }), [

@@ -1,7 +1,16 @@
 /** neuron.toml: the daemon of one machine. Every key is optional; an empty file is a working neuron. */
 import { z } from 'zod';
 import { modelSpecSchema } from '../wire/neuron.ts';
-import { httpUrl, logSection, nonEmpty, nonNegativeInt, positiveInt, seconds } from './fields.ts';
+import {
+  httpUrl,
+  logSection,
+  nonEmpty,
+  nonNegativeInt,
+  positiveInt,
+  positiveSeconds,
+  seconds,
+  unique,
+} from './fields.ts';
 
 const huggingface = { endpoint: 'https://huggingface.co', auth_env: 'HF_TOKEN' } as const;
 
@@ -33,6 +42,17 @@ const engineSchema = z.strictObject({
     .min(2)
     .default(120)
     .describe('Silence of a device owner at work before it counts as hung; ten times that inside a load.'),
+  prefix_cache_mb: nonNegativeInt()
+    .max(16_777_216)
+    .default(512)
+    .describe(
+      'MiB of host memory per model for the KV of ended sequences; 0 = off. Less where memory is short: ' +
+        'at most a quarter of what the load leaves free.',
+    ),
+  speculation: z
+    .enum(['ngram', 'off'])
+    .default('ngram')
+    .describe("Draft tokens from a request's own text and verify them in the same step, or not."),
   libllama: z
     .enum(['auto', 'cpu', 'cuda', 'vulkan', 'metal'])
     .default('auto')
@@ -44,6 +64,11 @@ const cpuSchema = z.strictObject({
     .nullable()
     .default(null)
     .describe('Memory for models on the CPU, in MiB; three quarters of the total when left out.'),
+});
+
+const deviceSchema = z.strictObject({
+  index: nonNegativeInt().describe('Index of the device, as GET /discovery lists it.'),
+  memory_mb: positiveInt().describe('MiB that models may take there; on the CPU at most [cpu] memory_mb.'),
 });
 
 const sourceInputSchema = z.strictObject({
@@ -102,6 +127,9 @@ const admissionSchema = z.strictObject({
 
 const limitsSchema = z.strictObject({
   max_body_mb: z.number().positive().default(64).describe('Largest request body, in MiB.'),
+  prefill_secs_max: positiveSeconds()
+    .default(600)
+    .describe('A prompt that would take longer to read, as measured, is not advertised in `limit.input`.'),
 });
 
 export const neuronConfigSchema = z.strictObject({
@@ -120,12 +148,22 @@ export const neuronConfigSchema = z.strictObject({
     .enum(['auto', 'process', 'thread'])
     .default('auto')
     .describe('Where a device is owned: auto = a process per GPU and a thread for the CPU.'),
+  state_dir: nonEmpty()
+    .optional()
+    .describe(
+      'Directory for what the neuron learns, such as what loads really took; kept nowhere when left out.',
+    ),
   default_models: z.array(modelSpecSchema).default([]).describe('Models loaded at start, in this order'),
   engine: engineSchema.prefault({}).describe('Defaults for loads, and the engine itself'),
+  devices: z
+    .array(deviceSchema)
+    .default([])
+    .superRefine(unique('index', 'index', ({ index }) => String(index)))
+    .describe('Budgets of single devices'),
   cpu: cpuSchema.prefault({}).describe('The CPU as a device'),
   models: modelsSchema.prefault({}).describe('Where model files are found'),
   admission: admissionSchema.prefault({}).describe('What may run now, per model'),
-  limits: limitsSchema.prefault({}).describe('Limits of the HTTP server'),
+  limits: limitsSchema.prefault({}).describe('What requests may be'),
   log: logSection(),
 });
 

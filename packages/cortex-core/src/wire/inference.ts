@@ -44,6 +44,10 @@ export interface LoadSpec {
   readonly speculation: 'off' | 'ngram';
   /** A smaller model of the same vocabulary that drafts where no n-gram is found; null = none. */
   readonly draftFile: string | null;
+  /**
+   * Parts of the model per device of a group, in the order of the owner's list; absent = libllama's choice.
+   */
+  readonly tensorSplit?: readonly number[] | undefined;
 }
 
 export interface ModelFacts {
@@ -80,6 +84,10 @@ export interface ModelFacts {
   readonly metadata: Readonly<Record<string, string>>;
   /** MiB that the load took, measured where the device can tell, else computed from the buffers' sizes. */
   readonly memoryMb: number;
+  /**
+   * Present where memoryMb is not a device's own figure. MiB: all weights; growth as the context was made.
+   */
+  readonly memoryParts?: { readonly weightsMb: number; readonly contextMb: number } | undefined;
   readonly loadMs: number;
 }
 

@@ -130,6 +130,12 @@ export const neuronModelSchema = z.object({
 export type NeuronModel = z.output<typeof neuronModelSchema>;
 export const neuronModelsSchema = z.array(neuronModelSchema);
 
+const loraSchema = z.strictObject({
+  /** Path of a GGUF adapter; relative ones start at the configuration's directory. */
+  file: z.string().min(1).max(4096),
+  scale: z.number().min(-100).max(100).default(1),
+});
+
 /** Body of POST /models/load and an entry of `default_models`. */
 export const modelSpecSchema = z.strictObject({
   model_id: z.string().min(1).max(512),
@@ -144,6 +150,11 @@ export const modelSpecSchema = z.strictObject({
   cache_type_v: z.string().nullish(),
   split_mode: z.enum(['none', 'layer', 'row', 'tensor']).nullish(),
   gpu_layers: z.number().int().min(0).nullish(),
+  /** MiB of host memory for the KV of ended sequences; a load that names it gets it or is refused. */
+  prefix_cache_mb: z.number().int().min(0).max(16_777_216).nullish(),
+  speculation: z.enum(['ngram', 'off']).nullish(),
+  /** Only the configuration may name files: refused in a request. */
+  lora: z.array(loraSchema).max(16).nullish(),
 });
 export type ModelSpec = z.output<typeof modelSpecSchema>;
 

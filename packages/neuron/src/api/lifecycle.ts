@@ -24,6 +24,13 @@ export async function serveLoad(deps: ApiDeps, exchange: Exchange): Promise<void
       { param: 'model_id' },
     );
   }
+  if (spec.lora && spec.lora.length > 0) {
+    throw new AppError(
+      'invalid_request',
+      'a request may not name files; put lora into [[default_models]] of neuron.toml',
+      { param: 'lora' },
+    );
+  }
   try {
     await deps.registry.load(spec);
   } catch (thrown) {

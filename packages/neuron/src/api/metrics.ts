@@ -34,6 +34,9 @@ export class NeuronMetrics {
   readonly #prefillRate = this.#gauge('neuron_model_tok_s_prefill', 'Measured prefill rate, tokens/s');
   readonly #decodeRate = this.#gauge('neuron_model_tok_s_decode', 'Measured decode rate, tokens/s');
 
+  readonly #memoryUsed = this.#gauge('neuron_model_memory_mb', 'Memory on its device, MiB');
+  readonly #memoryEstimate = this.#gauge('neuron_model_memory_estimate_mb', 'The same as foreseen, MiB');
+
   get contentType(): string {
     return this.#registry.contentType;
   }
@@ -55,8 +58,13 @@ export class NeuronMetrics {
 
   /** Prometheus text. Reads the registry, touches nothing in it. */
   async render(models: ModelRegistry): Promise<string> {
-    for (const gauge of [this.#inFlight, this.#queueDepth, this.#prefillRate, this.#decodeRate])
+    const rates = [this.#prefillRate, this.#decodeRate];
+    for (const gauge of [this.#inFlight, this.#queueDepth, ...rates, this.#memoryUsed, this.#memoryEstimate])
       gauge.reset();
+    for (const { id, usedMb, estimateMb } of models.memory()) {
+      this.#memoryUsed.set({ model: id }, usedMb);
+      this.#memoryEstimate.set({ model: id }, estimateMb);
+    }
     for (const load of models.loads()) {
       const labels = { model: load.id };
       this.#inFlight.set(labels, load.in_flight);

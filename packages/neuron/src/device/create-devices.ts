@@ -17,6 +17,8 @@ export interface DeviceSetup {
   readonly deviceWorker: DeviceWorker;
   readonly nativeLog: boolean;
   readonly libraryDir: string | null;
+  /** For owners of the CPU; libraryDir when left out. */
+  readonly cpuLibraryDir?: string | null;
   readonly clock: Clock;
   readonly log: Log;
   readonly limits?: Partial<OwnerDeviceLimits>;
@@ -49,6 +51,32 @@ export function createDevice(device: DiscoveredDevice, setup: DeviceSetup): Owne
   });
 }
 
+/**
+ * One owner for several devices of one kind, whose process sees these GPUs and no others. In a thread a
+ * group of GPUs is chosen by libllama's own list.
+ */
+export function createGroupDevice(members: readonly DiscoveredDevice[], setup: DeviceSetup): OwnerDevice {
+  const isCpu = members.every(({ kind }) => kind === 'cpu');
+  const worker = setup.deviceWorker === 'auto' ? (isCpu ? 'thread' : 'process') : setup.deviceWorker;
+  const [prefix = 'group'] = members[0]?.id.split(':') ?? [];
+  const id = `${prefix}:${members.map(({ index }) => index).join('+')}`;
+  const log = setup.log.child({ device: id });
+  const nvidia = members.map(({ nvidiaIndex }) => nvidiaIndex).filter((index) => index !== null);
+  const alone = worker === 'process' && nvidia.length === members.length;
+  const visible = isCpu ? '' : nvidia.length === members.length ? nvidia.join() : null;
+  return new OwnerDevice({
+    id,
+    transport: toTransport(worker, id, toEnvironment(visible), log),
+    owner: toOwnerOptions(setup, !isCpu),
+    clock: setup.clock,
+    log,
+    defaultDevices: alone
+      ? []
+      : members.map(({ backendIndex }) => backendIndex).filter((index) => index !== null),
+    ...(setup.limits === undefined ? {} : { limits: setup.limits }),
+  });
+}
+
 /** libllama's own device list, asked of a short-lived process, so that no GPU context stays in this one. */
 export async function probeBackendDevices(setup: DeviceSetup): Promise<readonly BackendDevice[]> {
   const device = new OwnerDevice({
@@ -76,13 +104,19 @@ function toTransport(
 }
 
 function toOwnerOptions(setup: DeviceSetup, gpu: boolean): OwnerOptions {
-  const { libraryDir, nativeLog, faults = [] } = setup;
+  const { nativeLog, faults = [] } = setup;
+  const libraryDir = gpu ? setup.libraryDir : (setup.cpuLibraryDir ?? setup.libraryDir);
   return { libraryDir, nativeLog, gpu, faults };
 }
 
-/** nvidia-smi counts in PCI bus order, CUDA by default fastest first. */
 function visibleTo(device: DiscoveredDevice): Readonly<Record<string, string>> {
-  const visible =
-    device.kind === 'cpu' ? '' : device.nvidiaIndex === null ? null : String(device.nvidiaIndex);
+  if (device.kind === 'cpu') return toEnvironment('');
+  return toEnvironment(device.nvidiaIndex === null ? null : String(device.nvidiaIndex));
+}
+
+/**
+ * nvidia-smi counts in PCI bus order, CUDA by default fastest first. `visible`: null leaves all to be seen.
+ */
+function toEnvironment(visible: string | null): Readonly<Record<string, string>> {
   return { CUDA_DEVICE_ORDER: 'PCI_BUS_ID', ...(visible === null ? {} : { CUDA_VISIBLE_DEVICES: visible }) };
 }

@@ -19,6 +19,8 @@ export type DiscoveredDevice = Discovery['devices'][number] & {
   readonly id: string;
   /** nvidia-smi's index; null for what is no NVIDIA GPU. */
   readonly nvidiaIndex: number | null;
+  /** Its memory is the host's: Apple silicon, integrated GPUs. */
+  readonly sharesHostMemory?: boolean;
   /** Index in libllama's own list, as a process that sees every device counts; null = not asked. */
   readonly backendIndex: number | null;
 };
@@ -94,7 +96,11 @@ export async function readDeviceHealth(
  */
 export function mergeBackendDevices(inventory: Inventory, backend: readonly BackendDevice[]): Inventory {
   const cuda = backend.filter((device) => toKind(device) === 'cuda');
-  const known = inventory.devices.filter((device) => device.kind !== 'cpu');
+  const hasOther = backend.some((device) => device.kind === 'gpu' && toKind(device) !== 'cuda');
+  // The same GPU under Vulkan only: libllama's view of it is the one that can be used.
+  const isListed = (device: DiscoveredDevice): boolean =>
+    cuda.length > 0 || !hasOther || device.kind !== 'cuda';
+  const known = inventory.devices.filter((device) => device.kind !== 'cpu' && isListed(device));
   const merged = known.map((device, position): DiscoveredDevice => {
     const seen = cuda.find((candidate) => candidate.name === `CUDA${position}`);
     if (seen === undefined) return device;
@@ -196,6 +202,7 @@ function toBackendDevice(device: BackendDevice, index: number): DiscoveredDevice
     compute_capability: null,
     nvidiaIndex: null,
     backendIndex: device.index,
+    sharesHostMemory: kind === 'metal' || device.kind === 'igpu',
   };
 }
 
@@ -230,9 +237,11 @@ function toCpuHealth(cpu: DiscoveredDevice, memory: MachineMemory): DeviceHealth
   return { ...emptyHealth, index: cpu.index, vram_free_mb: freeMb, vram_used_mb: cpu.vram_total_mb - freeMb };
 }
 
-/** `CUDA0` -> `cuda`, `Vulkan1` -> `vulkan`. */
+/** `CUDA0` -> `cuda`, `Vulkan1` -> `vulkan`, `MTL0` -> `metal` (ggml-metal.cpp, GGML_METAL_NAME). */
 function toKind(device: BackendDevice): string {
-  return device.kind === 'cpu' ? 'cpu' : device.name.replace(/\d+$/, '').toLowerCase();
+  if (device.kind === 'cpu') return 'cpu';
+  const name = device.name.replace(/\d+$/, '').toLowerCase();
+  return name === 'mtl' ? 'metal' : name;
 }
 
 function nextIndex(devices: readonly DiscoveredDevice[]): number {

@@ -71,9 +71,7 @@ export class Engine {
     this.#faults?.onLoad(spec.modelId, onProgress);
     const { api } = this.#library;
     const freeBefore = this.#gpuFreeMb();
-    const rssBefore = process.memoryUsage.rss();
     const opened = openModel(this.#library, spec, onProgress);
-    const contextRssBytes = Math.max(0, process.memoryUsage.rss() - rssBefore - opened.modelRssBytes);
     const vocabulary = readVocabulary(api, opened.model);
     const draftModel = this.#openDraftModel(spec, opened, vocabulary);
     const freeAfter = this.#gpuFreeMb();
@@ -82,7 +80,7 @@ export class Engine {
       fileBytes,
       loadMs: this.#now() - startedAt,
       deviceBytes: deviceMb > 0 ? deviceMb * 1024 ** 2 : null,
-      contextRssBytes,
+      contextBytes: opened.contextBytes,
     });
     const model = new LoadedModel({
       library: this.#library,

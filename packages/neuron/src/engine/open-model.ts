@@ -1,4 +1,5 @@
 /** LoadSpec -> a native model and its context; every way in which that fails is an AppError. */
+import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { AppError } from 'cortex-core/wire/errors';
 import type { KvCacheType, LoadSpec, SplitMode } from 'cortex-core/wire/inference';
@@ -29,10 +30,15 @@ export interface OpenedModel {
   readonly batchTokens: number;
   /** Whether inputs are read whole, for embeddings alone; see embedder.ts. */
   readonly readsWhole: boolean;
-  /** Growth of this process's resident set while the weights were loaded, bytes. */
-  readonly modelRssBytes: number;
+  /** Growth of this process's own memory, mapped files aside, while the context was made, bytes. */
+  readonly contextBytes: number;
   /** Closed after the context. */
   readonly threads: ComputeThreads | null;
+}
+
+export interface OpenOptions {
+  /** Nothing is allocated and no weight is read: for libllama's own account of what a load would take. */
+  readonly noAlloc?: boolean;
 }
 
 const ggmlTypes: Readonly<Record<KvCacheType, number>> = {
@@ -73,12 +79,11 @@ export function openModel(
   library: Libllama,
   spec: LoadSpec,
   onProgress: (fraction: number) => boolean,
+  options: OpenOptions = {},
 ): OpenedModel {
   checkSpec(spec);
   const { api } = library;
-  const rssBefore = process.memoryUsage.rss();
-  const model = loadModel(library, spec, onProgress);
-  const modelRssBytes = process.memoryUsage.rss() - rssBefore;
+  const model = loadModel(library, spec, onProgress, options);
   try {
     const trained = api.llama_model_n_ctx_train(model);
     const plan = planPooling(api, model);
@@ -90,7 +95,9 @@ export function openModel(
     const batchTokens = plan.readsWhole
       ? Math.ceil(Math.max(contextTokens, spec.ubatch) / sequences) * sequences
       : Math.max(spec.batch, stepTokensMax(spec.slots, spec.ubatch));
+    const ownBefore = ownMemoryBytes();
     const context = createContext(api, model, spec, { contextTokens, sequences, batchTokens, plan });
+    const contextBytes = Math.max(0, ownMemoryBytes() - ownBefore);
     try {
       applyLora(api, model, context, spec);
     } catch (error) {
@@ -100,7 +107,7 @@ export function openModel(
     const { readsWhole } = plan;
     const threads = startComputeThreads(api, api.llama_n_threads(context));
     if (threads !== null) api.llama_attach_threadpool(context, threads.address, threads.address);
-    return { model, context, contextTokens, sequences, batchTokens, readsWhole, modelRssBytes, threads };
+    return { model, context, contextTokens, sequences, batchTokens, readsWhole, contextBytes, threads };
   } catch (error) {
     api.llama_model_free(model);
     throw error;
@@ -133,10 +140,19 @@ function checkSpec(spec: LoadSpec): void {
       param: 'cacheTypeV',
     });
   }
+  if (spec.splitMode === 'tensor' && spec.flashAttention === false) {
+    throw new AppError('invalid_request', 'split_mode tensor needs flash attention', { param: 'split_mode' });
+  }
 }
 
-function loadModel({ api }: Libllama, spec: LoadSpec, onProgress: (fraction: number) => boolean): bigint {
+function loadModel(
+  { api }: Libllama,
+  spec: LoadSpec,
+  onProgress: (fraction: number) => boolean,
+  { noAlloc = false }: OpenOptions,
+): bigint {
   const devices = chooseDevices(api, spec);
+  const split = toTensorSplit(api, spec);
   let isAborted = false;
   const progress = registerProgress((fraction) => {
     try {
@@ -152,7 +168,10 @@ function loadModel({ api }: Libllama, spec: LoadSpec, onProgress: (fraction: num
     devices: devices?.address ?? null,
     n_gpu_layers: spec.gpuLayers ?? -1,
     split_mode: splitModes[spec.splitMode],
+    tensor_split: split?.address ?? null,
     progress_callback: progress.address,
+    // no_alloc with mapping aborts the process, see explainRefusal.
+    ...(noAlloc ? { no_alloc: true, load_mode: LlamaLoadMode.LLAMA_LOAD_MODE_NONE } : {}),
   };
   try {
     const model = api.llama_model_load_from_file(spec.file, params) as bigint | null;
@@ -163,7 +182,34 @@ function loadModel({ api }: Libllama, spec: LoadSpec, onProgress: (fraction: num
   } finally {
     progress.close();
     devices?.close();
+    split?.close();
   }
+}
+
+/** libllama reads llama_max_devices() floats, whatever the number of devices. */
+function toTensorSplit(api: LlamaApi, spec: LoadSpec): ReturnType<typeof allocateNative> | null {
+  const shares = spec.tensorSplit ?? [];
+  const devicesMax = Number(api.llama_max_devices());
+  if (shares.length === 0 || shares.length > devicesMax) return null;
+  const block = allocateNative(devicesMax * 4);
+  new Float32Array(block.buffer).set(shares);
+  return block;
+}
+
+/**
+ * Memory of this process that no file backs. Where the system does not tell (all but Linux), the resident
+ * set, of which the context is about to become the part that grows.
+ */
+function ownMemoryBytes(): number {
+  if (process.platform === 'linux') {
+    try {
+      const kib = /^RssAnon:\s+(\d+) kB/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1];
+      if (kib !== undefined) return Number(kib) * 1024;
+    } catch {
+      // A container that hides /proc.
+    }
+  }
+  return process.memoryUsage.rss();
 }
 
 /**
@@ -173,11 +219,14 @@ function loadModel({ api }: Libllama, spec: LoadSpec, onProgress: (fraction: num
 function explainRefusal(api: LlamaApi, spec: LoadSpec, params: LlamaModelParams): AppError {
   // With a mapped file no_alloc aborts the process (GGML_ASSERT(!ml.no_alloc), llama-model.cpp); so does
   // no_alloc with the default "auto". llama.cpp's own common/fit.cpp turns mapping off as well.
-  const probe = api.llama_model_load_from_file(spec.file, {
-    ...params,
-    no_alloc: true,
-    load_mode: LlamaLoadMode.LLAMA_LOAD_MODE_NONE,
-  }) as bigint | null;
+  const lookAgain = (over: Partial<LlamaModelParams>): bigint | null =>
+    api.llama_model_load_from_file(spec.file, {
+      ...params,
+      no_alloc: true,
+      load_mode: LlamaLoadMode.LLAMA_LOAD_MODE_NONE,
+      ...over,
+    }) as bigint | null;
+  const probe = lookAgain({});
   if (probe !== null) {
     const needed = Math.ceil(Number(api.llama_model_size(probe)) / 1024 ** 2);
     api.llama_model_free(probe);
@@ -185,6 +234,16 @@ function explainRefusal(api: LlamaApi, spec: LoadSpec, params: LlamaModelParams)
       'insufficient_vram',
       `model "${spec.modelId}" needs ${needed} MiB for its weights and the device could not give them; ` +
         'unload another model or keep fewer layers on the GPU',
+    );
+  }
+  const unsplit = spec.splitMode === 'tensor' ? lookAgain({ split_mode: splitModes.layer }) : null;
+  if (unsplit !== null) {
+    api.llama_model_free(unsplit);
+    return new AppError(
+      'invalid_request',
+      `model "${spec.modelId}" cannot be split by tensor: its architecture or these devices do not ` +
+        'allow it; use split_mode layer',
+      { param: 'split_mode' },
     );
   }
   return new AppError(

@@ -10,8 +10,8 @@ export interface LoadMeasurements {
   readonly loadMs: number;
   /** Device memory that the load took, bytes; null on devices that cannot tell (the CPU). */
   readonly deviceBytes: number | null;
-  /** Growth of this process's resident set while the context was made, bytes. */
-  readonly contextRssBytes: number;
+  /** Growth of this process's own memory while the context was made, bytes. */
+  readonly contextBytes: number;
 }
 
 export function readFacts(
@@ -48,7 +48,7 @@ export function readFacts(
     addEos: api.llama_vocab_get_add_eos(vocabulary.address),
     eogTokens: vocabulary.eogTokens,
     metadata: withoutTemplates(metadata),
-    memoryMb: memoryMb(api, opened, metadata, spec, measured),
+    ...readMemory(api, opened, metadata, spec, measured),
     loadMs: measured.loadMs,
   };
 }
@@ -56,21 +56,26 @@ export function readFacts(
 /**
  * MiB of the load. A GPU tells: free memory before minus after. On the CPU the weights are mapped and become
  * resident as they are used, so: all weights, plus the larger of the KV size that the header gives and the
- * growth of the resident set while the context was made (which sees recurrent states and buffers that the
- * formula does not).
+ * growth of this process's memory while the context was made (which sees recurrent states that the formula
+ * does not). Compute buffers are not in it before they are used; who knows the header better can do better
+ * with the parts.
  */
-function memoryMb(
+function readMemory(
   api: LlamaApi,
   { model, context, contextTokens, sequences }: OpenedModel,
   metadata: Readonly<Record<string, string>>,
   spec: LoadSpec,
   measured: LoadMeasurements,
-): number {
+): Pick<ModelFacts, 'memoryMb' | 'memoryParts'> {
+  const toMib = (bytes: number): number => Math.ceil(bytes / 1024 ** 2);
+  if (measured.deviceBytes !== null) return { memoryMb: toMib(measured.deviceBytes) };
   const weights = Number(api.llama_model_size(model));
   const hasKv = api.llama_get_memory(context) !== null;
   const kv = hasKv ? kvBytesPerToken(api, model, metadata, spec) * contextTokens * sequences : 0;
-  const bytes = measured.deviceBytes ?? weights + Math.max(kv, measured.contextRssBytes);
-  return Math.ceil(bytes / 1024 ** 2);
+  return {
+    memoryMb: toMib(weights + Math.max(kv, measured.contextBytes)),
+    memoryParts: { weightsMb: weights / 1024 ** 2, contextMb: measured.contextBytes / 1024 ** 2 },
+  };
 }
 
 /** KV of one token over all layers, from the header. */

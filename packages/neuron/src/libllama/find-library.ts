@@ -28,6 +28,11 @@ export interface FindLibraryOptions {
   readonly libraryDir?: string | undefined;
   /** Take this variant or fail; absent = the best one installed, GPUs first. */
   readonly variant?: LibraryVariant | undefined;
+  /**
+   * Whether this machine has an NVIDIA GPU; without one other GPU builds come before CUDA. Absent = not
+   * known.
+   */
+  readonly hasNvidia?: boolean | undefined;
   readonly platform?: NodeJS.Platform;
   readonly arch?: string;
   /** Directory of an installed package, null when it is not installed. */
@@ -58,32 +63,59 @@ const packagesByPlatform: Readonly<Record<string, readonly (readonly [string, Li
  * Errors: `load_failed`, naming the npm package to install or the file that is missing.
  */
 export function findLibrary(options: FindLibraryOptions = {}): LibraryFiles {
-  if (options.libraryDir !== undefined) {
-    return filesIn(options.libraryDir, { packageName: null, variant: null, fallbackDirectory: null });
-  }
+  if (options.libraryDir !== undefined) return filesIn(options.libraryDir, recognise(options));
   const platform = `${options.platform ?? process.platform}-${options.arch ?? process.arch}`;
   const all = packagesByPlatform[platform] ?? [];
-  const candidates = all.filter(([, kind]) => options.variant === undefined || kind === options.variant);
+  const wanted = all.filter(([, kind]) => options.variant === undefined || kind === options.variant);
+  const isLast = ([, kind]: readonly [string, LibraryVariant]): boolean =>
+    kind === 'cuda' && options.hasNvidia === false;
+  const candidates = [...wanted.filter((each) => !isLast(each)), ...wanted.filter(isLast)];
   if (candidates.length === 0) throw unsupported(platform, options.variant, all);
   const resolvePackage = options.resolvePackage ?? installedPackage;
   for (const [shortName, variant] of candidates) {
     const packageName = `@node-llama-cpp/${shortName}`;
     const root = resolvePackage(packageName);
     if (root === null) continue;
-    const extension = variant === 'cuda' ? resolvePackage(`${packageName}-ext`) : null;
-    const fallback = join(extension ?? root, 'bins', shortName, 'fallback');
-    return filesIn(join(root, 'bins', shortName), {
-      packageName,
-      variant,
-      fallbackDirectory: existsSync(fallback) ? fallback : null,
-    });
+    const fallbackDirectory = fallbackOf(shortName, variant, root, resolvePackage);
+    return filesIn(join(root, 'bins', shortName), { packageName, variant, fallbackDirectory });
   }
   throw missing(candidates);
 }
 
 /**
- * The three libraries by name: `libllama.so`, `libllama.v0.4.0.so`, `libllama.so.0`, `llama.dll`,
- * `libllama.dylib`.
+ * A directory that is one of the npm packages' own keeps what is known of the package: an owner is told the
+ * directory that the daemon chose.
+ */
+function recognise({
+  libraryDir = '',
+  resolvePackage = installedPackage,
+}: FindLibraryOptions): Pick<LibraryFiles, 'packageName' | 'variant' | 'fallbackDirectory'> {
+  const name = /@node-llama-cpp[\\/]([\w-]+)[\\/]bins[\\/]([\w-]+)[\\/]?$/.exec(libraryDir);
+  const known = Object.values(packagesByPlatform)
+    .flat()
+    .find(([shortName]) => name !== null && shortName === name[1] && shortName === name[2]);
+  if (known === undefined) return { packageName: null, variant: null, fallbackDirectory: null };
+  const [shortName, variant] = known;
+  const packageName = `@node-llama-cpp/${shortName}`;
+  const fallbackDirectory = fallbackOf(shortName, variant, join(libraryDir, '..', '..'), resolvePackage);
+  return { packageName, variant, fallbackDirectory };
+}
+
+/** Where node-llama-cpp keeps GPU backends for other drivers; null = nowhere. */
+function fallbackOf(
+  shortName: string,
+  variant: LibraryVariant,
+  root: string,
+  resolvePackage: (name: string) => string | null,
+): string | null {
+  const extension = variant === 'cuda' ? resolvePackage(`@node-llama-cpp/${shortName}-ext`) : null;
+  const fallback = join(extension ?? root, 'bins', shortName, 'fallback');
+  return existsSync(fallback) ? fallback : null;
+}
+
+/**
+ * The three libraries by name: `libllama.so`, `libllama.v0.4.0.so`, `libllama.cuda.v0.4.0.so`,
+ * `libllama.so.0`, `llama.dll`, `libllama.metal.v0.4.0.dylib`.
  */
 function filesIn(
   directory: string,
@@ -94,7 +126,9 @@ function filesIn(
   }
   const names = readdirSync(directory).sort();
   const pathOf = (library: string): string => {
-    const pattern = new RegExp(`^(lib)?${library}(\\.v?\\d[\\w.-]*)?\\.(so|dylib|dll)(\\.\\d[\\d.]*)?$`);
+    const version = '(\\.v?\\d[\\w.-]*)?';
+    const variant = '(\\.(cuda|vulkan|metal))?';
+    const pattern = new RegExp(`^(lib)?${library}${variant}${version}\\.(so|dylib|dll)(\\.\\d[\\d.]*)?$`);
     const name = names.find((candidate) => pattern.test(candidate));
     if (name === undefined) {
       throw new AppError(

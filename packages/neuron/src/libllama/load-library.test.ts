@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -21,8 +21,12 @@ test('loadLibrary() opens the pinned version with every generated function, twic
 });
 
 test('loadLibrary() takes a directory of its own, as NEURON_LIBLLAMA_DIR gives', () => {
-  const { directory } = findLibrary({ variant: 'cpu' });
-  assert.equal(loadLibrary({ libraryDir: directory, nativeLog: false }).files.packageName, null);
+  const { directory, packageName } = findLibrary({ variant: 'cpu' });
+  // One of the packages' own directories keeps its name.
+  assert.equal(loadLibrary({ libraryDir: directory, nativeLog: false }).files.packageName, packageName);
+  const own = join(scratch, 'own');
+  symlinkSync(directory, own);
+  assert.equal(loadLibrary({ libraryDir: own, nativeLog: false }).files.packageName, null);
 });
 
 test('findLibrary() prefers cuda, then vulkan, then the CPU, and says what to install', () => {
@@ -42,6 +46,12 @@ test('findLibrary() prefers cuda, then vulkan, then the CPU, and says what to in
   assert.match(chosen(only(...all)), /bins\/linux-x64-cuda /);
   assert.match(chosen(only(all[0]!, all[1]!)), /bins\/linux-x64-vulkan /);
   assert.match(chosen(only(all[0]!)), /bins\/linux-x64 /);
+  // Without an NVIDIA GPU, CUDA is the last choice.
+  const withoutNvidia = { ...linux, hasNvidia: false };
+  const otherwise = (...names: string[]) =>
+    messageOf(() => findLibrary({ ...withoutNvidia, resolvePackage: only(...names) }));
+  assert.match(otherwise(...all), /bins\/linux-x64-vulkan /);
+  assert.match(otherwise(all[2]!), /bins\/linux-x64-cuda /);
   assert.match(chosen(only()), /npm install @node-llama-cpp\/linux-x64@/);
   const macs = messageOf(() =>
     findLibrary({ platform: 'darwin', arch: 'arm64', resolvePackage: () => null }),
@@ -129,3 +139,39 @@ function messageOf(run: () => unknown): string {
   }
   return assert.fail('did not throw');
 }
+
+test('findLibrary() knows the names of the libraries in every package and in own builds', () => {
+  const own = join(scratch, 'names');
+  for (const [base, rest] of [
+    ['libggml-base.so', ['libggml.cuda.v0.4.0.so', 'libllama.cuda.v0.4.0.so']],
+    ['libggml-base.so', ['libggml.vulkan.v0.4.0.so', 'libllama.vulkan.v0.4.0.so']],
+    ['libggml-base.so', ['libggml.v0.4.0.so', 'libllama.v0.4.0.so']],
+    ['libggml-base.dylib', ['libggml.metal.v0.4.0.dylib', 'libllama.metal.v0.4.0.dylib']],
+    ['ggml-base.dll', ['ggml.cuda.v0.4.0.dll', 'llama.cuda.v0.4.0.dll']],
+    ['libggml-base.so.0', ['libggml.so.0.9.4', 'libllama.so.0']],
+  ] as const) {
+    rmSync(own, { recursive: true, force: true });
+    mkdirSync(own);
+    const others = ['libllama-common.so', 'libggml-cuda.so', 'libggml-cpu-zen4.so', 'llama-addon.node'];
+    for (const name of [base, ...rest, ...others]) writeFileSync(join(own, name), '');
+    const { ggmlBase, ggml, llama } = findLibrary({ libraryDir: own });
+    assert.deepEqual(
+      [ggmlBase, ggml, llama],
+      [base, ...rest].map((name) => join(own, name)),
+    );
+  }
+});
+
+test('an owner that is told the directory of the CUDA package finds its fallback backends', () => {
+  const bins = join(scratch, 'node_modules', '@node-llama-cpp', 'linux-x64-cuda', 'bins', 'linux-x64-cuda');
+  const extension = join(scratch, 'ext');
+  mkdirSync(bins, { recursive: true });
+  mkdirSync(join(extension, 'bins', 'linux-x64-cuda', 'fallback'), { recursive: true });
+  for (const name of ['llama', 'ggml', 'ggml-base']) writeFileSync(join(bins, `lib${name}.so`), '');
+  const resolvePackage = (name: string) => (name.endsWith('-ext') ? extension : null);
+  const files = findLibrary({ libraryDir: bins, resolvePackage });
+  assert.deepEqual(
+    [files.packageName, files.variant, files.fallbackDirectory],
+    ['@node-llama-cpp/linux-x64-cuda', 'cuda', join(extension, 'bins', 'linux-x64-cuda', 'fallback')],
+  );
+});

@@ -4,7 +4,7 @@ import type { Log } from 'cortex-core/daemon/log';
 import { toAppError } from 'cortex-core/wire/errors';
 import type { Activation, ModelSpec } from 'cortex-core/wire/neuron';
 import type { ModelRegistry } from './registry.ts';
-import { configuredFile } from './sources.ts';
+import { configuredFile, configuredPath } from './sources.ts';
 
 /** A hub that cannot be reached at boot may be reachable soon; other faults will not mend themselves. */
 const retrySecs = [10, 20, 40, 80, 160, 300];
@@ -26,7 +26,9 @@ export class DefaultModels {
 
   constructor(models: readonly ModelSpec[], deps: ActivationDeps) {
     this.#deps = deps;
-    this.#pending = models.map((spec) => {
+    this.#pending = models.map((model) => {
+      const lora = model.lora?.map((each) => ({ ...each, file: configuredPath(each.file, deps.baseDir) }));
+      const spec = lora === undefined ? model : { ...model, lora };
       const path = configuredFile(spec.model_id, deps.baseDir);
       return path === null
         ? { spec, file: null }

@@ -45,7 +45,7 @@ const tensorsMax = 1_000_000;
 const keptArrayMax = 1024;
 
 /** [elements per block, bytes per block] by ggml type id (ggml.h, enum ggml_type; ggml.c, type_traits). */
-const blockSizes: Readonly<Record<number, readonly [number, number]>> = {
+export const blockSizes: Readonly<Record<number, readonly [number, number]>> = {
   0: [1, 4],
   1: [1, 2],
   2: [32, 18],
@@ -78,6 +78,9 @@ const blockSizes: Readonly<Record<number, readonly [number, number]>> = {
   34: [256, 54],
   35: [256, 66],
   39: [32, 17],
+  40: [64, 36],
+  41: [128, 18],
+  42: [64, 18],
 };
 
 export async function readGgufHeader(file: string): Promise<GgufHeader> {

@@ -1,13 +1,24 @@
 /** One load from spec to handle: find or fetch files, check them, take the memory, call the owner. */
 import { availableParallelism } from 'node:os';
-import type { NeuronConfig } from 'cortex-core/config/neuron-config';
+import { silentLog } from 'cortex-core/daemon/log';
 import { AppError } from 'cortex-core/wire/errors';
-import type { KvCacheType, LoadedArch, LoadSpec } from 'cortex-core/wire/inference';
+import type { LoadedArch } from 'cortex-core/wire/inference';
 import type { ModelSpec } from 'cortex-core/wire/neuron';
+import type { OwnerDeath } from '../device/device.ts';
+import type { DeviceSlot, Target } from './choose-target.ts';
 import type { LoadMeter } from './load-meter.ts';
-import { checkFits, estimateCosts, type LoadShape, requiredMb, resolveContext } from './memory.ts';
-import type { DeviceSlot, Placement, Reservation } from './placement.ts';
-import { checkModelFiles } from './preflight.ts';
+import {
+  type Decision,
+  decideLoad,
+  type EngineConfig,
+  planLoad,
+  toActualMb,
+  toLoadShape,
+  toLoadSpec,
+} from './load-plan.ts';
+import { MemoryCorrections } from './memory-corrections.ts';
+import type { Placement, Reservation } from './placement.ts';
+import { type CheckedModel, checkModelFiles } from './preflight.ts';
 import type { ModelSources } from './sources.ts';
 
 export interface LoadedModel {
@@ -15,35 +26,46 @@ export interface LoadedModel {
   readonly arch: LoadedArch;
   readonly reservation: Reservation;
   readonly digest: string | null;
+  /** Host memory of its prefix cache. */
+  readonly prefixCacheMb: number;
 }
 
-type EngineConfig = NeuronConfig['engine'];
+interface Reserved {
+  readonly target: Target;
+  /** Names the kind of load for what is remembered of it. */
+  readonly key: string;
+  readonly reservation: Reservation;
+  readonly decision: Decision;
+}
 
-const measuredMax = 256;
-
-const cacheTypes: readonly KvCacheType[] = [
-  'f32',
-  'f16',
-  'bf16',
-  'q8_0',
-  'q5_1',
-  'q5_0',
-  'q4_1',
-  'q4_0',
-  'iq4_nl',
-];
+interface ReservedLoad extends Reserved {
+  readonly spec: ModelSpec;
+  readonly first: string;
+  readonly digest: string | null;
+  readonly fileBytes: number;
+}
 
 export class ModelLoader {
   readonly #sources: ModelSources;
   readonly #placement: Placement;
   readonly #engine: EngineConfig;
-  /** MiB really taken, by all that decides it: the next load of it is planned with that. */
-  readonly #measured = new Map<string, number>();
+  readonly #corrections: MemoryCorrections;
 
-  constructor(sources: ModelSources, placement: Placement, engine: EngineConfig) {
+  constructor(
+    sources: ModelSources,
+    placement: Placement,
+    engine: EngineConfig,
+    corrections = new MemoryCorrections(null, silentLog),
+  ) {
     this.#sources = sources;
     this.#placement = placement;
     this.#engine = engine;
+    this.#corrections = corrections;
+  }
+
+  /** Of every device that loads can go to, groups that come and go included. */
+  onOwnerDeath(listener: (slot: DeviceSlot, death: OwnerDeath) => void): () => void {
+    return this.#placement.onOwnerDeath(listener);
   }
 
   get placement(): Placement {
@@ -64,125 +86,126 @@ export class ModelLoader {
       );
     }
     // What can be refused without the file is refused before gigabytes are fetched.
-    const shape = this.#shapeOf(spec);
+    toLoadShape(spec, this.#engine, 'cpu', 1);
     this.#placement.assertPossible(spec);
     const request = { modelId: spec.model_id, quant: spec.quant ?? null, file };
     const onFetch = (done: number, total: number): void => meter.report('fetching', done, total);
     const { files, digest } = await this.#sources.resolve(request, onFetch, signal);
-    const { header, fileBytes } = await checkModelFiles(files);
+    const checked = await checkModelFiles(files, spec.lora ?? []);
     signal.throwIfAborted();
-    const costs = estimateCosts(header, fileBytes, shape);
-    const slot = await this.#placement.choose(spec);
     const first = files[0] ?? '';
-    let context = 0;
-    const toKey = (): string => measureKey({ file: first, fileBytes, context, shape, spec, slot });
-    const reservation = await this.#placement.reserve(slot, (budget) => {
-      context = resolveContext(spec.model_id, spec.context, this.#engine.context, costs, budget.freeMb);
-      const known = this.#measured.get(toKey());
-      const mb = known ?? requiredMb(costs, context);
-      checkFits(spec.model_id, mb, budget);
-      return mb;
-    });
+    const identity = `${digest ?? first} ${checked.fileBytes}`;
+    const reserved = await this.#reserve(spec, checked, identity, signal);
+    return this.#loadReserved(
+      { spec, first, digest, fileBytes: checked.fileBytes, ...reserved },
+      meter,
+      signal,
+    );
+  }
+
+  /** Memory on the best device that has room; when none has, the error of the best. */
+  async #reserve(
+    spec: ModelSpec,
+    checked: CheckedModel,
+    identity: string,
+    signal: AbortSignal,
+  ): Promise<Reserved> {
+    const [best, ...others] = await this.#placement.choose(spec, signal);
+    try {
+      return await this.#reserveOn(best, spec, checked, identity, signal);
+    } catch (error) {
+      for (const target of others) {
+        if (!isLackOfMemory(error)) break;
+        const reserved = await this.#reserveOn(target, spec, checked, identity, signal).catch(() => null);
+        if (reserved !== null) return reserved;
+      }
+      throw error;
+    }
+  }
+
+  async #reserveOn(
+    target: Target,
+    spec: ModelSpec,
+    checked: CheckedModel,
+    identity: string,
+    signal: AbortSignal,
+  ): Promise<Reserved> {
+    const { key, ...plan } = planLoad(checked, spec, this.#engine, target, identity);
+    const predict = (context: number, mb: number): number => this.#corrections.predict(key, context, mb);
+    const { reservation, wanted } = await this.#placement.reserve(
+      target,
+      (budgets) => decideLoad(spec, this.#engine, plan, predict, budgets),
+      signal,
+    );
+    return { target, key, reservation, decision: wanted };
+  }
+
+  async #loadReserved(what: ReservedLoad, meter: LoadMeter, signal: AbortSignal): Promise<LoadedModel> {
+    const { spec, first, fileBytes, target, decision, reservation } = what;
+    const { slot } = reservation;
     try {
       meter.report('loading', 0, fileBytes);
       const onLoad = ({ fraction }: { fraction: number }): void =>
         meter.report('loading', Math.round(fraction * fileBytes), fileBytes);
-      const arch = await slot.device.load(
-        this.#toLoadSpec(spec, first, context, shape, slot),
-        onLoad,
-        signal,
-      );
-      const actual = Math.ceil(arch.facts.memoryMb);
-      if (actual > 0) {
-        this.#remember(toKey(), actual);
-        reservation.settle(actual);
-      } else {
-        reservation.settle(reservation.mb);
-      }
-      return { slot, arch, reservation, digest };
+      const loadSpec = toLoadSpec(spec, first, this.#engine, decision, target, reservation);
+      const arch = await slot.device.load(loadSpec, onLoad, signal);
+      this.#settle(what, arch);
+      const { prefixCacheMb } = decision;
+      return { slot, arch, reservation, digest: what.digest, prefixCacheMb };
     } catch (error) {
       reservation.release();
       throw error;
     }
   }
 
-  /** MiB that a load with the configured defaults would take; null when the file cannot be read. */
+  /** What was really taken replaces what was promised, and is remembered where it says something. */
+  #settle({ key, decision, reservation }: ReservedLoad, arch: LoadedArch): void {
+    const { estimate, context, prefixCacheMb } = decision;
+    const isCpu = reservation.slot.kind === 'cpu';
+    const actualMb = toActualMb(arch.facts, estimate);
+    if (!isPlausible(actualMb, estimate.totalMb)) {
+      reservation.settle(reservation.mb);
+      return;
+    }
+    // On a GPU it is the difference of two readings, which everything else there moves as well.
+    if (isCpu || reservation.isUndisturbed) {
+      this.#corrections.remember(key, context, estimate.totalMb, actualMb);
+    }
+    reservation.settle(Math.ceil(actualMb) + (isCpu ? prefixCacheMb : 0));
+  }
+
+  /**
+   * MiB that a load with the configured defaults would take on the kind of device that it would go to; null
+   * when the file cannot be read.
+   */
   async estimateMb(files: readonly string[]): Promise<number | null> {
     try {
-      const { header, fileBytes } = await checkModelFiles(files);
-      const costs = estimateCosts(header, fileBytes, this.#shapeOf({}));
-      const trained = costs.trainContext > 0 ? costs.trainContext : 4096;
+      const checked = await checkModelFiles(files);
+      const slots = this.#placement.slots;
+      const slot = slots.find(({ kind }) => kind !== 'cpu') ?? slots[0];
+      const target = {
+        id: slot?.device.id ?? 'cpu',
+        splitMode: 'none',
+        members: slot ? [slot] : [],
+      } as const;
+      const plan = planLoad(checked, {}, this.#engine, target, `${files[0] ?? ''} ${checked.fileBytes}`);
+      const trained = plan.trainContext > 0 ? plan.trainContext : 4096;
       const { context } = this.#engine;
-      return requiredMb(costs, context === 'auto' ? trained : Math.min(context, trained));
+      const tokens = context === 'auto' ? trained : Math.min(context, trained);
+      return Math.ceil(this.#corrections.predict(plan.key, tokens, plan.estimateAt(tokens).totalMb));
     } catch {
       return null;
     }
   }
+}
 
-  #remember(key: string, mb: number): void {
-    const [oldest] = this.#measured.keys();
-    if (this.#measured.size >= measuredMax && oldest !== undefined) this.#measured.delete(oldest);
-    this.#measured.set(key, mb);
-  }
+/** Beyond these another program's memory was measured, or nothing. */
+function isPlausible(actualMb: number, estimateMb: number): boolean {
+  return actualMb > 0 && actualMb <= 2 * estimateMb + 512 && actualMb >= estimateMb / 4;
+}
 
-  #shapeOf(spec: Pick<ModelSpec, 'slots' | 'cache_type_k' | 'cache_type_v'>): LoadShape {
-    const { slots, ubatch, cache_type_k, cache_type_v } = this.#engine;
-    return {
-      slots: spec.slots ?? slots,
-      ubatch,
-      cacheTypeK: spec.cache_type_k ? toCacheType(spec.cache_type_k, 'cache_type_k') : cache_type_k,
-      cacheTypeV: spec.cache_type_v ? toCacheType(spec.cache_type_v, 'cache_type_v') : cache_type_v,
-    };
-  }
-
-  #toLoadSpec(spec: ModelSpec, file: string, context: number, shape: LoadShape, slot: DeviceSlot): LoadSpec {
-    const engine = this.#engine;
-    return {
-      modelId: spec.model_id,
-      file,
-      context,
-      slots: shape.slots,
-      devices: [],
-      splitMode: spec.split_mode ?? (slot.indices.length > 1 ? 'layer' : 'none'),
-      gpuLayers: slot.kind === 'cpu' ? 0 : (spec.gpu_layers ?? null),
-      cacheTypeK: shape.cacheTypeK,
-      cacheTypeV: shape.cacheTypeV,
-      batch: engine.batch,
-      ubatch: Math.min(engine.ubatch, engine.batch),
-      threads: engine.threads ?? null,
-      flashAttention: engine.flash_attention ?? null,
-      lora: [],
-      embeddings: false,
-      prefixCacheMb: 0,
-      speculation: 'off',
-      draftFile: null,
-    };
-  }
+function isLackOfMemory(error: unknown): boolean {
+  return error instanceof AppError && (error.code === 'insufficient_vram' || error.code === 'does_not_fit');
 }
 
 export const loadsAtOnceMax = Math.max(4, availableParallelism());
-
-function toCacheType(text: string, param: string): KvCacheType {
-  const known = cacheTypes.find((type) => type === text);
-  if (known !== undefined) return known;
-  throw new AppError(
-    'invalid_request',
-    `"${param}" is "${text.slice(0, 40)}"; use ${cacheTypes.join(', ')}`,
-    {
-      param,
-    },
-  );
-}
-
-function measureKey(load: {
-  readonly file: string;
-  readonly fileBytes: number;
-  readonly context: number;
-  readonly shape: LoadShape;
-  readonly spec: ModelSpec;
-  readonly slot: DeviceSlot;
-}): string {
-  const { file, fileBytes, context, shape, spec, slot } = load;
-  const { split_mode, gpu_layers } = spec;
-  return JSON.stringify([file, fileBytes, context, shape, split_mode, gpu_layers, slot.device.id]);
-}

@@ -1,7 +1,7 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { OwnerDeath } from '../device/device.ts';
+import type { DeviceSlot } from './choose-target.ts';
 import type { LoadedModel } from './loader.ts';
-import type { DeviceSlot } from './placement.ts';
 
 /**
  * Which handles died with their owner. A load's reply and the owner's death can both be on their way when

@@ -1,27 +1,44 @@
 /**
  * What a load will take, from the header alone. Pure.
  *
- * weights (the files' size) + KV cells (context x slots x bytes per token over all layers) + compute buffers
- * (logits and activations of one physical batch). Layers with a sliding window are counted in full, so the
- * figure errs to the safe side.
+ *     weights   the tensors as they lie in the file
+ *     cache     keys and values: per sequence the context, in whole blocks of 256 cells, times the layers
+ *               (those with a sliding window only the window, where the engine keeps no more); recurrent
+ *               layers: a state per sequence instead
+ *     compute   the largest moment of one pass over `ubatch` tokens: attention over the full cache, or the
+ *               feed-forward block; with flash attention the scores are never whole in memory
+ *
+ * The engine keeps one sequence more than there are slots (engine/open-model.ts), and KV is split per
+ * sequence: everything "per sequence" counts slots + 1.
+ * Compared with libllama's own measure (loading with no_alloc) in memory.test.ts.
  */
-import { AppError } from 'cortex-core/wire/errors';
 import type { KvCacheType } from 'cortex-core/wire/inference';
-import type { GgufHeader } from './gguf-header.ts';
+import type { LayerShape, ModelShape } from './model-shape.ts';
 
+/** How the engine will open the model; what is left open here it decides alike. */
 export interface LoadShape {
   readonly slots: number;
   readonly ubatch: number;
+  /** Rows of logits that one step may make. */
+  readonly outputs: number;
   readonly cacheTypeK: KvCacheType;
   readonly cacheTypeV: KvCacheType;
+  readonly flashAttention: boolean;
+  /** Whether layers with a sliding window keep the whole context all the same. */
+  readonly fullWindow: boolean;
+  /** Devices that the layers are spread over: each has compute buffers of its own. */
+  readonly deviceCount: number;
+  /** MiB of each device that no buffer explains: work buffers of its backend, pools, kernels. */
+  readonly overheadMb: number;
 }
 
-export interface MemoryCosts {
-  readonly fixedMb: number;
-  /** Of one context token in all slots. */
-  readonly mbPerContextToken: number;
-  /** 0 = unknown. */
-  readonly trainContext: number;
+/** MiB. */
+export interface MemoryEstimate {
+  readonly weightsMb: number;
+  readonly cacheMb: number;
+  /** Compute buffers, outputs, and what the library keeps beside. */
+  readonly computeMb: number;
+  readonly totalMb: number;
 }
 
 /** Bytes per element, block scales included. */
@@ -38,101 +55,77 @@ const cacheBytes: Readonly<Record<KvCacheType, number>> = {
 };
 
 const mib = 1024 * 1024;
-const overheadMb = 16;
-const contextStep = 256;
+/** Of one token's text in the library's tables: 16.6 MiB for the 49,152 of SmolLM2. */
+const vocabularyBytes = 340;
+const cellBlock = 256;
+/** Inputs that the engine reads in one pass. */
+const wholeInputsAtOnce = 8;
 
-export function estimateCosts(header: GgufHeader, fileBytes: number, shape: LoadShape): MemoryCosts {
-  const architecture = String(header.metadata.get('general.architecture') ?? '');
-  const number = (key: string): number | null => {
-    const value = header.metadata.get(`${architecture}.${key}`);
-    return typeof value === 'number' && Number.isFinite(value) ? value : null;
+/** `weightBytes`: of the part that lies on the device. */
+export function estimateMemory(
+  model: ModelShape,
+  weightBytes: number,
+  asked: LoadShape,
+  context: number,
+): MemoryEstimate {
+  const load = model.readsWhole ? toWholeInputs(asked, context) : asked;
+  const sequences = load.slots + 1;
+  const cells = Math.ceil(context / cellBlock) * cellBlock;
+  const cacheMb = cacheBytesOf(model, load, cells, sequences) / mib;
+  const outputs = Math.max(sequences, load.outputs);
+  const fixed = outputs * model.vocabulary * 4 + model.vocabulary * vocabularyBytes;
+  const perDevice = computeBytesOf(model, load, cells, sequences) / mib + load.overheadMb;
+  const computeMb = perDevice * load.deviceCount + fixed / mib;
+  const weightsMb = weightBytes / mib;
+  return { weightsMb, cacheMb, computeMb, totalMb: weightsMb + cacheMb + computeMb };
+}
+
+/** Models that make vectors: the whole input in one pass, several inputs at once, always flash attention. */
+function toWholeInputs(load: LoadShape, context: number): LoadShape {
+  const ubatch = Math.ceil(Math.max(context, load.ubatch) / wholeInputsAtOnce) * wholeInputsAtOnce;
+  return { ...load, slots: wholeInputsAtOnce - 1, ubatch, flashAttention: true };
+}
+
+function cacheBytesOf(model: ModelShape, load: LoadShape, cells: number, sequences: number): number {
+  const windowCells = windowCellsOf(model, load, cells);
+  // Without flash attention values lie transposed and every layer has the width of the widest.
+  const widest = Math.max(0, ...model.layers.map((layer) => layer.valueLength));
+  const bytesOf = (layer: LayerShape): number => {
+    const { keyLength, valueLength, isWindowed, stateLength } = layer;
+    const value = load.flashAttention || valueLength === 0 ? valueLength : widest;
+    const perCell = keyLength * cacheBytes[load.cacheTypeK] + value * cacheBytes[load.cacheTypeV];
+    return perCell * (isWindowed ? windowCells : cells) + stateLength * 4;
   };
-  const layers = number('block_count') ?? 0;
-  const embedding = number('embedding_length') ?? 0;
-  const heads = Math.max(1, number('attention.head_count') ?? 1);
-  const keyLength = number('attention.key_length') ?? embedding / heads;
-  const valueLength = number('attention.value_length') ?? embedding / heads;
-  const perLayer = header.numberArrays.get(`${architecture}.attention.head_count_kv`);
-  const kvHeads =
-    perLayer?.reduce((sum, each) => sum + each, 0) ?? layers * (number('attention.head_count_kv') ?? heads);
-  const perToken =
-    kvHeads * (keyLength * cacheBytes[shape.cacheTypeK] + valueLength * cacheBytes[shape.cacheTypeV]);
-  const vocab = header.arrayLengths.get('tokenizer.ggml.tokens') ?? number('vocab_size') ?? 0;
-  const feedForward = number('feed_forward_length') ?? embedding * 4;
-  const compute = shape.ubatch * 4 * (vocab + 8 * embedding + 2 * feedForward);
-  return {
-    fixedMb: (fileBytes + compute) / mib + overheadMb,
-    mbPerContextToken: (perToken * shape.slots) / mib,
-    trainContext: number('context_length') ?? 0,
-  };
+  return model.layers.reduce((sum, layer) => sum + bytesOf(layer), 0) * sequences;
 }
 
-export function requiredMb(costs: MemoryCosts, context: number): number {
-  return Math.ceil(costs.fixedMb + costs.mbPerContextToken * context);
+function windowCellsOf(model: ModelShape, load: LoadShape, cells: number): number {
+  if (load.fullWindow) return cells;
+  return Math.ceil(Math.min(cells, model.slidingWindow + load.ubatch) / cellBlock) * cellBlock;
 }
 
-/** The largest context for `freeMb`, a multiple of 256, at most the training context; 0 = nothing fits. */
-export function largestContext(costs: MemoryCosts, freeMb: number): number {
-  const spare = freeMb - costs.fixedMb;
-  if (spare <= 0) return 0;
-  const trained = costs.trainContext > 0 ? costs.trainContext : 4096;
-  if (costs.mbPerContextToken <= 0) return trained;
-  const fits = Math.floor(spare / costs.mbPerContextToken);
-  if (fits >= trained) return trained;
-  return Math.floor(fits / contextStep) * contextStep;
-}
-
-/**
- * Tokens per sequence: what the load asks for, else the configured default but never more than the model was
- * trained on, else (`auto`) the largest that fits.
- */
-export function resolveContext(
-  modelId: string,
-  asked: number | 'auto' | null | undefined,
-  configured: number | 'auto',
-  costs: MemoryCosts,
-  freeMb: number,
-): number {
-  const trained = costs.trainContext > 0 ? costs.trainContext : Number.POSITIVE_INFINITY;
-  if (typeof asked === 'number') {
-    if (asked <= trained) return asked;
-    throw new AppError(
-      'invalid_request',
-      `model "${modelId}" was trained on ${trained} tokens; load it with a context of at most that`,
-      { param: 'context' },
-    );
-  }
-  if (asked !== 'auto' && configured !== 'auto') return Math.min(configured, trained);
-  return Math.max(contextStep, largestContext(costs, freeMb));
-}
-
-export interface MemoryBudget {
-  /** e.g. `cpu`, `cuda:0`. */
-  readonly deviceId: string;
-  readonly freeMb: number;
-  readonly totalMb: number;
-}
-
-/** Throws `does_not_fit` when even an empty device is too small, `insufficient_vram` when it is only full. */
-export function checkFits(modelId: string, neededMb: number, budget: MemoryBudget): void {
-  if (neededMb <= budget.freeMb) return;
-  const extras = {
-    model_id: modelId,
-    required_mb: neededMb,
-    free_mb: budget.freeMb,
-    total_mb: budget.totalMb,
-  };
-  const need = `model "${modelId}" needs ${neededMb} MiB on ${budget.deviceId}`;
-  const free = `${budget.freeMb} MiB free of ${budget.totalMb} MiB budget`;
-  if (neededMb > budget.totalMb) {
-    throw new AppError(
-      'does_not_fit',
-      `${need}, ${free}; choose a smaller quantisation, a smaller context or fewer slots`,
-      { extras },
-    );
-  }
-  throw new AppError('insufficient_vram', `${need}, ${free}; unload a model first`, {
-    extras,
-    retryAfterSecs: 5,
-  });
+/** One pass: tokens are dealt evenly to the sequences, so their number is a multiple of it. */
+function computeBytesOf(model: ModelShape, load: LoadShape, cells: number, sequences: number): number {
+  const tokens = Math.ceil(Math.min(load.ubatch, cells * sequences) / sequences) * sequences;
+  const attention = model.layers.reduce((most, layer) => Math.max(most, layer.keyLength), 0);
+  const keysAndValues = model.layers.reduce(
+    (most, layer) => Math.max(most, layer.keyLength + layer.valueLength),
+    0,
+  );
+  const isWindowed = model.layers.some((layer) => layer.isWindowed);
+  const cached = cells + (isWindowed ? windowCellsOf(model, load, cells) : 0);
+  // Without a cache the tokens of a pass attend to each other.
+  const maskCells = attention > 0 ? cached : model.readsWhole ? tokens : 0;
+  const maskBytes = tokens * maskCells * (load.flashAttention ? 2 : 4);
+  const scores = load.flashAttention || attention === 0 ? 0 : model.heads * cells;
+  const queries = (model.isLatent ? 3 : 2) * model.queryLength;
+  const attentionBytes = tokens * 4 * (scores + 3 * model.embedding + queries + keysAndValues);
+  // Latent attention without flash: the values of every cell are copied out of the keys first.
+  const copied = model.isLatent && !load.flashAttention ? cells * sequences * attention * 2 : 0;
+  const state = model.layers.reduce((most, layer) => Math.max(most, layer.stateLength), 0);
+  const mixerBytes = tokens * 4 * model.mixer + sequences * state * 4;
+  const forwardBytes = tokens * 4 * (model.feedForward + keysAndValues);
+  const outputBytes = load.outputs * 4 * (model.vocabulary + model.embedding) + tokens * 4 * model.embedding;
+  const largest = Math.max(attentionBytes + copied, mixerBytes, forwardBytes, outputBytes);
+  return maskBytes + largest;
 }

@@ -2,13 +2,14 @@
 import type { Clock } from 'cortex-core/daemon/clock';
 import { AppError } from 'cortex-core/wire/errors';
 import type { ArchHandle, GenerateResult, ModelFacts } from 'cortex-core/wire/inference';
-import type { ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
+import type { ModelLimit, ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
 import { ChatTemplate } from '../chat/template.ts';
 import type { Device } from '../device/device.ts';
+import type { DeviceSlot } from './choose-target.ts';
 import type { Gate } from './gate.ts';
+import { deriveLimit, type LimitSources } from './limits.ts';
 import { LoadMeter } from './load-meter.ts';
 import type { LoadedModel } from './loader.ts';
-import type { DeviceSlot } from './placement.ts';
 
 /** `draining`: about to move; those that were admitted run on, newcomers wait. `moving`: nothing runs. */
 export type EntryStatus =
@@ -36,6 +37,8 @@ export interface ServingModel {
   observe(result: GenerateResult): void;
 }
 
+type EntryLimits = Pick<LimitSources, 'outputTokensMax' | 'prefillSecsMax'>;
+
 interface Attached {
   readonly model: LoadedModel;
   readonly template: ChatTemplate;
@@ -44,6 +47,8 @@ interface Attached {
 const rateWeight = 0.3;
 /** Shorter measurements say more about the clock than about the device. */
 const rateTokensMin = 8;
+/** A short prompt fills no batch, and the first one waits for the weights: it says little of a long one. */
+const readTokensMin = 128;
 
 export class ModelEntry {
   readonly id: string;
@@ -59,20 +64,22 @@ export class ModelEntry {
   deathsMs: number[] = [];
   failure: string | null = null;
   readonly #clock: Clock;
-  readonly #outputTokensMax: number;
+  readonly #limits: EntryLimits;
   #cut = new AbortController();
   #attached: Attached | null = null;
   #markGone: () => void = () => {};
   #prefillRate = 0;
+  /** The same over prompts that are long enough to tell how fast a long one is read. */
+  #readRate = 0;
   #decodeRate = 0;
   #waiting = 0;
 
-  constructor(spec: ModelSpec, file: string | null, admission: Gate, outputTokensMax: number, clock: Clock) {
+  constructor(spec: ModelSpec, file: string | null, admission: Gate, limits: EntryLimits, clock: Clock) {
     this.id = spec.model_id;
     this.spec = spec;
     this.file = file;
     this.#clock = clock;
-    this.#outputTokensMax = outputTokensMax;
+    this.#limits = limits;
     this.admission = admission;
     this.meter = new LoadMeter(this.id, clock);
     this.gone = new Promise((resolve) => {
@@ -96,6 +103,20 @@ export class ModelEntry {
   /** What it runs on; null while it has no handle. */
   get model(): LoadedModel | null {
     return this.#attached?.model ?? null;
+  }
+
+  /** MiB on its device, as promised before the load and as taken since; null while it has none. */
+  get memory(): { readonly usedMb: number; readonly estimateMb: number } | null {
+    const reservation = this.#attached?.model.reservation;
+    if (reservation === undefined) return null;
+    return { usedMb: reservation.mb, estimateMb: reservation.estimateMb };
+  }
+
+  /** As it is now: the measured rate moves it. */
+  get limit(): ModelLimit | null {
+    const context = this.#attached?.model.arch.facts.context;
+    if (context === undefined) return null;
+    return deriveLimit({ ...this.#limits, context, readRate: this.#readRate });
   }
 
   attach(model: LoadedModel): void {
@@ -251,7 +272,6 @@ export class ModelEntry {
   }
 
   toWire(): NeuronModel {
-    const facts = this.#attached?.model.arch.facts;
     const template = this.#attached?.template;
     const unservable = this.#unservable();
     return {
@@ -259,12 +279,10 @@ export class ModelEntry {
       harness: this.spec.harness,
       status: this.status === 'draining' || this.status === 'moving' ? 'loaded' : this.status,
       devices: [...(this.#attached?.model.slot.indices ?? [])],
-      vram_used_mb: this.#attached?.model.reservation.mb ?? null,
-      vram_estimate_mb: this.#attached?.model.reservation.mb ?? null,
+      vram_used_mb: this.memory?.usedMb ?? null,
+      vram_estimate_mb: this.memory?.estimateMb ?? null,
       capabilities: ['text'],
-      ...(facts === undefined
-        ? {}
-        : { limit: { context: facts.context, output: Math.min(facts.context, this.#outputTokensMax) } }),
+      ...(this.limit === null ? {} : { limit: this.limit }),
       tool_call: template?.mentions('tools') ?? false,
       reasoning: template?.mentions('enable_thinking') ?? false,
       ...(unservable === null ? {} : { servable: { ok: false, ...unservable } }),
@@ -308,6 +326,7 @@ export class ModelEntry {
   #observe({ usage, timings }: GenerateResult): void {
     const prefilled = usage.promptTokens - usage.cachedTokens;
     this.#prefillRate = smooth(this.#prefillRate, prefilled, timings.prefillMs);
+    if (prefilled >= readTokensMin) this.#readRate = smooth(this.#readRate, prefilled, timings.prefillMs);
     this.#decodeRate = smooth(this.#decodeRate, usage.completionTokens, timings.decodeMs);
   }
 }

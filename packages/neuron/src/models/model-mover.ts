@@ -10,11 +10,12 @@
 import type { Log } from 'cortex-core/daemon/log';
 import { AppError, describeCause, toAppError } from 'cortex-core/wire/errors';
 import type { ExportedArch } from 'cortex-core/wire/inference';
+import type { DeviceSlot, Target } from './choose-target.ts';
 import type { LoadedModel } from './loader.ts';
 import type { LostHandles } from './lost-handles.ts';
 import type { ModelEntry } from './model-entry.ts';
-import type { DeviceSlot, Placement } from './placement.ts';
-import { adoptModel, type Transfer, transferModel } from './transfer.ts';
+import type { Placement } from './placement.ts';
+import { type Adoption, adoptModel, transferModel } from './transfer.ts';
 
 export interface ModelMoverDeps {
   readonly placement: Placement;
@@ -43,7 +44,7 @@ export class ModelMover {
   }
 
   /** The entry must be `loaded`; it is again when this settles, or recovers, or was unloaded meanwhile. */
-  move(entry: ModelEntry, target: DeviceSlot, drainMs: number): Promise<void> {
+  move(entry: ModelEntry, target: Target, drainMs: number): Promise<void> {
     entry.status = 'draining';
     const done = this.#move(entry, target, drainMs);
     entry.ready = done;
@@ -62,20 +63,21 @@ export class ModelMover {
     return done;
   }
 
-  async #move(entry: ModelEntry, target: DeviceSlot, drainMs: number): Promise<void> {
+  async #move(entry: ModelEntry, target: Target, drainMs: number): Promise<void> {
     const { placement, log, lost } = this.#deps;
     const old = await this.#drain(entry, drainMs);
     const { signal } = entry.stopLoading;
     try {
-      const moved = await transferModel(placement, old, toTransfer(entry, target));
+      const transfer = { ...toAdoption(entry), spec: entry.spec, target };
+      const moved = await transferModel(placement, old, transfer);
       if (signal.aborted || lost.has(moved)) {
-        await target.device.dropArch(moved.arch.handle);
+        await moved.slot.device.dropArch(moved.arch.handle);
         moved.reservation.release();
         throw signal.aborted ? signal.reason : lost.toError(moved);
       }
-      entry.spec = { ...entry.spec, devices: [...target.indices] };
+      entry.spec = { ...entry.spec, devices: target.members.flatMap(({ indices }) => indices) };
       entry.attach(moved);
-      log.info('model moved', { model: entry.id, from: old.slot.device.id, to: target.device.id });
+      log.info('model moved', { model: entry.id, from: old.slot.device.id, to: target.id });
     } catch (error) {
       this.#putBack(entry, old);
       throw error;
@@ -147,7 +149,7 @@ export class ModelMover {
     slot: DeviceSlot,
   ): Promise<boolean> {
     const { signal } = entry.stopLoading;
-    const moved = exported === null ? null : await this.#transferBack(entry, old, exported, slot);
+    const moved = exported === null ? null : await this.#transferBack(entry, old, exported);
     if (moved !== null && !signal.aborted && !this.#deps.lost.has(moved)) {
       entry.attach(moved);
       return true;
@@ -162,10 +164,9 @@ export class ModelMover {
     entry: ModelEntry,
     old: LoadedModel,
     exported: ExportedArch,
-    slot: DeviceSlot,
   ): Promise<LoadedModel | null> {
     try {
-      return await adoptModel(old, exported, old.reservation, toTransfer(entry, slot));
+      return await adoptModel(old, exported, old.reservation, toAdoption(entry));
     } catch (thrown) {
       this.#warn(entry, 'could not be transferred and is loaded plainly', thrown);
       return null;
@@ -190,11 +191,9 @@ export class ModelMover {
   }
 }
 
-function toTransfer(entry: ModelEntry, target: DeviceSlot): Transfer {
+function toAdoption(entry: ModelEntry): Adoption {
   const bytes = entry.model?.arch.facts.fileBytes ?? 0;
   return {
-    spec: entry.spec,
-    target,
     onProgress: (fraction) => entry.meter.report('loading', Math.round(fraction * bytes), bytes),
     signal: entry.stopLoading.signal,
   };

@@ -2,29 +2,51 @@
 import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { AppError } from 'cortex-core/wire/errors';
-import { GgufFault, type GgufHeader, readGgufHeader } from './gguf-header.ts';
+import { GgufFault, type GgufHeader, type GgufTensor, readGgufHeader } from './gguf-header.ts';
 
 export interface CheckedModel {
   /** Of the first file. */
   readonly header: GgufHeader;
-  /** All shards together. */
+  /** All shards together, as what follows. */
   readonly fileBytes: number;
+  readonly tensors: readonly GgufTensor[];
+  /** Of the LoRA adapters. */
+  readonly loraBytes: number;
 }
 
 /** Throws `model_file_not_found` or `invalid_model_file` with a sentence that says what is wrong. */
-export async function checkModelFiles(files: readonly string[]): Promise<CheckedModel> {
-  let first: GgufHeader | null = null;
-  let fileBytes = 0;
-  for (const file of files) {
-    const header = await checkOne(file);
-    first ??= header;
-    fileBytes += header.fileBytes;
-  }
-  if (first === null) throw new AppError('model_file_not_found', 'the model has no files');
+export async function checkModelFiles(
+  files: readonly string[],
+  lora: readonly { readonly file: string }[] = [],
+): Promise<CheckedModel> {
+  const headers: GgufHeader[] = [];
+  for (const file of files) headers.push(await checkOne(file));
+  const [first] = headers;
+  if (first === undefined) throw new AppError('model_file_not_found', 'the model has no files');
   if (!first.metadata.has('general.architecture')) {
     throw invalid(files[0] ?? '', 'it names no architecture (general.architecture)');
   }
-  return { header: first, fileBytes };
+  return {
+    header: first,
+    fileBytes: headers.reduce((sum, { fileBytes }) => sum + fileBytes, 0),
+    tensors: headers.flatMap(({ tensors }) => tensors),
+    loraBytes: await checkAdapters(lora, first),
+  };
+}
+
+/** The bytes of all adapters. One for another architecture would fail after the model's load. */
+async function checkAdapters(lora: readonly { readonly file: string }[], model: GgufHeader): Promise<number> {
+  let bytes = 0;
+  for (const { file } of lora) {
+    const { metadata, fileBytes } = await checkOne(file);
+    if (metadata.get('general.type') !== 'adapter')
+      throw invalid(file, 'it is no LoRA adapter (general.type)');
+    const [own, wanted] = [metadata, model.metadata].map((each) => each.get('general.architecture'));
+    if (own !== wanted)
+      throw invalid(file, `it is an adapter for ${String(own)}, the model is ${String(wanted)}`);
+    bytes += fileBytes;
+  }
+  return bytes;
 }
 
 async function checkOne(file: string): Promise<GgufHeader> {

@@ -15,7 +15,7 @@ import type { Device, OwnerDeath } from '../device/device.ts';
 import { chooseQuant, findByName, groupShards } from './catalogue.ts';
 import type { Gate } from './gate.ts';
 import { ModelLoader } from './loader.ts';
-import { largestContext, type MemoryCosts, requiredMb } from './memory.ts';
+
 import { Placement } from './placement.ts';
 import { checkModelFiles } from './preflight.ts';
 import { ModelRegistry } from './registry.ts';
@@ -67,7 +67,10 @@ class FakeDevice {
 }
 
 function setUp(dir: string, budgetMb = 1000): { registry: ModelRegistry; device: FakeDevice } {
-  const config = neuronConfigSchema.parse({ models: { dirs: [dir], hf_cache: join(dir, 'none') } });
+  const config = neuronConfigSchema.parse({
+    engine: { prefix_cache_mb: 0, flash_attention: false },
+    models: { dirs: [dir], hf_cache: join(dir, 'none') },
+  });
   const device = new FakeDevice();
   const slots = [{ indices: [0], kind: 'cpu', device: device as unknown as Device, budgetMb }];
   const sources = new ModelSources(config.models, { fetch, clock }, {});
@@ -180,11 +183,11 @@ describe('ModelRegistry', () => {
   });
 
   it('counts the memory of what is loaded, and gives it back', async () => {
-    const { registry } = setUp(dir, 120);
-    await registry.load(spec('a'));
+    const { registry } = setUp(dir, 165);
+    await registry.load(spec('a')); // the device says it took 50 MiB
     const second = await registry.load({ ...spec('a-Q8_0'), slots: 5 }).catch((error: AppError) => error);
     assert.equal(code(second), 'insufficient_vram');
-    assert.match((second as AppError).message, /needs \d+ MiB on cpu, 70 MiB free of 120 MiB budget/);
+    assert.match((second as AppError).message, /needs \d+ MiB on cpu, 115 MiB free of 165 MiB budget/);
     await registry.unload('a');
     await registry.load({ ...spec('a-Q8_0'), slots: 5 });
   });
@@ -202,7 +205,7 @@ describe('ModelRegistry', () => {
   });
 
   it('does not plan a load by what it took with other caches', async () => {
-    const { registry } = setUp(dir, 120);
+    const { registry } = setUp(dir, 145);
     await registry.load(spec('a')); // the device says it took 50 MiB
     await registry.unload('a');
     const wide = { ...spec('a'), cache_type_k: 'f32', cache_type_v: 'f32' };
@@ -284,16 +287,5 @@ describe('chooseQuant()', () => {
     assert.equal(chooseQuant(entries, 'f16')?.name, 'x-F16');
     assert.equal(chooseQuant(entries, 'q4_k')?.name, 'x-Q4_K_M');
     assert.equal(chooseQuant(entries, 'Q8_0'), null);
-  });
-});
-
-describe('largestContext()', () => {
-  it('is the most that still fits, never more than the training context', () => {
-    const costs: MemoryCosts = { fixedMb: 100, mbPerContextToken: 0.01, trainContext: 8192 };
-    assert.equal(largestContext(costs, 1000), 8192);
-    const context = largestContext(costs, 140);
-    assert.equal(context, 3840);
-    assert.ok(requiredMb(costs, context) <= 140);
-    assert.equal(largestContext(costs, 99), 0);
   });
 });

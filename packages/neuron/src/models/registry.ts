@@ -18,12 +18,12 @@ import type { Log } from 'cortex-core/daemon/log';
 import { AppError, describeCause, toAppError } from 'cortex-core/wire/errors';
 import type { LoadProgress, ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
 import type { OwnerDeath } from '../device/device.ts';
+import type { DeviceSlot } from './choose-target.ts';
 import type { CreateGate } from './gate.ts';
 import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
 import { LostHandles } from './lost-handles.ts';
 import { type EntryStatus, ModelEntry, type ServingModel } from './model-entry.ts';
 import { ModelMover, type RecycleReport } from './model-mover.ts';
-import type { DeviceSlot } from './placement.ts';
 import type { ModelSources } from './sources.ts';
 
 export interface RegistryDeps {
@@ -61,9 +61,7 @@ export class ModelRegistry {
       lost: this.#lost,
       recover: (entry) => this.#startRecovery(entry),
     });
-    this.#unsubscribe = deps.slots.map((slot) =>
-      slot.device.onOwnerDeath((death) => this.#onOwnerDeath(slot, death)),
-    );
+    this.#unsubscribe = [deps.loader.onOwnerDeath((slot, death) => this.#onOwnerDeath(slot, death))];
   }
 
   /** Resolves when the model serves. `file`: a path that the configuration named. */
@@ -124,12 +122,12 @@ export class ModelRegistry {
    * then drops it here. When that fails it stays and serves, and this rejects. Newcomers wait meanwhile.
    */
   async move(id: string, devices: readonly number[], drainMs = drainMsMax): Promise<void> {
-    const target = await this.#deps.loader.placement.choose({ model_id: id, devices: [...devices] });
+    const [target] = await this.#deps.loader.placement.choose({ model_id: id, devices: [...devices] });
     const entry = this.#entries.get(id);
     if (entry === undefined) throw notLoaded(id);
     if (this.#isClosing) throw shuttingDown();
     if (entry.status !== 'loaded') throw entry.refusal();
-    if (entry.model?.slot === target) return;
+    if (entry.model?.slot.device.id === target.id) return;
     await this.#mover.move(entry, target, drainMs);
   }
 
@@ -189,6 +187,18 @@ export class ModelRegistry {
     return loading.map((entry) => entry.meter.progress);
   }
 
+  /** MiB of each loaded model, promised and taken. */
+  memory(): readonly { readonly id: string; readonly usedMb: number; readonly estimateMb: number }[] {
+    return [...this.#entries.values()].flatMap(({ id, memory }) =>
+      memory === null ? [] : { id, ...memory },
+    );
+  }
+
+  /** The longest prompt that a model here is advertised for; 0 = none is loaded. */
+  largestInput(): number {
+    return Math.max(0, ...[...this.#entries.values()].map(({ limit }) => limit?.input ?? 0));
+  }
+
   /** Refuses requests from now on; those that run go on. */
   closeAdmission(): void {
     for (const entry of this.#entries.values()) entry.admission.close();
@@ -224,7 +234,11 @@ export class ModelRegistry {
 
   #createEntry(spec: ModelSpec, file: string | null): ModelEntry {
     const { createGate, config, clock } = this.#deps;
-    return new ModelEntry(spec, file, createGate(spec), config.admission.max_tokens, clock);
+    const limits = {
+      outputTokensMax: config.admission.max_tokens,
+      prefillSecsMax: config.limits.prefill_secs_max,
+    };
+    return new ModelEntry(spec, file, createGate(spec), limits, clock);
   }
 
   async #bringUp(entry: ModelEntry): Promise<void> {

@@ -86,9 +86,14 @@ export class ModelSources {
 /** Whether a configured id means a file: it ends in .gguf. Then its name is the file's stem. */
 export function configuredFile(modelId: string, baseDir: string): { file: string; name: string } | null {
   if (!/\.gguf$/i.test(modelId)) return null;
-  const home = modelId.startsWith('~/') ? join(homedir(), modelId.slice(2)) : modelId;
-  const file = isAbsolute(home) ? home : resolve(baseDir, home);
+  const file = configuredPath(modelId, baseDir);
   return { file, name: groupShards([file])[0]?.name ?? basename(file) };
+}
+
+/** A path that the configuration names; `~/` is the home directory. */
+export function configuredPath(path: string, baseDir: string): string {
+  const home = path.startsWith('~/') ? join(homedir(), path.slice(2)) : path;
+  return isAbsolute(home) ? home : resolve(baseDir, home);
 }
 
 async function shardsOf(file: string): Promise<readonly string[]> {

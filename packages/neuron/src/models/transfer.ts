@@ -1,15 +1,19 @@
 /** How a loaded model gets to another owner: its load and its warm prefixes go there, it stays until then. */
-import type { ExportedArch, LoadSpec } from 'cortex-core/wire/inference';
+import type { ExportedArch } from 'cortex-core/wire/inference';
 import type { ModelSpec } from 'cortex-core/wire/neuron';
+import type { Target } from './choose-target.ts';
 import type { LoadedModel } from './loader.ts';
-import { checkFits } from './memory.ts';
-import type { DeviceSlot, Placement, Reservation } from './placement.ts';
+import { checkFits, type MemoryNeed } from './memory-budget.ts';
+import type { Budgets, Placement, Reservation, Wanted } from './placement.ts';
 
-export interface Transfer {
-  readonly spec: ModelSpec;
-  readonly target: DeviceSlot;
+export interface Adoption {
   readonly onProgress: (fraction: number) => void;
   readonly signal: AbortSignal;
+}
+
+export interface Transfer extends Adoption {
+  readonly spec: ModelSpec;
+  readonly target: Target;
 }
 
 /** The same model on `target`. Nothing stays there after an error; `model` itself is not touched. */
@@ -19,39 +23,45 @@ export async function transferModel(
   transfer: Transfer,
 ): Promise<LoadedModel> {
   const { spec, target, signal } = transfer;
-  const { mb } = model.reservation;
-  const reservation = await placement.reserve(target, (budget) => {
-    checkFits(spec.model_id, mb, budget);
-    return mb;
-  });
+  const isCpu = target.members[0]?.kind === 'cpu';
+  const decide = (budgets: Budgets): Wanted => wantedFor(spec.model_id, model, isCpu, budgets);
+  const { reservation } = await placement.reserve(target, decide, signal);
   try {
     const exported = await model.slot.device.exportArch(model.arch.handle, signal);
-    return await adoptModel(model, exported, reservation, transfer);
+    // What a load says about the device itself; all else is the model's and moves with it.
+    const fitted = {
+      ...exported.spec,
+      splitMode: target.splitMode,
+      gpuLayers: isCpu ? 0 : (spec.gpu_layers ?? null),
+      tensorSplit: reservation.shares ?? undefined,
+    };
+    return await adoptModel(model, { ...exported, spec: fitted }, reservation, transfer);
   } catch (error) {
     reservation.release();
     throw error;
   }
 }
 
-/** What was exported, loaded on `target` in memory that is reserved there already. */
+/** What was exported, loaded where memory is reserved for it already. */
 export async function adoptModel(
   model: LoadedModel,
   exported: ExportedArch,
   reservation: Reservation,
-  { spec, target, onProgress, signal }: Transfer,
+  { onProgress, signal }: Adoption,
 ): Promise<LoadedModel> {
-  const fitted = { ...exported, spec: fitTo(target, exported.spec, spec) };
-  const arch = await target.device.transferIn(fitted, ({ fraction }) => onProgress(fraction), signal);
-  const actual = Math.ceil(arch.facts.memoryMb);
-  reservation.settle(actual > 0 ? actual : reservation.mb);
-  return { ...model, slot: target, arch, reservation };
+  const { slot } = reservation;
+  const arch = await slot.device.transferIn(exported, ({ fraction }) => onProgress(fraction), signal);
+  reservation.settle(reservation.mb);
+  return { ...model, slot, arch, reservation };
 }
 
-/** What a load spec says about the device itself; all else is the model's and moves with it. */
-function fitTo(target: DeviceSlot, exported: LoadSpec, spec: ModelSpec): LoadSpec {
-  return {
-    ...exported,
-    splitMode: spec.split_mode ?? (target.indices.length > 1 ? 'layer' : 'none'),
-    gpuLayers: target.kind === 'cpu' ? 0 : (spec.gpu_layers ?? null),
-  };
+/** As much as it takes where it is; the prefix cache is host memory, wherever the model goes. */
+function wantedFor(modelId: string, model: LoadedModel, isCpu: boolean, { device, host }: Budgets): Wanted {
+  const { reservation, slot, prefixCacheMb } = model;
+  const modelMb = reservation.mb - (slot.kind === 'cpu' ? prefixCacheMb : 0);
+  const need = (mb: number): MemoryNeed => ({ mb, estimate: null });
+  const mb = isCpu ? modelMb + prefixCacheMb : modelMb;
+  checkFits(modelId, need(mb), device);
+  if (!isCpu && host !== null && prefixCacheMb > 0) checkFits(modelId, need(prefixCacheMb), host);
+  return { mb, hostMb: isCpu ? 0 : prefixCacheMb };
 }

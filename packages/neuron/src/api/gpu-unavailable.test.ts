@@ -1,0 +1,113 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, afterEach, before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
+import { silentLog } from 'cortex-core/daemon/log';
+import type { Discovery } from 'cortex-core/wire/neuron';
+import { findLibrary } from '../libllama/find-library.ts';
+import { type Neuron, startNeuron } from '../neuron.ts';
+
+const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
+const skip =
+  process.platform === 'linux' ? false : 'its nvidia-smi is a shell script, its package that of Linux';
+const rows = ['0', '1'].map((index) => `${index}, NVIDIA A40, 46068, 3, 46065, 0, 30, 8.6, 535.104.05`);
+
+/**
+ * A machine with NVIDIA GPUs as nvidia-smi tells it, and libllama as it is without any: the CPU's build, where
+ * wanted under the name of the CUDA package.
+ */
+describe('GPUs that cannot be used', { skip }, () => {
+  const path = process.env.PATH;
+  let dir: string;
+  let cudaDir: string;
+  let neuron: Neuron | null = null;
+
+  before(() => {
+    dir = mkdtempSync(join(tmpdir(), 'gpus-'));
+    cudaDir = join(dir, '@node-llama-cpp', 'linux-x64-cuda', 'bins', 'linux-x64-cuda');
+    mkdirSync(dirname(cudaDir), { recursive: true });
+    symlinkSync(findLibrary({ variant: 'cpu' }).directory, cudaDir);
+    process.env.PATH = `${dir}:${path}`;
+  });
+  after(() => {
+    process.env.PATH = path;
+    rmSync(dir, { recursive: true });
+  });
+  afterEach(async () => {
+    await neuron?.close();
+    neuron = null;
+  });
+
+  async function start(smi: string, libraryDir: string | null, models: object[] = []): Promise<Neuron> {
+    writeFileSync(join(dir, 'nvidia-smi'), `#!/bin/sh\n${smi}\n`, { mode: 0o755 });
+    const config = neuronConfigSchema.parse({
+      listen: '127.0.0.1',
+      port: 0,
+      engine: { threads: 1, slots: 1, libllama: libraryDir === null ? 'cpu' : 'auto' },
+      models: { dirs: [dirname(tiny)], hf_cache: join(dir, 'no-such-hub') },
+      default_models: models,
+    });
+    neuron = await startNeuron(config, {
+      log: silentLog,
+      env: libraryDir === null ? {} : { NEURON_LIBLLAMA_DIR: libraryDir },
+    });
+    await neuron.activated;
+    return neuron;
+  }
+
+  async function load(body: object): Promise<{ status: number; error: string; code: string }> {
+    const options = { method: 'POST', body: JSON.stringify({ model_id: 'cortex-tiny', ...body }) };
+    const response = await fetch(`${neuron?.url}/models/load`, options);
+    const { error = '', code = '' } = (await response.json()) as { error?: string; code?: string };
+    return { status: response.status, error, code };
+  }
+
+  async function discovery(): Promise<Discovery> {
+    return (await (await fetch(`${neuron?.url}/discovery`)).json()) as Discovery;
+  }
+
+  const two = `[ $# -gt 0 ] && printf '${rows.join('\\n')}\\n' || echo 'CUDA Version: 12.2 '`;
+
+  it('because libllama does not see them: loads are refused with the reason, the CPU must be asked for', async () => {
+    await start(two, cudaDir, [{ model_id: 'cortex-tiny' }]);
+    const [failed] = neuron?.activation.state.failed ?? [];
+    assert.match(failed?.error ?? '', /cannot use this machine's GPUs: .* it is built for CUDA 13/);
+    const refused = await load({});
+    assert.deepEqual([refused.status, refused.code], [503, 'cuda_unavailable'], refused.error);
+    assert.match(
+      refused.error,
+      /sees no CUDA device although nvidia-smi lists 2 \(driver 535\.104\.05, CUDA 12\.2\)/,
+    );
+    const { devices, cuda_unavailable_reason: reason } = await discovery();
+    assert.deepEqual(
+      devices.map(({ index, kind }) => [index, kind]),
+      [
+        [0, 'cuda'],
+        [1, 'cuda'],
+        [2, 'cpu'],
+      ],
+    );
+    assert.match(reason ?? '', /linux-x64-cuda-ext/);
+    assert.equal((await load({ devices: [0, 1] })).code, 'cuda_unavailable');
+    assert.equal((await load({ devices: [2] })).status, 200);
+  });
+
+  it('because driver and library differ: loads are refused in the words of nvidia-smi', async () => {
+    const text = 'Failed to initialize NVML: Driver/library version mismatch';
+    await start(`echo '${text}'; exit 18`, cudaDir);
+    const refused = await load({});
+    assert.deepEqual([refused.status, refused.code], [503, 'cuda_unavailable']);
+    assert.match(refused.error, /Driver\/library version mismatch: .*reboot/);
+  });
+
+  it('because the package has no CUDA: models run on the CPU, and the package is named', async () => {
+    await start(two, null);
+    assert.equal((await load({})).status, 200);
+    assert.match((await discovery()).cuda_unavailable_reason ?? '', /install @node-llama-cpp\/[\w-]+-cuda/);
+    const refused = await load({ model_id: 'other', devices: [1] });
+    assert.deepEqual([refused.status, refused.code], [503, 'cuda_unavailable']);
+  });
+});

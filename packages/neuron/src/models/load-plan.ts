@@ -1,0 +1,228 @@
+/** One load as the books and the engine need it: what it takes at which context, and its LoadSpec. Pure. */
+import type { NeuronConfig } from 'cortex-core/config/neuron-config';
+import { AppError } from 'cortex-core/wire/errors';
+import type { KvCacheType, LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
+import type { ModelSpec } from 'cortex-core/wire/neuron';
+import type { Target } from './choose-target.ts';
+import { estimateMemory, type LoadShape, type MemoryEstimate } from './memory.ts';
+import { checkFits, largestContext, type MemoryNeed, resolveContext } from './memory-budget.ts';
+import { toModelShape } from './model-shape.ts';
+import type { Budgets, Reservation, Wanted } from './placement.ts';
+import type { CheckedModel } from './preflight.ts';
+import { placeWeights, weightBytes } from './weights.ts';
+
+export type EngineConfig = NeuronConfig['engine'];
+
+export interface LoadPlan {
+  readonly isCpu: boolean;
+  readonly trainContext: number;
+  /** Of the header alone, MiB on the device. */
+  estimateAt(context: number): MemoryEstimate;
+  /**
+   * MiB of layers that stay on the host, for a load on a GPU; they grow with the context as the others do.
+   */
+  hostMbAt(context: number): number;
+  /** Names the kind of load: all that decides its memory but for the context. */
+  readonly key: string;
+}
+
+/** What was decided with the books open. */
+export interface Decision extends Wanted {
+  readonly context: number;
+  readonly estimate: MemoryEstimate;
+  readonly prefixCacheMb: number;
+}
+
+const cacheTypes: readonly KvCacheType[] = [
+  'f32',
+  'f16',
+  'bf16',
+  'q8_0',
+  'q5_1',
+  'q5_0',
+  'q4_1',
+  'q4_0',
+  'iq4_nl',
+];
+/** Raised when estimates change, so that what was remembered against older ones is not applied. */
+const formula = 1;
+const cpuOverheadMb = 12;
+/** A guess to be corrected by the first load: CUDA's workspaces and kernels were not measured. */
+const gpuOverheadMb = 128;
+/** Of what a load leaves free, the most that its prefix cache takes without being asked for. */
+const prefixShareMax = 0.25;
+
+/** Rows of logits that a step may draft, as engine/plan-step.ts says. */
+const draftRowsMax = 32;
+
+export type ShapeSpec = Pick<ModelSpec, 'slots' | 'cache_type_k' | 'cache_type_v' | 'speculation'>;
+
+/** Errors: `invalid_request` for a cache type that there is not. */
+export function toLoadShape(
+  spec: ShapeSpec,
+  engine: EngineConfig,
+  kind: string,
+  deviceCount: number,
+): LoadShape {
+  const cacheTypeV = spec.cache_type_v ? toCacheType(spec.cache_type_v, 'cache_type_v') : engine.cache_type_v;
+  const isCpu = kind === 'cpu';
+  const slots = spec.slots ?? engine.slots;
+  return {
+    slots,
+    // As engine/open-model.ts reserves: one of each sequence, and what is drafted.
+    outputs: slots + 1 + ((spec.speculation ?? engine.speculation) === 'off' ? 0 : draftRowsMax),
+    ubatch: Math.min(engine.ubatch, engine.batch),
+    cacheTypeK: spec.cache_type_k ? toCacheType(spec.cache_type_k, 'cache_type_k') : engine.cache_type_k,
+    cacheTypeV,
+    // Left open, libllama decides, and it is on.
+    flashAttention: engine.flash_attention ?? true,
+    fullWindow: true,
+    deviceCount,
+    overheadMb: isCpu ? cpuOverheadMb : gpuOverheadMb,
+  };
+}
+
+export function planLoad(
+  checked: CheckedModel,
+  spec: ShapeSpec & Pick<ModelSpec, 'gpu_layers' | 'lora'>,
+  engine: EngineConfig,
+  target: Pick<Target, 'id' | 'splitMode'> & { readonly members: readonly { readonly kind: string }[] },
+  identity: string,
+): LoadPlan {
+  const kind = target.members[0]?.kind ?? 'cpu';
+  const load = toLoadShape(spec, engine, kind, target.members.length);
+  const model = toModelShape(checked.header);
+  const { tensors, fileBytes, loraBytes } = checked;
+  const gpuLayers = spec.gpu_layers ?? null;
+  const places = placeWeights(tensors, model.layers.length, gpuLayers);
+  const isCpu = kind === 'cpu';
+  const onDevice = isCpu ? model : { ...model, layers: model.layers.slice(places.firstLayer) };
+  const onHost = { ...model, layers: model.layers.slice(0, places.firstLayer) };
+  const deviceBytes = (isCpu ? weightBytes(tensors, fileBytes) : places.deviceBytes) + loraBytes;
+  const adapters = (spec.lora ?? []).map(({ file }) => file);
+  return {
+    isCpu,
+    trainContext: model.trainContext,
+    estimateAt: (context) => estimateMemory(onDevice, deviceBytes, load, context),
+    hostMbAt: (context) =>
+      isCpu || onHost.layers.length === 0
+        ? 0
+        : Math.ceil(
+            estimateMemory(onHost, places.hostBytes, { ...load, overheadMb: cpuOverheadMb }, context).totalMb,
+          ),
+    key: JSON.stringify([
+      formula,
+      identity,
+      load,
+      target.splitMode,
+      gpuLayers,
+      adapters,
+      loraBytes,
+      target.id,
+    ]),
+  };
+}
+
+/** Context, memory and prefix cache of a load, or the error that says why there is no room. */
+export function decideLoad(
+  spec: Pick<ModelSpec, 'model_id' | 'context' | 'prefix_cache_mb'>,
+  engine: EngineConfig,
+  plan: Omit<LoadPlan, 'key'>,
+  predict: (context: number, estimateMb: number) => number,
+  { device, host, isShared }: Budgets,
+): Decision {
+  const firmMb = spec.prefix_cache_mb ?? 0;
+  const { isCpu } = plan;
+  const needAt = (context: number): MemoryNeed & { readonly estimate: MemoryEstimate } => {
+    const estimate = plan.estimateAt(context);
+    const prefixCacheMb = isCpu ? firmMb : 0;
+    return { mb: Math.ceil(predict(context, estimate.totalMb)) + prefixCacheMb, prefixCacheMb, estimate };
+  };
+  const context = resolveContext(spec.model_id, spec.context, engine.context, plan.trainContext, () =>
+    largestContext(needAt, plan.trainContext, device.freeMb),
+  );
+  const need = needAt(context);
+  checkFits(spec.model_id, need, device);
+  const hostMb = plan.hostMbAt(context);
+  const besideMb = hostMb + (isShared ? need.mb : 0);
+  if (host !== null && hostMb + firmMb > 0) {
+    checkFits(spec.model_id, { mb: besideMb + firmMb, estimate: null }, host);
+  }
+  const hostFreeMb = isCpu ? device.freeMb - need.mb : (host?.freeMb ?? Number.POSITIVE_INFINITY) - besideMb;
+  const prefixCacheMb = choosePrefixCache(spec, engine, hostFreeMb);
+  return {
+    context,
+    estimate: need.estimate,
+    prefixCacheMb,
+    mb: isCpu ? need.mb - firmMb + prefixCacheMb : need.mb,
+    hostMb: isCpu ? 0 : hostMb + prefixCacheMb,
+  };
+}
+
+export function toLoadSpec(
+  spec: ModelSpec,
+  file: string,
+  engine: EngineConfig,
+  decision: Decision,
+  target: Target,
+  reservation: Pick<Reservation, 'shares'>,
+): LoadSpec {
+  const isCpu = target.members[0]?.kind === 'cpu';
+  const load = toLoadShape(spec, engine, isCpu ? 'cpu' : 'gpu', target.members.length);
+  return {
+    modelId: spec.model_id,
+    file,
+    context: decision.context,
+    slots: load.slots,
+    devices: [],
+    splitMode: target.splitMode,
+    gpuLayers: isCpu ? 0 : (spec.gpu_layers ?? null),
+    cacheTypeK: load.cacheTypeK,
+    cacheTypeV: load.cacheTypeV,
+    batch: engine.batch,
+    ubatch: load.ubatch,
+    threads: engine.threads ?? null,
+    flashAttention: engine.flash_attention ?? null,
+    lora: spec.lora ?? [],
+    embeddings: false,
+    prefixCacheMb: decision.prefixCacheMb,
+    speculation: spec.speculation ?? engine.speculation,
+    draftFile: null,
+    ...(reservation.shares === null ? {} : { tensorSplit: reservation.shares }),
+  };
+}
+
+/**
+ * MiB that the load took, prefix cache aside. A GPU's owner tells from the device's own figure. On the CPU
+ * the owner knows the weights and how much grew when the context was made; compute buffers, which become
+ * resident with the first large prompt only, are those of the estimate. Growth far below the cache means
+ * that freed memory was used again, which says nothing.
+ */
+export function toActualMb(facts: ModelFacts, estimate: MemoryEstimate): number {
+  const parts = facts.memoryParts;
+  if (parts === undefined) return facts.memoryMb;
+  const cacheMb = parts.contextMb >= 0.5 * estimate.cacheMb ? parts.contextMb : estimate.cacheMb;
+  return parts.weightsMb + cacheMb + estimate.computeMb;
+}
+
+/** As much as is configured, but by default it yields: later models need room too. */
+function choosePrefixCache(
+  spec: Pick<ModelSpec, 'prefix_cache_mb'>,
+  engine: EngineConfig,
+  hostFreeMb: number,
+): number {
+  if (spec.prefix_cache_mb !== null && spec.prefix_cache_mb !== undefined) return spec.prefix_cache_mb;
+  return Math.max(0, Math.min(engine.prefix_cache_mb, Math.floor(hostFreeMb * prefixShareMax)));
+}
+
+function toCacheType(text: string, param: string): KvCacheType {
+  const known = cacheTypes.find((type) => type === text);
+  if (known !== undefined) return known;
+  throw new AppError(
+    'invalid_request',
+    `"${param}" is "${text.slice(0, 40)}"; use ${cacheTypes.join(', ')}`,
+    {
+      param,
+    },
+  );
+}

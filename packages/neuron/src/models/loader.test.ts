@@ -1,0 +1,258 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { type NeuronConfig, neuronConfigSchema } from 'cortex-core/config/neuron-config';
+import { systemClock } from 'cortex-core/daemon/clock';
+import { silentLog } from 'cortex-core/daemon/log';
+import { AppError } from 'cortex-core/wire/errors';
+import type { LoadedArch, LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
+import { modelSpecSchema } from 'cortex-core/wire/neuron';
+import type { Device } from '../device/device.ts';
+import { LoadMeter } from './load-meter.ts';
+import { type LoadedModel, ModelLoader } from './loader.ts';
+import { MemoryCorrections } from './memory-corrections.ts';
+import { Placement } from './placement.ts';
+import { ModelSources } from './sources.ts';
+
+const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
+
+/** Takes `memoryMb` of every load's context, or what the test says. */
+class FakeDevice {
+  readonly id: string;
+  readonly state = 'ready';
+  readonly loads: LoadSpec[] = [];
+  facts: (spec: LoadSpec) => object = () => ({ memoryMb: 0 });
+
+  constructor(id: string) {
+    this.id = id;
+  }
+
+  async load(spec: LoadSpec): Promise<LoadedArch> {
+    this.loads.push(spec);
+    return { handle: this.loads.length, facts: this.facts(spec) as unknown as ModelFacts };
+  }
+
+  async queryVram() {
+    return { freeMb: 10_000, totalMb: 10_000 };
+  }
+
+  onOwnerDeath(): () => void {
+    return () => {};
+  }
+
+  async shutdown(): Promise<void> {}
+}
+
+interface Bench {
+  readonly loader: ModelLoader;
+  readonly devices: readonly FakeDevice[];
+  readonly group: FakeDevice;
+  load(over?: object): Promise<LoadedModel>;
+}
+
+function bench(
+  budgets: readonly number[],
+  engine: Partial<NeuronConfig['engine']> = {},
+  corrections = new MemoryCorrections(null, silentLog),
+  kind = 'cpu',
+): Bench {
+  const config = neuronConfigSchema.parse({ engine, models: { hf_cache: join(tmpdir(), 'no-such-hub') } });
+  const devices = budgets.map((_, at) => new FakeDevice(at === 0 ? kind : `${kind}:${at}`));
+  const group = new FakeDevice('group');
+  const slots = budgets.map((budgetMb, at) => {
+    return { indices: [at], kind, device: devices[at] as unknown as Device, budgetMb };
+  });
+  const placement = new Placement(slots, { openGroup: () => group as unknown as Device });
+  const sources = new ModelSources(config.models, { fetch, clock: systemClock }, {});
+  const loader = new ModelLoader(sources, placement, config.engine, corrections);
+  const load = (over: object = {}): Promise<LoadedModel> => {
+    const spec = modelSpecSchema.parse({ model_id: 'tiny', ...over });
+    return loader.load(spec, tiny, new LoadMeter('tiny', systemClock), new AbortController().signal);
+  };
+  return { loader, devices, group, load };
+}
+
+const errorOf = async (load: Promise<LoadedModel>): Promise<AppError> => {
+  const error = await load.then(
+    () => null,
+    (thrown: unknown) => thrown,
+  );
+  if (error instanceof AppError) return error;
+  throw new Error(`no refusal: ${String(error)}`);
+};
+
+describe('ModelLoader', () => {
+  let dir: string;
+  before(() => {
+    dir = mkdtempSync(join(tmpdir(), 'loader-'));
+  });
+  after(() => rmSync(dir, { recursive: true }));
+
+  it('takes the largest context that fits for "auto", and one step more does not fit', async () => {
+    const { load, devices } = bench([100], { prefix_cache_mb: 0 });
+    const { reservation } = await load({ context: 'auto' });
+    const context = devices[0]?.loads[0]?.context ?? 0;
+    assert.ok(context > 256 && context < 8192 && context % 256 === 0, String(context));
+    assert.ok(reservation.estimateMb <= 100);
+    reservation.release();
+    const error = await errorOf(load({ context: context + 256 }));
+    assert.equal(error.code, 'does_not_fit');
+    assert.match(
+      error.message,
+      /^model "tiny" needs \d+ MiB on cpu, 100 MiB free of 100 MiB budget \(weights 4 \+ KV \d+ \+ compute \d+\); /,
+    );
+    const { required_mb, free_mb, total_mb } = error.extras;
+    assert.deepEqual([typeof required_mb, free_mb, total_mb], ['number', 100, 100]);
+  });
+
+  it('gives "auto" the whole training context where there is room, and less beside another model', async () => {
+    const { load, devices } = bench([1200], { prefix_cache_mb: 0, context: 'auto' });
+    await load();
+    assert.equal(devices[0]?.loads[0]?.context, 32_768);
+    await load();
+    const second = devices[0]?.loads[1]?.context ?? 0;
+    assert.ok(second >= 256 && second < 32_768, String(second));
+  });
+
+  it('lets exactly one of two loads have the last memory', async () => {
+    const { load } = bench([200]);
+    const both = await Promise.allSettled([load(), load()]);
+    assert.deepEqual(both.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
+  });
+
+  it('plans the next load by what the last one took, at other contexts and after a restart too', async () => {
+    const file = join(dir, 'state.json');
+    const corrections = new MemoryCorrections(file, silentLog);
+    const first = bench([10_000], { prefix_cache_mb: 0 }, corrections);
+    // As an architecture whose cache is twice what the header says.
+    const double = (spec: LoadSpec) => ({
+      memoryMb: 1,
+      memoryParts: { weightsMb: 3, contextMb: 2 * 0.022 * (spec.context ?? 0) },
+    });
+    if (first.devices[0]) first.devices[0].facts = double;
+    const loaded = await first.load({ context: 4096 });
+    const estimated = loaded.reservation.estimateMb;
+    assert.ok(loaded.reservation.mb > estimated + 50, `${loaded.reservation.mb} after ${estimated}`);
+    await corrections.written();
+
+    const reopened = new MemoryCorrections(file, silentLog);
+    await reopened.read();
+    const second = bench([10_000], { prefix_cache_mb: 0 }, reopened);
+    if (second.devices[0]) second.devices[0].facts = double;
+    assert.equal((await second.load({ context: 4096 })).reservation.estimateMb, loaded.reservation.mb);
+    const wider = await second.load({ context: 8192 });
+    const missedMb = wider.reservation.mb - wider.reservation.estimateMb;
+    assert.ok(Math.abs(missedMb) <= 0.1 * wider.reservation.mb, `missed by ${missedMb} MiB`);
+    // Another shape is another load.
+    const quantized = await second.load({ context: 4096, slots: 1 });
+    assert.ok(quantized.reservation.estimateMb < estimated);
+  });
+
+  it('shrinks the prefix cache to a quarter of what is left, unless the load asks for it', async () => {
+    const { load, devices } = bench([1000]);
+    const first = await load();
+    const left = 1000 - (first.reservation.estimateMb - (devices[0]?.loads[0]?.prefixCacheMb ?? 0));
+    assert.equal(devices[0]?.loads[0]?.prefixCacheMb, Math.floor(left / 4));
+    first.reservation.release();
+    const firm = await load({ prefix_cache_mb: 800 });
+    assert.equal(devices[0]?.loads[1]?.prefixCacheMb, 800);
+    assert.ok(firm.reservation.mb > 800);
+    firm.reservation.release();
+    assert.equal((await errorOf(load({ prefix_cache_mb: 950 }))).code, 'does_not_fit');
+    await load({ prefix_cache_mb: 0 });
+    assert.equal(devices[0]?.loads[2]?.prefixCacheMb, 0);
+  });
+
+  it('counts "auto" and a wanted prefix cache together', async () => {
+    const { load, devices } = bench([150]);
+    const { reservation } = await load({ context: 'auto', prefix_cache_mb: 60 });
+    assert.ok(reservation.mb <= 150);
+    assert.equal(devices[0]?.loads[0]?.prefixCacheMb, 60);
+  });
+
+  it('passes speculation on: from the load, else from the configuration', async () => {
+    const { load, devices } = bench([9000], { speculation: 'off' });
+    await load();
+    await load({ speculation: 'ngram' });
+    assert.deepEqual(
+      devices[0]?.loads.map(({ speculation }) => speculation),
+      ['off', 'ngram'],
+    );
+  });
+
+  it('sends a load of two devices to their group, with the parts that the books have', async () => {
+    const { load, group } = bench([600, 200]);
+    const { slot, reservation } = await load({ devices: [0, 1] });
+    assert.deepEqual(slot.indices, [0, 1]);
+    const [spec] = group.loads;
+    assert.equal(spec?.splitMode, 'layer');
+    assert.deepEqual(spec?.tensorSplit, [0.75, 0.25]);
+    reservation.release();
+    await load({ tensor_parallel: 2, split_mode: 'row' });
+    assert.deepEqual(group.loads[1]?.tensorSplit, [0.5, 0.5]);
+  });
+
+  it('gives back the memory of a load that failed, on a device and in a group', async () => {
+    const { load, devices, group } = bench([160, 160], { prefix_cache_mb: 0 });
+    const fail = (): never => {
+      throw new AppError('load_failed', 'no');
+    };
+    for (const device of [...devices, group]) device.facts = fail;
+    for (const over of [{ devices: [0] }, { devices: [0, 1] }]) {
+      assert.equal((await errorOf(load(over))).code, 'load_failed');
+    }
+    for (const device of devices) device.facts = () => ({ memoryMb: 0 });
+    assert.ok((await load({ devices: [0] })).reservation.mb > 80);
+  });
+
+  it('goes to the next device where the best is full', async () => {
+    const { load, devices } = bench([300, 300], {}, undefined, 'cuda');
+    const both = await Promise.all([load(), load()]);
+    assert.deepEqual(both.map(({ slot }) => slot.indices[0]).sort(), [0, 1]);
+    assert.deepEqual(
+      devices.map(({ loads }) => loads.length),
+      [1, 1],
+    );
+    const error = await errorOf(load());
+    assert.equal(error.code, 'insufficient_vram');
+  });
+
+  it('does not learn from a figure that another program made', async () => {
+    const { load, devices } = bench([10_000], { prefix_cache_mb: 0 });
+    const [device] = devices;
+    for (const memoryMb of [9000, 3]) {
+      if (device) device.facts = () => ({ memoryMb });
+      const { reservation } = await load();
+      assert.equal(reservation.mb, reservation.estimateMb);
+      reservation.release();
+    }
+  });
+
+  it('leaves the host out of a load that a GPU holds, and counts layers that stay there', async () => {
+    const { load, devices } = bench([10_000, 10_000], {}, undefined, 'cuda');
+    const whole = await load();
+    const partly = await load({ gpu_layers: 2 });
+    assert.ok(partly.reservation.estimateMb < whole.reservation.estimateMb);
+    const all = devices.flatMap((device) => device.loads);
+    assert.deepEqual(all.map(({ gpuLayers }) => gpuLayers).sort(), [2, null]);
+  });
+
+  it('refuses a cache type that there is not before it looks for the file', async () => {
+    const error = await errorOf(bench([1000]).load({ cache_type_k: 'q3' }));
+    assert.deepEqual([error.code, error.param], ['invalid_request', 'cache_type_k']);
+  });
+
+  it('checks LoRA adapters before the load, and passes them on', async () => {
+    const { load, devices } = bench([1000]);
+    const absent = await errorOf(load({ lora: [{ file: join(dir, 'absent.gguf') }] }));
+    assert.equal(absent.code, 'model_file_not_found');
+    const text = join(dir, 'text.gguf');
+    writeFileSync(text, 'no adapter');
+    assert.equal((await errorOf(load({ lora: [{ file: text }] }))).code, 'invalid_model_file');
+    assert.match((await errorOf(load({ lora: [{ file: tiny }] }))).message, /is no LoRA adapter/);
+    assert.deepEqual(devices[0]?.loads, []);
+  });
+});
