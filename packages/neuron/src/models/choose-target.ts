@@ -101,6 +101,12 @@ export function toTarget(chosen: readonly DeviceSlot[], spec: PlacementSpec): Ta
   return { members, splitMode, id: isGroup ? `${prefix}:${indices}` : (first?.device.id ?? '') };
 }
 
+/** Whether `slot` has exactly the devices of `target`. */
+export function isAt({ members }: Target, slot: DeviceSlot | undefined): boolean {
+  const indices = members.flatMap((member) => member.indices);
+  return slot?.indices.length === indices.length && indices.every((index) => slot.indices.includes(index));
+}
+
 interface Machine {
   readonly slots: readonly DeviceSlot[];
   readonly unusable: UnusableDevices | undefined;

@@ -102,7 +102,10 @@ const spec = (model_id: string) => modelSpecSchema.parse({ model_id });
 const never = new AbortController().signal;
 
 function setUp(budgets = [1000, 1000]) {
-  const config = neuronConfigSchema.parse({ models: { dirs: [dir], hf_cache: join(dir, 'none') } });
+  const config = neuronConfigSchema.parse({
+    engine: { prefix_cache_mb: 0 },
+    models: { dirs: [dir], hf_cache: join(dir, 'none') },
+  });
   const [zero, one] = [new MovingDevice('cpu:0'), new MovingDevice('cpu:1')];
   const slots = [zero, one].map((device, at) => ({
     indices: [at],

@@ -18,7 +18,7 @@ import type { Log } from 'cortex-core/daemon/log';
 import { AppError, describeCause, toAppError } from 'cortex-core/wire/errors';
 import type { LoadProgress, ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
 import type { OwnerDeath } from '../device/device.ts';
-import type { DeviceSlot } from './choose-target.ts';
+import { type DeviceSlot, isAt } from './choose-target.ts';
 import type { CreateGate } from './gate.ts';
 import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
 import { LostHandles } from './lost-handles.ts';
@@ -127,7 +127,7 @@ export class ModelRegistry {
     if (entry === undefined) throw notLoaded(id);
     if (this.#isClosing) throw shuttingDown();
     if (entry.status !== 'loaded') throw entry.refusal();
-    if (entry.model?.slot.device.id === target.id) return;
+    if (isAt(target, entry.model?.slot)) return;
     await this.#mover.move(entry, target, drainMs);
   }
 

@@ -51,7 +51,9 @@ export async function adoptModel(
 ): Promise<LoadedModel> {
   const { slot } = reservation;
   const arch = await slot.device.transferIn(exported, ({ fraction }) => onProgress(fraction), signal);
-  reservation.settle(reservation.mb);
+  // The CPU's owner does not see all of it: there it takes what it took before.
+  const actual = arch.facts.memoryParts === undefined ? Math.ceil(arch.facts.memoryMb) : 0;
+  reservation.settle(actual > 0 ? actual : reservation.mb);
   return { ...model, slot, arch, reservation };
 }
 
