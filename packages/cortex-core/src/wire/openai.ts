@@ -29,6 +29,15 @@ export const chatMessageSchema = z.looseObject({
   tool_calls: optional(z.array(toolCallSchema)),
   tool_call_id: optional(z.string()),
   reasoning_content: optional(z.string()),
+  /** What some servers call `reasoning_content`. */
+  reasoning: optional(z.string()),
+  /** The form of before `tool_calls`. */
+  function_call: optional(
+    z.looseObject({
+      name: z.string(),
+      arguments: z.union([z.string(), z.record(z.string(), z.unknown())]).nullish(),
+    }),
+  ),
 });
 export type ChatMessage = z.output<typeof chatMessageSchema>;
 

@@ -26,7 +26,7 @@ import {
   toTextCompletion,
   toUsage,
 } from '../chat/answer.ts';
-import { toTemplateMessages, toTemplateTools } from '../chat/messages.ts';
+import { toPlainMessages, toTemplateTools } from '../chat/messages.ts';
 import {
   refuseUnsupportedChat,
   refuseUnsupportedCompletion,
@@ -92,9 +92,9 @@ export async function tokenizeChat(
 ): Promise<Int32Array> {
   const effort = request.reasoning_effort;
   const text = await model.template.render({
-    messages: toTemplateMessages(request.messages, model.id),
+    messages: toPlainMessages(request.messages, { modelId: model.id, capabilities: ['text'] }),
     tools: request.tool_choice === 'none' ? undefined : toTemplateTools(request.tools),
-    addGenerationPrompt: request.add_generation_prompt ?? true,
+    end: (request.add_generation_prompt ?? true) ? 'generation_prompt' : 'nothing',
     kwargs: {
       ...(effort === undefined ? {} : { reasoning_effort: effort }),
       ...request.chat_template_kwargs,

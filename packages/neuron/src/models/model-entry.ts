@@ -80,7 +80,14 @@ export class ModelEntry {
       const ids = await device.tokenize(handle, '<|im_start|>', { addSpecial: false, parseSpecial: true });
       return ids.length === 1;
     };
-    this.#attached = { model, template: new ChatTemplate(this.id, facts, hasChatMl) };
+    this.#attached = {
+      model,
+      template: new ChatTemplate(facts, {
+        modelId: this.id,
+        hasChatMl,
+        now: () => new Date(this.#clock.now()),
+      }),
+    };
     this.status = 'loaded';
   }
 
