@@ -28,6 +28,8 @@ import {
   systemSources,
   toWireDevices,
 } from './device/discovery.ts';
+import { parseFaults } from './device/fault-plan.ts';
+import { toOwnerLimits } from './device/owner-device-options.ts';
 import { expectedVersion } from './libllama/bindings.gen.ts';
 import { findLibrary, type LibraryFiles } from './libllama/find-library.ts';
 import { DefaultModels } from './models/activation.ts';
@@ -156,6 +158,8 @@ async function openMachine(
   clock: Clock,
   env: NodeJS.ProcessEnv,
 ): Promise<Machine> {
+  const faults = parseFaults(env.NEURON_FAULT);
+  if (faults.length > 0) options.log.warn('NEURON_FAULT plants faults in device owners', { faults });
   const sources = systemSources(config.cpu.memory_mb);
   if (options.devices !== undefined) {
     return { inventory: null, sources, slots: options.devices, library: null };
@@ -167,6 +171,8 @@ async function openMachine(
     libraryDir: env.NEURON_LIBLLAMA_DIR || config.engine.libllama !== 'auto' ? library.directory : null,
     clock,
     log: options.log,
+    limits: toOwnerLimits(config.engine.step_timeout_secs),
+    faults,
   };
   let inventory = await discoverDevices(sources);
   if (library.variant === 'cpu') {

@@ -75,6 +75,7 @@ test('an empty neuron.toml is a working neuron', () => {
       ubatch: 512,
       cache_type_k: 'f16',
       cache_type_v: 'f16',
+      step_timeout_secs: 120,
       libllama: 'auto',
     },
     cpu: { memory_mb: null },

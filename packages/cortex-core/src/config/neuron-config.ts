@@ -29,6 +29,10 @@ const engineSchema = z.strictObject({
     .boolean()
     .optional()
     .describe('Force flash attention on or off; libllama decides when left out.'),
+  step_timeout_secs: seconds()
+    .min(2)
+    .default(120)
+    .describe('Silence of a device owner at work before it counts as hung; ten times that inside a load.'),
   libllama: z
     .enum(['auto', 'cpu', 'cuda', 'vulkan', 'metal'])
     .default('auto')

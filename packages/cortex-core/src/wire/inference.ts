@@ -33,6 +33,10 @@ export interface LoadSpec {
   readonly threads: number | null;
   readonly flashAttention: boolean | null;
   readonly lora: readonly { readonly file: string; readonly scale: number }[];
+  /**
+   * Reserve room for embeddings of whole inputs where the file does not ask for it; a model that pools its
+   * inputs gets that in any case.
+   */
   readonly embeddings: boolean;
   /** Host memory for the KV of ended sequences, MiB; 0 = reuse only what the slots still hold. */
   readonly prefixCacheMb: number;
@@ -56,12 +60,16 @@ export interface ModelFacts {
   readonly hasDecoder: boolean;
   /** Recurrent or hybrid: KV state cannot be partially removed. */
   readonly recurrent: boolean;
+  /** How the file pools an input's vectors into one: `none` is a plain decoder, `rank` a reranker. */
+  readonly pooling: 'none' | 'mean' | 'cls' | 'last' | 'rank';
   /** The Jinja text from the GGUF, null when it has none. */
   readonly chatTemplate: string | null;
   /** Named templates, e.g. `tool_use`. */
   readonly namedTemplates: Readonly<Record<string, string>>;
   readonly bosToken: string | null;
   readonly eosToken: string | null;
+  /** Stands between the two texts of a reranker's pair. */
+  readonly sepToken: string | null;
   readonly addBos: boolean;
   readonly addEos: boolean;
   /** Every token id that ends a generation. */
@@ -191,4 +199,38 @@ export interface BackendDevice {
   readonly description: string;
   readonly kind: 'cpu' | 'gpu' | 'igpu' | 'accel';
   readonly memory: DeviceMemory;
+}
+
+/** The KV state after `tokens`, in libllama's own sequence format: fits the same file and cache types. */
+export interface KvPrefix {
+  readonly tokens: Int32Array;
+  readonly state: Uint8Array;
+}
+
+/** What one owner gives for another to go on with: the load as it was made, and its warm prefixes. */
+export interface ExportedArch {
+  readonly spec: LoadSpec;
+  readonly prefixes: readonly KvPrefix[];
+}
+
+/** A copy of the reserved sequence (the one of ForwardLogits), kept inside the owner. */
+export interface KvSnapshot {
+  /** Starts at 1, never reused within its model. */
+  readonly id: number;
+  /** Size of the copy. */
+  readonly bytes: number;
+  /** Positions it holds. */
+  readonly length: number;
+}
+
+export interface EmbedResult {
+  /** One vector per input, length = embedding width; as the model pools them. */
+  readonly vectors: readonly Float32Array[];
+  readonly promptTokens: number;
+}
+
+export interface RankResult {
+  /** One score per input, larger is more relevant; as the model computes them, no sigmoid applied. */
+  readonly scores: Float32Array;
+  readonly promptTokens: number;
 }

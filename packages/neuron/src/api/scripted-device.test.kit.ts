@@ -4,6 +4,7 @@ import type {
   GenerateResult,
   LoadedArch,
   LoadSpec,
+  ModelFacts,
   StepEvent,
 } from 'cortex-core/wire/inference';
 import type { Device } from '../device/device.ts';
@@ -71,7 +72,7 @@ export class ScriptedDevice implements Device {
 
   async load(spec: LoadSpec): Promise<LoadedArch> {
     this.loads.push(spec);
-    const facts = {
+    const facts: ModelFacts = {
       architecture: 'scripted',
       description: 'scripted',
       parameterCount: 1,
@@ -85,6 +86,8 @@ export class ScriptedDevice implements Device {
       hasEncoder: false,
       hasDecoder: true,
       recurrent: false,
+      pooling: 'none',
+      sepToken: null,
       chatTemplate: '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}',
       namedTemplates: {},
       bosToken: null,
@@ -133,6 +136,38 @@ export class ScriptedDevice implements Device {
     return [];
   }
 
+  exportArch(): Promise<never> {
+    return unscripted();
+  }
+
+  transferIn(): Promise<never> {
+    return unscripted();
+  }
+
+  snapshotKv(): Promise<never> {
+    return unscripted();
+  }
+
+  restoreKv(): Promise<never> {
+    return unscripted();
+  }
+
+  dropKvSnapshot(): Promise<never> {
+    return unscripted();
+  }
+
+  embed(): Promise<never> {
+    return unscripted();
+  }
+
+  rank(): Promise<never> {
+    return unscripted();
+  }
+
+  restartOwner(): Promise<never> {
+    return unscripted();
+  }
+
   async clearKv(): Promise<void> {}
 
   async forwardLogits(): Promise<Float32Array> {
@@ -144,4 +179,8 @@ export class ScriptedDevice implements Device {
   }
 
   async shutdown(): Promise<void> {}
+}
+
+function unscripted(): Promise<never> {
+  return Promise.reject(new Error('no test has scripted this'));
 }

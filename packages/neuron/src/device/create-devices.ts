@@ -3,7 +3,7 @@ import type { Clock } from 'cortex-core/daemon/clock';
 import type { Log } from 'cortex-core/daemon/log';
 import type { BackendDevice } from 'cortex-core/wire/inference';
 import type { DiscoveredDevice } from './discovery.ts';
-import type { OwnerOptions } from './jobs.ts';
+import type { Fault, OwnerOptions } from './jobs.ts';
 import { OwnerDevice } from './owner-device.ts';
 import type { OwnerDeviceLimits } from './owner-device-options.ts';
 import { createProcessTransport } from './process-transport.ts';
@@ -20,6 +20,8 @@ export interface DeviceSetup {
   readonly clock: Clock;
   readonly log: Log;
   readonly limits?: Partial<OwnerDeviceLimits>;
+  /** Planted faults (NEURON_FAULT). */
+  readonly faults?: readonly Fault[];
 }
 
 /** One device per entry, in the same order; the owners start at once and in parallel. */
@@ -52,7 +54,7 @@ export async function probeBackendDevices(setup: DeviceSetup): Promise<readonly 
   const device = new OwnerDevice({
     id: 'probe',
     transport: toTransport('process', 'probe', { CUDA_DEVICE_ORDER: 'PCI_BUS_ID' }, setup.log),
-    owner: toOwnerOptions(setup, true),
+    owner: toOwnerOptions({ ...setup, faults: [] }, true),
     clock: setup.clock,
     log: setup.log,
   });
@@ -74,7 +76,8 @@ function toTransport(
 }
 
 function toOwnerOptions(setup: DeviceSetup, gpu: boolean): OwnerOptions {
-  return { libraryDir: setup.libraryDir, nativeLog: setup.nativeLog, gpu };
+  const { libraryDir, nativeLog, faults = [] } = setup;
+  return { libraryDir, nativeLog, gpu, faults };
 }
 
 /** nvidia-smi counts in PCI bus order, CUDA by default fastest first. */

@@ -10,8 +10,10 @@ import { silentLog } from 'cortex-core/daemon/log';
 import { AppError } from 'cortex-core/wire/errors';
 import type { LoadSpec } from 'cortex-core/wire/inference';
 import { testModel } from 'testkit/test-models';
+import { writeTinyEncoder } from '../engine/tiny-encoder.test.kit.ts';
 import { createDevice } from './create-devices.ts';
 import type { OwnerDeath } from './device.ts';
+import { Gone, JobFailed } from './device-errors.ts';
 import { generateParams, loadSpec } from './fake-engine.test.kit.ts';
 import type { OwnerDevice } from './owner-device.ts';
 
@@ -49,6 +51,10 @@ function openDevice(deviceWorker: 'process' | 'thread'): OwnerDevice {
       limits: { respawnMsMin: 1 },
     },
   );
+}
+
+function largestDistance(a: Float32Array, b: Float32Array): number {
+  return a.reduce((max, value, at) => Math.max(max, Math.abs(value - b[at]!)), 0);
 }
 
 /** Large enough that a load takes a while. */
@@ -158,6 +164,162 @@ for (const worker of ['thread', 'process'] as const) {
       await assert.rejects(device.forwardLogits(other.handle, Int32Array.of(1), 0), {
         message: `ForwardLogits: no model for handle ${other.handle}`,
       });
+    });
+
+    test('an embedding model gives a vector per input, and a plain decoder does too', async () => {
+      const file = join(folder, 'mean.gguf');
+      writeTinyEncoder(file, { pooling: 'mean' });
+      const encoder = await device.load({ ...tiny, modelId: 'mean', file, context: 64 }, ignore);
+      assert.equal(encoder.facts.pooling, 'mean');
+      const inputs = Array.from({ length: 20 }, (_, at) => Int32Array.of(2, 5 + at, 3));
+      const many = await device.embed(encoder.handle, inputs);
+      assert.equal(many.promptTokens, 60);
+      assert.ok(many.vectors.every((vector) => vector instanceof Float32Array && vector.length === 32));
+      const one = await device.embed(encoder.handle, inputs.slice(7, 8));
+      assert.ok(largestDistance(one.vectors[0]!, many.vectors[7]!) < 1e-4);
+      const plain = await device.embed(handle, [await device.tokenize(handle, 'The sea is blue', raw)]);
+      assert.ok(plain.vectors[0]!.some((value) => value !== 0));
+      await device.dropArch(encoder.handle);
+    });
+
+    test('a reranker scores its inputs, other models refuse to', async () => {
+      const file = join(folder, 'rank.gguf');
+      writeTinyEncoder(file, { pooling: 'rank' });
+      const ranker = await device.load({ ...tiny, modelId: 'rank', file, context: 64 }, ignore);
+      const pairs = [Int32Array.of(2, 7, 3, 9, 3), Int32Array.of(2, 7, 3, 12, 3)];
+      const { scores, promptTokens } = await device.rank(ranker.handle, pairs);
+      assert.equal(promptTokens, 10);
+      assert.ok(scores instanceof Float32Array && scores.length === 2 && scores[0] !== scores[1]);
+      await assert.rejects(device.rank(handle, pairs), hasCode('wrong_modality'));
+      await assert.rejects(device.embed(ranker.handle, pairs), hasCode('wrong_modality'));
+      await assert.rejects(
+        device.generate(ranker.handle, generateParams([2, 7], 2), ignore),
+        hasCode('wrong_modality'),
+      );
+      await device.dropArch(ranker.handle);
+    });
+
+    test('bad inputs of an embedding are refused by name, and the next job works', async () => {
+      const cases: [readonly Int32Array[], string, string][] = [
+        [[], 'invalid_request', 'input'],
+        [[Int32Array.of(5), new Int32Array(0)], 'invalid_request', 'input.1'],
+        [[new Int32Array(257).fill(5)], 'context_length_exceeded', 'input.0'],
+        [[Int32Array.of(-1)], 'invalid_request', 'tokens'],
+      ];
+      for (const [inputs, code, param] of cases) {
+        await assert.rejects(device.embed(handle, inputs), { code, param });
+      }
+      assert.ok((await device.tokenize(handle, 'a', raw)).length > 0);
+    });
+
+    test('an embedding that is given up frees the owner for the next', async () => {
+      const abort = new AbortController();
+      const inputs = Array.from({ length: 2000 }, () => new Int32Array(250).fill(30));
+      const embedding = device.embed(handle, inputs, abort.signal);
+      await device.queryVram();
+      abort.abort(new AppError('request_timeout', 'the client left'));
+      await assert.rejects(embedding, hasCode('request_timeout'));
+      const next = await device.embed(handle, [Int32Array.of(30)]);
+      assert.equal(next.vectors.length, 1);
+    });
+
+    test('a KV snapshot brings the sequence back, and an unknown one is refused', async () => {
+      const tokens = await device.tokenize(handle, 'The capital of France is Paris', raw);
+      await device.forwardLogits(handle, tokens, 0);
+      const snapshot = await device.snapshotKv(handle);
+      assert.equal(snapshot.length, tokens.length);
+      assert.ok(snapshot.bytes > 0);
+      const expected = await device.forwardLogits(handle, Int32Array.of(40), tokens.length);
+      await device.forwardLogits(handle, Int32Array.of(60, 61, 62), 0);
+      assert.deepEqual(await device.restoreKv(handle, snapshot.id), snapshot);
+      const again = await device.forwardLogits(handle, Int32Array.of(40), tokens.length);
+      assert.ok(largestDistance(again, expected) < 1e-4);
+      assert.deepEqual(await device.dropKvSnapshot(handle, snapshot.id), snapshot);
+      for (const job of [device.restoreKv(handle, snapshot.id), device.dropKvSnapshot(handle, snapshot.id)]) {
+        await assert.rejects(job, { code: 'invalid_request', param: 'id' });
+      }
+    });
+
+    test('a model goes on in another owner: its load, its facts, its answers', async () => {
+      const other = openDevice(worker);
+      try {
+        const exported = await device.exportArch(handle);
+        assert.equal(exported.spec.file, tiny.file);
+        assert.ok(Array.isArray(exported.prefixes));
+        const seen: number[] = [];
+        const moved = await other.transferIn(exported, ({ fraction }) => seen.push(fraction));
+        assert.equal(moved.handle, 1);
+        assert.equal(seen.at(-1), 1);
+        const here = await device.exportArch(handle);
+        assert.deepEqual(here.spec, exported.spec);
+        const params = generateParams([...(await device.tokenize(handle, 'The capital of', raw))], 12);
+        const textOf = async (where: OwnerDevice, at: number) => {
+          let text = '';
+          await where.generate(at, params, (event) => {
+            text += event.text;
+          });
+          return text;
+        };
+        assert.equal(await textOf(other, moved.handle), await textOf(device, handle));
+        assert.equal(moved.facts.context, tiny.context);
+        await other.dropArch(moved.handle);
+      } finally {
+        await other.shutdown();
+      }
+    });
+
+    test('a transfer is cancelled like a load, and one of a broken file fails like one', async () => {
+      const exported = await device.exportArch(handle);
+      const abort = new AbortController();
+      await assert.rejects(
+        device.transferIn(exported, () => abort.abort(), abort.signal),
+        hasCode('load_cancelled'),
+      );
+      const spec = { ...exported.spec, file: join(folder, 'none.gguf') };
+      await assert.rejects(device.transferIn({ ...exported, spec }, ignore), hasCode('model_file_not_found'));
+      assert.ok((await device.tokenize(handle, 'a', raw)).length > 0);
+    });
+
+    test('a restarted owner is fresh: its handles are gone, the next load serves', async () => {
+      const short = openDevice(worker);
+      try {
+        const deaths: OwnerDeath[] = [];
+        short.onOwnerDeath((death) => deaths.push(death));
+        const first = await short.load(tiny, ignore);
+        const exported = await short.exportArch(first.handle);
+        await short.restartOwner();
+        assert.deepEqual([deaths.length, deaths[0]?.cause, deaths[0]?.lostHandles], [1, 'restarted', [1]]);
+        await assert.rejects(short.tokenize(first.handle, 'a', raw), Gone);
+        await short.dropArch(first.handle);
+        const second = await short.transferIn(exported, ignore);
+        assert.equal(second.handle, first.handle + 1);
+        const result = await short.generate(second.handle, generateParams([1, 2], 2), ignore);
+        assert.equal(result.finishReason, 'length');
+      } finally {
+        await short.shutdown();
+      }
+    });
+
+    test('a job that fails says so under its class, for every job of an unknown handle', async () => {
+      const one = Int32Array.of(1);
+      const jobs: Record<string, Promise<unknown>> = {
+        Export: device.exportArch(999),
+        Embed: device.embed(999, [one]),
+        Rank: device.rank(999, [one]),
+        SnapshotKv: device.snapshotKv(999),
+        RestoreKv: device.restoreKv(999, 1),
+        DropKvSnapshot: device.dropKvSnapshot(999, 1),
+        Tokenize: device.tokenize(999, 'a', raw),
+        Detokenize: device.detokenize(999, one),
+        Generate: device.generate(999, generateParams([1], 1), ignore),
+      };
+      for (const [kind, job] of Object.entries(jobs)) {
+        await assert.rejects(job, (error) => {
+          assert.ok(error instanceof JobFailed, kind);
+          assert.equal(error.message, `${kind}: no model for handle 999`);
+          return true;
+        });
+      }
     });
 
     test('a broken file is invalid_model_file and the next job works', async () => {

@@ -6,10 +6,14 @@ import type {
   ArchHandle,
   BackendDevice,
   DeviceMemory,
+  EmbedResult,
+  ExportedArch,
   GenerateParams,
   GenerateResult,
+  KvSnapshot,
   LoadedArch,
   LoadSpec,
+  RankResult,
   StepEvent,
   TokenizeOptions,
 } from 'cortex-core/wire/inference';
@@ -22,8 +26,7 @@ export interface LoadProgressEvent {
 }
 
 /**
- * Every method rejects with an AppError: `device_poisoned`, `device_gone`, `job_failed` or the job's own
- * code.
+ * Every method rejects with an AppError: Poisoned, Gone, JobFailed (device-errors.ts) or the job's own code.
  */
 export interface Device {
   /** Stable name: `cpu`, `cuda:0`, `cuda:0+1`. */
@@ -33,6 +36,14 @@ export interface Device {
   listBackendDevices(signal?: AbortSignal): Promise<readonly BackendDevice[]>;
   load(
     spec: LoadSpec,
+    onProgress: (event: LoadProgressEvent) => void,
+    signal?: AbortSignal,
+  ): Promise<LoadedArch>;
+  /** The load as it was made, and the warm prefixes: what `transferIn` of another device, or owner, takes. */
+  exportArch(handle: ArchHandle, signal?: AbortSignal): Promise<ExportedArch>;
+  /** A load that begins with those prefixes. The exported model stays where it is. */
+  transferIn(
+    exported: ExportedArch,
     onProgress: (event: LoadProgressEvent) => void,
     signal?: AbortSignal,
   ): Promise<LoadedArch>;
@@ -46,6 +57,11 @@ export interface Device {
     offset: number,
     signal?: AbortSignal,
   ): Promise<Float32Array>;
+  /** Keeps a copy of the sequence that `forwardLogits` works on, inside the owner. */
+  snapshotKv(handle: ArchHandle, signal?: AbortSignal): Promise<KvSnapshot>;
+  /** That sequence is then as it was at `snapshotKv`; `invalid_request` for an unknown id. */
+  restoreKv(handle: ArchHandle, id: number, signal?: AbortSignal): Promise<KvSnapshot>;
+  dropKvSnapshot(handle: ArchHandle, id: number, signal?: AbortSignal): Promise<KvSnapshot>;
   tokenize(
     handle: ArchHandle,
     text: string,
@@ -63,8 +79,14 @@ export interface Device {
     onStep: (event: StepEvent) => void,
     signal?: AbortSignal,
   ): Promise<GenerateResult>;
+  /** One vector per input. `wrong_modality` for a reranker. */
+  embed(handle: ArchHandle, inputs: readonly Int32Array[], signal?: AbortSignal): Promise<EmbedResult>;
+  /** One score per input, a pair that the caller joined. `wrong_modality` for what is no reranker. */
+  rank(handle: ArchHandle, inputs: readonly Int32Array[], signal?: AbortSignal): Promise<RankResult>;
   /** Called once per owner death, with the handles that died with it. */
   onOwnerDeath(listener: (death: OwnerDeath) => void): () => void;
+  /** Ends the owner and waits for a fresh one. All handles are lost, and listeners hear of a death. */
+  restartOwner(): Promise<void>;
   /** Drains, then ends the owner; later calls reject with `device_gone`. Idempotent. */
   shutdown(): Promise<void>;
 }
@@ -77,6 +99,8 @@ export interface OwnerDeath {
   readonly lostHandles: readonly ArchHandle[];
   /** Handles with a job in flight at the time: the suspects. */
   readonly busyHandles: readonly ArchHandle[];
+  /** Model whose load was under way; null = none. */
+  readonly loading: string | null;
   /** Last lines of the owner's stderr. */
   readonly stderrTail: readonly string[];
 }

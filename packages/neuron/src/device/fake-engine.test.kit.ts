@@ -1,8 +1,17 @@
 /** An engine without native code, and a transport that runs the real owner on it in this thread. */
 import { AppError } from 'cortex-core/wire/errors';
-import type { GenerateParams, GenerateResult, LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
+import type {
+  EmbedResult,
+  GenerateParams,
+  GenerateResult,
+  KvPrefix,
+  KvSnapshot,
+  LoadSpec,
+  ModelFacts,
+  RankResult,
+} from 'cortex-core/wire/inference';
 import type { FromOwner, ToOwner } from './jobs.ts';
-import type { EngineLike, GenerateCallbacks, LoadedModelLike } from './owner/engine-like.ts';
+import type { EngineLike, GenerateCallbacks, LoadedModelLike, SteppedTaskLike } from './owner/engine-like.ts';
 import { Owner } from './owner/owner.ts';
 import type { OwnerLink, Transport, TransportEvents } from './transport.ts';
 
@@ -48,7 +57,11 @@ interface Sequence {
 export class FakeModel implements LoadedModelLike {
   readonly facts: ModelFacts;
   readonly sequences: Sequence[] = [];
+  prefixes: readonly KvPrefix[] = [];
+  importError: unknown = null;
   stepError: unknown = null;
+  /** Runs at the begin of each step of a model or of an embedding. */
+  onStep: () => void = () => {};
   closed = false;
 
   constructor(facts: ModelFacts) {
@@ -72,6 +85,45 @@ export class FakeModel implements LoadedModelLike {
       .fill(offset + tokens.length);
   }
 
+  /** A step per input; the vector is the input itself. */
+  embed(inputs: readonly Int32Array[]): SteppedTaskLike<EmbedResult> {
+    const vectors: Float32Array[] = [];
+    return {
+      step: () => {
+        this.onStep();
+        if (this.stepError !== null) throw this.stepError;
+        vectors.push(Float32Array.from(inputs[vectors.length] ?? []));
+        return vectors.length === inputs.length ? { vectors, promptTokens: inputs.length } : null;
+      },
+    };
+  }
+
+  rank(inputs: readonly Int32Array[]): SteppedTaskLike<RankResult> {
+    const scores = Float32Array.from(inputs, (input) => input.length);
+    return { step: () => ({ scores, promptTokens: inputs.length }) };
+  }
+
+  snapshotKv(): KvSnapshot {
+    return { id: 1, bytes: 8, length: 2 };
+  }
+
+  restoreKv(id: number): KvSnapshot {
+    return { id, bytes: 8, length: 2 };
+  }
+
+  dropKvSnapshot(id: number): KvSnapshot {
+    return { id, bytes: 8, length: 2 };
+  }
+
+  exportPrefixes(): readonly KvPrefix[] {
+    return this.prefixes;
+  }
+
+  importPrefixes(prefixes: readonly KvPrefix[]): void {
+    if (this.importError !== null) throw this.importError;
+    this.prefixes = prefixes;
+  }
+
   submit(params: GenerateParams, callbacks: GenerateCallbacks): { cancel(): void } {
     if (params.tokens.length === 0) throw new AppError('invalid_request', 'empty prompt');
     const sequence: Sequence = { params, callbacks, made: 0, cancelled: false };
@@ -88,6 +140,7 @@ export class FakeModel implements LoadedModelLike {
   }
 
   step(): void {
+    this.onStep();
     if (this.stepError !== null) throw this.stepError;
     for (const sequence of [...this.sequences]) {
       if (sequence.cancelled) this.#finish(sequence, 'cancelled');
@@ -122,6 +175,8 @@ export class FakeModel implements LoadedModelLike {
 export class FakeEngine implements EngineLike {
   readonly models: FakeModel[] = [];
   readonly loads: LoadSpec[] = [];
+  /** What importing prefixes throws in models loaded from now on. */
+  importError: unknown = null;
   /** Runs between two progress calls of a load. */
   duringLoad: () => void = () => {};
   closed = false;
@@ -142,6 +197,7 @@ export class FakeEngine implements EngineLike {
       if (!onProgress(fraction)) throw new Error('llama_model_load: cancelled');
     }
     const model = new FakeModel({ description: spec.modelId } as ModelFacts);
+    model.importError = this.importError;
     this.models.push(model);
     return model;
   }
@@ -160,6 +216,8 @@ export class FakeTransport implements Transport {
   /** What opening the engine throws. */
   startFails: AppError | null = null;
   terminated = 0;
+  /** Nothing that owners say arrives: they hang. */
+  silent = false;
   #die: (cause: string) => void = () => {};
 
   constructor(isolates = true) {
@@ -181,7 +239,7 @@ export class FakeTransport implements Transport {
     let cancelledLoad = 0;
     const deliver = (message: FromOwner): void => {
       const copy = structuredClone(message);
-      queueMicrotask(() => alive && events.onMessage(copy));
+      queueMicrotask(() => alive && !this.silent && events.onMessage(copy));
     };
     const exit = (cause: string): void => {
       if (!alive) return;

@@ -14,10 +14,14 @@ import type {
   ArchHandle,
   BackendDevice,
   DeviceMemory,
+  EmbedResult,
+  ExportedArch,
   GenerateParams,
   GenerateResult,
+  KvSnapshot,
   LoadedArch,
   LoadSpec,
+  RankResult,
   StepEvent,
   TokenizeOptions,
 } from 'cortex-core/wire/inference';
@@ -34,6 +38,15 @@ export interface ListDevicesJob {
 export interface LoadJob {
   readonly kind: 'Load';
   readonly spec: LoadSpec;
+}
+/** A load that starts with what another owner had: its spec and its warm prefixes. */
+export interface TransferInJob {
+  readonly kind: 'TransferIn';
+  readonly exported: ExportedArch;
+}
+export interface ExportJob {
+  readonly kind: 'Export';
+  readonly handle: ArchHandle;
 }
 export interface DropArchJob {
   readonly kind: 'DropArch';
@@ -65,18 +78,49 @@ export interface GenerateJob {
   readonly handle: ArchHandle;
   readonly params: GenerateParams;
 }
+export interface EmbedJob {
+  readonly kind: 'Embed';
+  readonly handle: ArchHandle;
+  readonly inputs: readonly Int32Array[];
+}
+export interface RankJob {
+  readonly kind: 'Rank';
+  readonly handle: ArchHandle;
+  readonly inputs: readonly Int32Array[];
+}
+export interface SnapshotKvJob {
+  readonly kind: 'SnapshotKv';
+  readonly handle: ArchHandle;
+}
+export interface RestoreKvJob {
+  readonly kind: 'RestoreKv';
+  readonly handle: ArchHandle;
+  readonly id: number;
+}
+export interface DropKvSnapshotJob {
+  readonly kind: 'DropKvSnapshot';
+  readonly handle: ArchHandle;
+  readonly id: number;
+}
 
 /** Jobs that have a reply. */
 export type Job =
   | QueryVramJob
   | ListDevicesJob
   | LoadJob
+  | TransferInJob
+  | ExportJob
   | DropArchJob
   | ClearKvJob
   | ForwardLogitsJob
   | TokenizeJob
   | DetokenizeJob
-  | GenerateJob;
+  | GenerateJob
+  | EmbedJob
+  | RankJob
+  | SnapshotKvJob
+  | RestoreKvJob
+  | DropKvSnapshotJob;
 
 export type JobKind = Job['kind'];
 
@@ -85,12 +129,19 @@ export interface JobResults {
   readonly QueryVram: DeviceMemory;
   readonly ListDevices: readonly BackendDevice[];
   readonly Load: LoadedArch;
+  readonly TransferIn: LoadedArch;
+  readonly Export: ExportedArch;
   readonly DropArch: null;
   readonly ClearKv: null;
   readonly ForwardLogits: Float32Array;
   readonly Tokenize: Int32Array;
   readonly Detokenize: string;
   readonly Generate: GenerateResult;
+  readonly Embed: EmbedResult;
+  readonly Rank: RankResult;
+  readonly SnapshotKv: KvSnapshot;
+  readonly RestoreKv: KvSnapshot;
+  readonly DropKvSnapshot: KvSnapshot;
 }
 export type JobResult = JobResults[JobKind];
 
@@ -102,11 +153,32 @@ export interface OwnerOptions {
   readonly nativeLog: boolean;
   /** False keeps GPU backends unopened, so that a CPU owner never creates a GPU context. */
   readonly gpu: boolean;
+  /** What shall go wrong (NEURON_FAULT); empty in normal life. */
+  readonly faults: readonly Fault[];
+}
+
+/** One planted fault. */
+export interface Fault {
+  readonly kind: 'abort' | 'hang' | 'nan' | 'slow_load' | 'load_oom';
+  /** Only while this model is at work; null = any. */
+  readonly modelId: string | null;
+  /** Only in the first so many owners of a device, so that recovery can be seen; null = in all. */
+  readonly lives: number | null;
+  /** `abort`, `hang`, `nan`: the decode call in which it happens, counted from 1 in each owner. */
+  readonly step: number;
+  /** `slow_load`: how long a load waits before it reads. */
+  readonly ms: number;
 }
 
 /** Device -> owner. `Start` comes first, `Shutdown` last. */
 export type ToOwner =
-  | { readonly kind: 'Start'; readonly firstHandle: ArchHandle; readonly options: OwnerOptions }
+  | {
+      readonly kind: 'Start';
+      readonly firstHandle: ArchHandle;
+      /** Which owner of its device this is, from 1. */
+      readonly life: number;
+      readonly options: OwnerOptions;
+    }
   | { readonly kind: 'Submit'; readonly id: JobId; readonly job: Job }
   | { readonly kind: 'Cancel'; readonly id: JobId }
   | { readonly kind: 'Shutdown' };
@@ -115,6 +187,8 @@ export type ToOwner =
 export type FromOwner =
   | { readonly kind: 'Ready' }
   | { readonly kind: 'StartFailed'; readonly error: SerializedError }
+  /** Nothing to say, and at work: sent when nothing else was for a second. */
+  | { readonly kind: 'Alive' }
   | { readonly kind: 'Progress'; readonly id: JobId; readonly fraction: number }
   | { readonly kind: 'Steps'; readonly steps: readonly StepOfJob[]; readonly settled: readonly Settled[] };
 
@@ -134,6 +208,21 @@ export function handleOf(job: Job): ArchHandle | null {
   return 'handle' in job ? job.handle : null;
 }
 
+/** Jobs that bring a model into the owner: one at a time, cancelled through the shared word. */
+export function isLoad(job: Job): job is LoadJob | TransferInJob {
+  return job.kind === 'Load' || job.kind === 'TransferIn';
+}
+
+/** What a load loads. */
+export function specOf(job: LoadJob | TransferInJob): LoadSpec {
+  return job.kind === 'Load' ? job.spec : job.exported.spec;
+}
+
+/** Jobs that run over several steps of the owner, so that a cancel reaches them. */
+export function isStepped(job: Job): job is GenerateJob | EmbedJob | RankJob {
+  return job.kind === 'Generate' || job.kind === 'Embed' || job.kind === 'Rank';
+}
+
 const toOwnerKinds: ReadonlySet<unknown> = new Set<ToOwner['kind']>([
   'Start',
   'Submit',
@@ -143,6 +232,7 @@ const toOwnerKinds: ReadonlySet<unknown> = new Set<ToOwner['kind']>([
 const fromOwnerKinds: ReadonlySet<unknown> = new Set<FromOwner['kind']>([
   'Ready',
   'StartFailed',
+  'Alive',
   'Progress',
   'Steps',
 ]);
@@ -159,6 +249,6 @@ export function isFromOwner(message: unknown): message is FromOwner {
 /**
  * The same numbers in a buffer of their own: a clone copies a view's whole buffer, native memory included.
  */
-export function compactArray<T extends Int32Array | Float32Array>(array: T): T {
+export function compactArray<T extends Int32Array | Float32Array | Uint8Array>(array: T): T {
   return array.byteLength === array.buffer.byteLength ? array : (array.slice() as T);
 }

@@ -11,6 +11,9 @@ export interface OwnerDeviceLimits {
   readonly respawnResetMs: number;
   /** How long a job waits for an owner that is not up. */
   readonly ownerWaitMsMax: number;
+  /** Silence of an owner with work before it counts as hung: in steps, and inside a load. */
+  readonly stepMsMax: number;
+  readonly loadSilenceMsMax: number;
   /** Jobs without a result. */
   readonly jobsMax: number;
   /** Shutdown: time for running jobs to end, then for cancelled ones, then for the owner to exit. */
@@ -24,11 +27,21 @@ export const defaultOwnerDeviceLimits: OwnerDeviceLimits = {
   respawnMsMax: 30_000,
   respawnResetMs: 60_000,
   ownerWaitMsMax: 15_000,
+  stepMsMax: 120_000,
+  loadSilenceMsMax: 1_200_000,
   jobsMax: 4096,
   drainMsMax: 2500,
   cancelMsMax: 750,
   exitMsMax: 750,
 };
+
+/** A load may wait long for a slow disk, and tells of its progress; a step may not. */
+const loadSilenceFactor = 10;
+
+export function toOwnerLimits(stepTimeoutSecs: number): Partial<OwnerDeviceLimits> {
+  const stepMsMax = stepTimeoutSecs * 1000;
+  return { stepMsMax, loadSilenceMsMax: stepMsMax * loadSilenceFactor };
+}
 
 export interface OwnerDeviceOptions {
   readonly id: string;

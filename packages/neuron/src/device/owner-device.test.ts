@@ -4,6 +4,7 @@ import { silentLog } from 'cortex-core/daemon/log';
 import { AppError } from 'cortex-core/wire/errors';
 import { FakeClock } from 'testkit/clock';
 import type { OwnerDeath } from './device.ts';
+import { Gone, Poisoned } from './device-errors.ts';
 import { FakeTransport, generateParams, loadSpec } from './fake-engine.test.kit.ts';
 import { OwnerDevice } from './owner-device.ts';
 import type { OwnerDeviceLimits } from './owner-device-options.ts';
@@ -14,7 +15,7 @@ function start(options: { limits?: Partial<OwnerDeviceLimits>; isolates?: boolea
   const device = new OwnerDevice({
     id: 'cpu',
     transport,
-    owner: { libraryDir: null, nativeLog: false, gpu: false },
+    owner: { libraryDir: null, nativeLog: false, gpu: false, faults: [] },
     clock,
     log: silentLog,
     ...(options.limits === undefined ? {} : { limits: options.limits }),
@@ -47,6 +48,7 @@ test('a death rejects what ran, names the handles, and the next owner serves', a
       cause: 'signal SIGKILL',
       lostHandles: [a.handle, b.handle],
       busyHandles: [a.handle],
+      loading: null,
       stderrTail: ['ggml: last words'],
     },
   ]);
@@ -209,4 +211,93 @@ test('more jobs than the limit are refused at once', async () => {
   const jobs = [device.queryVram(), device.queryVram()];
   await assert.rejects(device.queryVram(), hasCode('overloaded'));
   await Promise.all(jobs);
+});
+
+test('an owner that hangs in a step is killed, named, and replaced', async () => {
+  const { transport, clock, device, deaths } = start({ limits: { stepMsMax: 5000, ownerWaitMsMax: 1e6 } });
+  const { handle } = await device.load(loadSpec, ignore);
+  transport.silent = true;
+  const hung = device.generate(handle, generateParams([1], 1e6), ignore);
+  await clock.advance(5900);
+  assert.equal(transport.terminated, 0);
+  transport.silent = false;
+  await clock.advance(5000); // one late message is a sign of life
+  assert.equal(transport.terminated, 0);
+  transport.silent = true;
+  const rejected = assert.rejects(hung, Gone);
+  await clock.advance(6100);
+  await rejected;
+  assert.equal(transport.terminated, 1);
+  assert.match(deaths[0]?.cause ?? '', /^signal SIGKILL \(a step hung for \d+ s\)$/);
+  assert.deepEqual(deaths[0]?.busyHandles, [handle]);
+  transport.silent = false;
+  await clock.advance(250);
+  assert.equal((await device.load(loadSpec, ignore)).handle, handle + 1);
+  await device.shutdown();
+});
+
+test('an owner without work may be silent for ever, and gets its full time for the next job', async () => {
+  const { transport, clock, device } = start({ limits: { stepMsMax: 5000 } });
+  await device.queryVram();
+  await clock.advance(4900);
+  transport.silent = true;
+  const late = device.queryVram();
+  await clock.advance(4900);
+  assert.equal(transport.terminated, 0);
+  transport.die();
+  await assert.rejects(late, Gone);
+  await clock.advance(1e6);
+  assert.equal(transport.terminated, 0);
+  await device.shutdown();
+  assert.equal(clock.pending, 0);
+});
+
+test('a load may be silent for long, a load that was given up may not', async () => {
+  for (const isGivenUp of [false, true]) {
+    const { transport, clock, device, deaths } = start({
+      limits: { stepMsMax: 5000, loadSilenceMsMax: 50_000 },
+    });
+    await device.queryVram();
+    transport.silent = true;
+    const abort = new AbortController();
+    const ended = device.load(loadSpec, ignore, abort.signal).catch((error: AppError) => error.code);
+    if (isGivenUp) abort.abort();
+    await clock.advance(isGivenUp ? 6100 : 49_900);
+    assert.equal(transport.terminated, isGivenUp ? 1 : 0);
+    await clock.advance(2000);
+    assert.equal(transport.terminated, 1);
+    assert.equal(await ended, isGivenUp ? 'load_cancelled' : 'device_gone');
+    assert.match(deaths[0]?.cause ?? '', /the load of "fake" hung/);
+    assert.equal(deaths[0]?.loading, 'fake');
+    await device.shutdown();
+  }
+});
+
+test('a thread that hangs leaves its device poisoned: everyone is told at once, drops succeed', async () => {
+  const { transport, clock, device, deaths } = start({ isolates: false, limits: { stepMsMax: 5000 } });
+  const { handle } = await device.load(loadSpec, ignore);
+  transport.silent = true;
+  const hung = assert.rejects(device.generate(handle, generateParams([1], 1e6), ignore), Poisoned);
+  await clock.advance(6100);
+  await hung;
+  assert.equal(device.state, 'poisoned');
+  await assert.rejects(device.load(loadSpec, ignore), { message: /device_worker = "process"/ });
+  await assert.rejects(device.restartOwner(), Poisoned);
+  await device.dropArch(handle);
+  assert.equal(deaths.length, 0);
+  const closed = device.shutdown();
+  await clock.advance(10_000);
+  await closed;
+});
+
+test('each owner is told which life of its device it is', async () => {
+  const { transport, clock, device } = start();
+  await device.queryVram();
+  transport.die();
+  await clock.advance(250);
+  const restarted = device.restartOwner();
+  await clock.advance(0);
+  await restarted;
+  const lives = transport.sent.flatMap((message) => (message.kind === 'Start' ? [message.life] : []));
+  assert.deepEqual(lives, [1, 2, 3]);
 });

@@ -3,7 +3,7 @@
  */
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import type { ArchHandle, StepEvent } from 'cortex-core/wire/inference';
-import { handleOf, type Job, type JobId, type JobResult } from './jobs.ts';
+import { handleOf, isLoad, type Job, type JobId, type JobResult, specOf } from './jobs.ts';
 
 export interface JobHooks {
   readonly signal?: AbortSignal | undefined;
@@ -89,7 +89,13 @@ export class PendingJobs {
 
   /** The load that the owner works on; loads go one at a time, so that each can be given up by its id. */
   postedLoad(): PendingJob | undefined {
-    return this.all().find(({ job, posted }) => posted && job.kind === 'Load');
+    return this.all().find(({ job, posted }) => posted && isLoad(job));
+  }
+
+  /** Name of the model whose load the owner works on. */
+  loadingModel(): string | null {
+    const job = this.postedLoad()?.job;
+    return job !== undefined && isLoad(job) ? specOf(job).modelId : null;
   }
 
   /** Resolves when nothing is pending. */
@@ -120,8 +126,9 @@ export function settleAborted(jobs: PendingJobs, pending: PendingJob): void {
     });
     return;
   }
-  if (job.kind === 'Load') {
-    jobs.reject(pending, new AppError('load_cancelled', `the load of "${job.spec.modelId}" was cancelled`));
+  if (isLoad(job)) {
+    const { modelId } = specOf(job);
+    jobs.reject(pending, new AppError('load_cancelled', `the load of "${modelId}" was cancelled`));
     return;
   }
   const reason: unknown = hooks.signal?.reason;
@@ -131,6 +138,23 @@ export function settleAborted(jobs: PendingJobs, pending: PendingJob): void {
       ? reason
       : new AppError('job_failed', `${job.kind}: given up by its caller`, { cause: reason }),
   );
+}
+
+/**
+ * Ends what a dead owner had, and what was meant for its models, with `gone`; the rest waits for the next
+ * owner, unless there will be none (`wait` null).
+ */
+export function loseOwner(
+  jobs: PendingJobs,
+  gone: AppError,
+  wait: ((pending: PendingJob) => void) | null,
+): void {
+  for (const pending of jobs.all()) {
+    if (pending.job.kind === 'DropArch') jobs.resolve(pending, null);
+    else if (pending.aborted) settleAborted(jobs, pending);
+    else if (pending.posted || handleOf(pending.job) !== null || wait === null) jobs.reject(pending, gone);
+    else if (pending.waitTimer === null) wait(pending);
+  }
 }
 
 /** Runs a caller's callback; what it throws is the caller's failure, not the device's. */

@@ -47,8 +47,8 @@ test('an engine that cannot open is reported by both transports, then the owner 
     const messages: FromOwner[] = [];
     const cause = await new Promise<string>((resolve) => {
       const link = transport.spawn({ onMessage: (message) => messages.push(message), onExit: resolve });
-      const options = { libraryDir: '/nowhere', nativeLog: false, gpu: false };
-      link.post({ kind: 'Start', firstHandle: 1, options });
+      const options = { libraryDir: '/nowhere', nativeLog: false, gpu: false, faults: [] };
+      link.post({ kind: 'Start', firstHandle: 1, life: 1, options });
     });
     assert.equal(cause, 'exit code 0');
     assert.equal(messages.length, 1);
@@ -64,7 +64,7 @@ test('an owner process ends with its parent', { skip: process.platform !== 'linu
       onMessage: () => process.stdout.write(String(link.pid)),
       onExit: () => {},
     });
-    link.post({ kind: 'Start', firstHandle: 1, options: { libraryDir: null, nativeLog: false, gpu: false } });
+    link.post({ kind: 'Start', firstHandle: 1, life: 1, options: { libraryDir: null, nativeLog: false, gpu: false, faults: [] } });
   `;
   const parent = spawn(process.execPath, ['--input-type=module', '-e', script], {
     stdio: ['ignore', 'pipe', 'inherit'],

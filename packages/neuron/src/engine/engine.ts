@@ -67,7 +67,7 @@ export class Engine {
     if (this.#isClosed) throw new AppError('device_gone', 'the engine is closed');
     const startedAt = this.#now();
     const fileBytes = checkModelFiles(spec.modelId, spec.file);
-    this.#faults?.onLoad(spec.modelId);
+    this.#faults?.onLoad(spec.modelId, onProgress);
     const { api } = this.#library;
     const freeBefore = this.#gpuFreeMb();
     const rssBefore = process.memoryUsage.rss();
@@ -76,7 +76,7 @@ export class Engine {
     const vocabulary = readVocabulary(api, opened.model);
     const freeAfter = this.#gpuFreeMb();
     const deviceMb = freeBefore === null || freeAfter === null ? 0 : freeBefore - freeAfter;
-    const facts = readFacts(api, opened.model, vocabulary, spec, opened.contextTokens, {
+    const facts = readFacts(api, opened, vocabulary, spec, {
       fileBytes,
       loadMs: this.#now() - startedAt,
       deviceBytes: deviceMb > 0 ? deviceMb * 1024 ** 2 : null,

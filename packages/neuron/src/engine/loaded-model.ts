@@ -1,13 +1,23 @@
 import { AppError } from 'cortex-core/wire/errors';
-import type { GenerateParams, LoadSpec, ModelFacts, TokenizeOptions } from 'cortex-core/wire/inference';
+import type {
+  EmbedResult,
+  GenerateParams,
+  KvPrefix,
+  KvSnapshot,
+  LoadSpec,
+  ModelFacts,
+  RankResult,
+  TokenizeOptions,
+} from 'cortex-core/wire/inference';
 import type { Libllama } from '../libllama/load-library.ts';
 import { BatchLoop } from './batch-loop.ts';
 import { Candidates } from './candidates.ts';
 import { DecodeBatch } from './decode-batch.ts';
+import { createEmbedder, type Embedder, type SteppedTask } from './embedder.ts';
 import type { EngineFaults } from './engine-faults.ts';
+import { KvSnapshots } from './kv-snapshots.ts';
 import { createLogitsReader } from './logits-reader.ts';
 import type { OpenedModel } from './open-model.ts';
-import { stepTokensMax } from './plan-step.ts';
 import { createReservedSequence, type ReservedSequence } from './reserved-sequence.ts';
 import type { SamplerHost } from './sampler.ts';
 import { readSamplingDefaults, type SamplingDefaults } from './sampling-defaults.ts';
@@ -36,10 +46,13 @@ export class LoadedModel {
   readonly samplingDefaults: SamplingDefaults;
   readonly #options: LoadedModelOptions;
   readonly #host: SamplerHost & { readonly candidates: Candidates };
-  readonly #memory: bigint;
+  /** Null: an encoder, which keeps no KV. */
+  readonly #memory: bigint | null;
   readonly #batch: DecodeBatch;
   readonly #loop: BatchLoop;
   readonly #reserved: ReservedSequence;
+  readonly #snapshots: KvSnapshots;
+  readonly #embedder: Embedder;
   #isClosed = false;
   #isStepping = false;
 
@@ -50,8 +63,8 @@ export class LoadedModel {
     this.#options = options;
     this.facts = facts;
     this.samplingDefaults = readSamplingDefaults(facts.metadata);
-    this.#memory = api.llama_get_memory(context) as bigint;
-    this.#batch = new DecodeBatch(Math.max(spec.batch, stepTokensMax(spec.slots, spec.ubatch)));
+    this.#memory = api.llama_get_memory(context) as bigint | null;
+    this.#batch = new DecodeBatch(opened.batchTokens);
     this.#host = {
       api,
       vocabulary,
@@ -61,7 +74,8 @@ export class LoadedModel {
       candidates: new Candidates(api, vocabulary.size),
       defaults: this.samplingDefaults,
     };
-    const shared = { memory: this.#memory, batch: this.#batch, modelId: spec.modelId };
+    // Without KV nothing that reads this is ever called: see #requireDecoder.
+    const shared = { memory: this.#memory ?? 0n, batch: this.#batch, modelId: spec.modelId };
     this.#loop = new BatchLoop({
       ...shared,
       host: this.#host,
@@ -77,6 +91,20 @@ export class LoadedModel {
       contextTokens,
       logits: this.#host.logits,
       id: spec.slots,
+    });
+    this.#snapshots = new KvSnapshots({ api, context, reserved: this.#reserved, modelId: spec.modelId });
+    this.#embedder = createEmbedder({
+      api,
+      context,
+      memory: this.#memory,
+      batch: this.#batch,
+      reserved: this.#reserved,
+      facts,
+      width: api.llama_model_n_embd_out(opened.model),
+      readsWhole: opened.readsWhole,
+      sequences: opened.sequences,
+      ubatch: spec.ubatch,
+      modelId: spec.modelId,
     });
   }
 
@@ -94,6 +122,7 @@ export class LoadedModel {
   /** Forgets the reserved sequence, and all cells when nothing runs. Running generations keep theirs. */
   clearKv(): void {
     this.#requireOpen();
+    if (this.#memory === null) return;
     this.#reserved.clear();
     if (this.#loop.isIdle) this.#options.library.api.llama_memory_clear(this.#memory, true);
   }
@@ -109,6 +138,53 @@ export class LoadedModel {
     if (this.#isStepping) throw new Error('forwardLogits must not be called from inside a step');
     checkTokens(tokens, this.facts.vocabSize);
     return this.#reserved.forward(tokens, offset);
+  }
+
+  /**
+   * One vector per input, in pieces. What forwardLogits held may be forgotten. Errors, thrown at once:
+   * `invalid_request`, `context_length_exceeded`, `wrong_modality`.
+   */
+  embed(inputs: readonly Int32Array[]): SteppedTask<EmbedResult> {
+    this.#requireOpen();
+    this.#requireNoEncoder();
+    return this.#stepped(this.#embedder.embed(inputs));
+  }
+
+  /** One score per input, each a pair that the caller joined. Errors as `embed`. */
+  rank(inputs: readonly Int32Array[]): SteppedTask<RankResult> {
+    this.#requireOpen();
+    this.#requireNoEncoder();
+    return this.#stepped(this.#embedder.rank(inputs));
+  }
+
+  /** Copies the sequence of forwardLogits. Errors: `overloaded` at the limit, `wrong_modality`. */
+  snapshotKv(): KvSnapshot {
+    this.#requireOpen();
+    this.#requireDecoder();
+    return this.#snapshots.take();
+  }
+
+  /** The sequence of forwardLogits is then as it was. Errors: `invalid_request` for an unknown id. */
+  restoreKv(id: number): KvSnapshot {
+    this.#requireOpen();
+    this.#requireDecoder();
+    return this.#snapshots.restore(id);
+  }
+
+  dropKvSnapshot(id: number): KvSnapshot {
+    this.#requireOpen();
+    this.#requireDecoder();
+    return this.#snapshots.drop(id);
+  }
+
+  /** What another load of the same file could start from; nothing is kept beyond a request yet. */
+  exportPrefixes(): readonly KvPrefix[] {
+    this.#requireOpen();
+    return [];
+  }
+
+  importPrefixes(_prefixes: readonly KvPrefix[]): void {
+    this.#requireOpen();
   }
 
   /**
@@ -145,6 +221,7 @@ export class LoadedModel {
     this.#isClosed = true;
     const { library, opened, onClose } = this.#options;
     this.#loop.close();
+    this.#snapshots.close();
     this.#host.candidates.close();
     this.#batch.close();
     library.api.llama_free(opened.context);
@@ -158,11 +235,33 @@ export class LoadedModel {
     }
   }
 
+  #stepped<T>(task: SteppedTask<T>): SteppedTask<T> {
+    return {
+      step: () => {
+        this.#requireOpen();
+        return task.step();
+      },
+    };
+  }
+
   #requireDecoder(): void {
+    const { hasDecoder, hasEncoder, pooling } = this.facts;
+    if (hasDecoder && !hasEncoder && pooling === 'none') return;
+    const why =
+      pooling === 'none'
+        ? 'has no plain decoder and cannot generate text'
+        : pooling === 'rank'
+          ? 'is a reranker; ask it for a ranking, or another model for text'
+          : 'is an embedding model; ask it for embeddings, or another model for text';
+    throw new AppError('wrong_modality', `model "${this.#options.spec.modelId}" ${why}`, { param: 'model' });
+  }
+
+  #requireNoEncoder(): void {
     if (this.facts.hasDecoder && !this.facts.hasEncoder) return;
+    const { modelId } = this.#options.spec;
     throw new AppError(
       'wrong_modality',
-      `model "${this.#options.spec.modelId}" has no plain decoder and cannot generate text`,
+      `model "${modelId}" is of an encoder-decoder kind, which is not served`,
     );
   }
 }

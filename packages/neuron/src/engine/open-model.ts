@@ -15,12 +15,19 @@ import { type Libllama, listDeviceAddresses, listDevices } from '../libllama/loa
 import { allocateNative, allocatePointers, registerProgress } from '../libllama/native-memory.ts';
 import { defaultThreads } from './default-threads.ts';
 import { stepTokensMax } from './plan-step.ts';
+import { type PoolingPlan, planPooling } from './pooling.ts';
 
 export interface OpenedModel {
   readonly model: bigint;
   readonly context: bigint;
   /** Tokens that one sequence may hold. */
   readonly contextTokens: number;
+  /** Sequences of the context; a generating one has the slots and, last, that of forwardLogits. */
+  readonly sequences: number;
+  /** Tokens that one decode call may hold. */
+  readonly batchTokens: number;
+  /** Whether inputs are read whole, for embeddings alone; see embedder.ts. */
+  readonly readsWhole: boolean;
   /** Growth of this process's resident set while the weights were loaded, bytes. */
   readonly modelRssBytes: number;
 }
@@ -44,6 +51,13 @@ const splitModes: Readonly<Record<SplitMode, number>> = {
   tensor: LlamaSplitMode.LLAMA_SPLIT_MODE_TENSOR,
 };
 
+/**
+ * Whole inputs in one decode call. A power of two, and the batch a multiple of it: libllama rounds the graph
+ * that it reserves up to that without its outputs, and then aborts in the mean (graph_reserve,
+ * build_pooling).
+ */
+const wholeInputsAtOnce = 8;
+
 export function cacheTypeOf(type: KvCacheType): number {
   return ggmlTypes[type];
 }
@@ -64,15 +78,25 @@ export function openModel(
   const model = loadModel(library, spec, onProgress);
   const modelRssBytes = process.memoryUsage.rss() - rssBefore;
   try {
-    const contextTokens = spec.context ?? api.llama_model_n_ctx_train(model);
-    const context = createContext(api, model, spec, contextTokens);
+    const trained = api.llama_model_n_ctx_train(model);
+    const plan = planPooling(api, model);
+    // An encoder has a table of positions, and no more rows than it was trained on.
+    const contextTokens = plan.readsWhole
+      ? Math.min(spec.context ?? trained, trained)
+      : (spec.context ?? trained);
+    const sequences = plan.readsWhole ? wholeInputsAtOnce : spec.slots + 1;
+    const batchTokens = plan.readsWhole
+      ? Math.ceil(Math.max(contextTokens, spec.ubatch) / sequences) * sequences
+      : Math.max(spec.batch, stepTokensMax(spec.slots, spec.ubatch));
+    const context = createContext(api, model, spec, { contextTokens, sequences, batchTokens, plan });
     try {
       applyLora(api, model, context, spec);
     } catch (error) {
       api.llama_free(context);
       throw error;
     }
-    return { model, context, contextTokens, modelRssBytes };
+    const { readsWhole } = plan;
+    return { model, context, contextTokens, sequences, batchTokens, readsWhole, modelRssBytes };
   } catch (error) {
     api.llama_model_free(model);
     throw error;
@@ -178,6 +202,13 @@ function chooseDevices(api: LlamaApi, spec: LoadSpec): ReturnType<typeof allocat
   return allocatePointers(chosen.filter(({ device }) => device.kind !== 'cpu').map(({ address }) => address));
 }
 
+interface ContextShape {
+  readonly contextTokens: number;
+  readonly sequences: number;
+  readonly batchTokens: number;
+  readonly plan: PoolingPlan;
+}
+
 /**
  * One context for all slots and one more sequence, which forwardLogits owns.
  *
@@ -186,8 +217,12 @@ function chooseDevices(api: LlamaApi, spec: LoadSpec): ReturnType<typeof allocat
  * one thread, prompts of 490 tokens: 98-101 tokens/s against 45-53 unified; alike with short prompts
  * (DESIGN.md).
  */
-function createContext(api: LlamaApi, model: bigint, spec: LoadSpec, contextTokens: number): bigint {
-  const sequences = spec.slots + 1;
+function createContext(
+  api: LlamaApi,
+  model: bigint,
+  spec: LoadSpec,
+  { contextTokens, sequences, batchTokens, plan }: ContextShape,
+): bigint {
   if (sequences > Number(api.llama_max_parallel_sequences())) {
     throw new AppError(
       'invalid_request',
@@ -199,17 +234,19 @@ function createContext(api: LlamaApi, model: bigint, spec: LoadSpec, contextToke
   const params: LlamaContextParams = {
     ...api.llama_context_default_params(),
     n_ctx: contextTokens * sequences,
-    n_batch: Math.max(spec.batch, stepTokensMax(spec.slots, spec.ubatch)),
-    n_ubatch: spec.ubatch,
+    n_batch: batchTokens,
+    n_ubatch: plan.readsWhole ? batchTokens : spec.ubatch,
     n_seq_max: sequences,
     // One output per sequence and step; without this the graph reserves ubatch x vocabulary floats.
-    n_outputs_max: spec.embeddings ? 0 : sequences,
+    n_outputs_max: spec.embeddings || plan.readsWhole ? 0 : sequences,
     n_threads: threads,
     n_threads_batch: threads,
-    flash_attn_type: flashAttentionType(api, spec),
+    flash_attn_type: flashAttentionType(api, spec, plan.readsWhole),
+    pooling_type: plan.poolingType,
     type_k: ggmlTypes[spec.cacheTypeK],
     type_v: ggmlTypes[spec.cacheTypeV],
-    embeddings: spec.embeddings,
+    // Elsewhere they are switched on for the one token that is asked for.
+    embeddings: plan.readsWhole,
     kv_unified: false,
   };
   const context = api.llama_init_from_model(model, params) as bigint | null;
@@ -225,11 +262,12 @@ function createContext(api: LlamaApi, model: bigint, spec: LoadSpec, contextToke
  * Left open, a GPU decides for itself, and the CPU computes attention plainly: its flash result
  * moves with the way a prompt is cut into graphs (0.27 of a logit between two ways of cutting one 700-token
  * prompt of cortex-tiny, against 0 without), so a greedy answer would depend on what else was in the batch.
- * Quantized V needs flash.
+ * Quantized V needs flash. Inputs that are read whole are not cut, and without flash the scores of a long one
+ * take length x length x heads floats.
  */
-function flashAttentionType(api: LlamaApi, spec: LoadSpec): number {
+function flashAttentionType(api: LlamaApi, spec: LoadSpec, readsWhole: boolean): number {
   const { flashAttention: wanted } = spec;
-  if (wanted === null && (hasGpu(api, spec) || isQuantized(spec.cacheTypeV))) {
+  if (wanted === null && (readsWhole || hasGpu(api, spec) || isQuantized(spec.cacheTypeV))) {
     return LlamaFlashAttnType.LLAMA_FLASH_ATTN_TYPE_AUTO;
   }
   return wanted === true

@@ -1,6 +1,7 @@
 import type { LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
 import type { LlamaApi } from '../libllama/bindings.gen.ts';
-import { cacheTypeOf } from './open-model.ts';
+import { cacheTypeOf, type OpenedModel } from './open-model.ts';
+import { poolingOf } from './pooling.ts';
 import type { Vocabulary } from './vocabulary.ts';
 
 /** What was measured around the load. */
@@ -15,12 +16,12 @@ export interface LoadMeasurements {
 
 export function readFacts(
   api: LlamaApi,
-  model: bigint,
+  opened: OpenedModel,
   vocabulary: Vocabulary,
   spec: LoadSpec,
-  contextTokens: number,
   measured: LoadMeasurements,
 ): ModelFacts {
+  const { model, context, contextTokens } = opened;
   const metadata = readMetadata(api, model);
   const tokenText = (token: number): string | null =>
     token < 0 ? null : api.llama_vocab_get_text(vocabulary.address, token);
@@ -38,14 +39,16 @@ export function readFacts(
     hasEncoder: api.llama_model_has_encoder(model),
     hasDecoder: api.llama_model_has_decoder(model),
     recurrent: api.llama_model_is_recurrent(model) || api.llama_model_is_hybrid(model),
+    pooling: poolingOf(api, context),
     ...readTemplates(metadata),
     bosToken: tokenText(api.llama_vocab_bos(vocabulary.address)),
     eosToken: tokenText(api.llama_vocab_eos(vocabulary.address)),
+    sepToken: tokenText(api.llama_vocab_sep(vocabulary.address)),
     addBos: api.llama_vocab_get_add_bos(vocabulary.address),
     addEos: api.llama_vocab_get_add_eos(vocabulary.address),
     eogTokens: vocabulary.eogTokens,
     metadata: withoutTemplates(metadata),
-    memoryMb: memoryMb(api, model, metadata, spec, contextTokens, measured),
+    memoryMb: memoryMb(api, opened, metadata, spec, measured),
     loadMs: measured.loadMs,
   };
 }
@@ -58,14 +61,14 @@ export function readFacts(
  */
 function memoryMb(
   api: LlamaApi,
-  model: bigint,
+  { model, context, contextTokens, sequences }: OpenedModel,
   metadata: Readonly<Record<string, string>>,
   spec: LoadSpec,
-  contextTokens: number,
   measured: LoadMeasurements,
 ): number {
   const weights = Number(api.llama_model_size(model));
-  const kv = kvBytesPerToken(api, model, metadata, spec) * contextTokens * (spec.slots + 1);
+  const hasKv = api.llama_get_memory(context) !== null;
+  const kv = hasKv ? kvBytesPerToken(api, model, metadata, spec) * contextTokens * sequences : 0;
   const bytes = measured.deviceBytes ?? weights + Math.max(kv, measured.contextRssBytes);
   return Math.ceil(bytes / 1024 ** 2);
 }

@@ -18,19 +18,30 @@ export interface ReservedSequenceOptions {
 
 /** A sequence under the caller's control, beside the generations. */
 export interface ReservedSequence {
+  readonly id: number;
+  /** Positions it holds. */
+  readonly length: number;
+  /** Another number after every change: who works on it in pieces sees that somebody came between. */
+  readonly version: number;
   /**
    * Logits after the last of `tokens`, a copy; see LoadedModel.forwardLogits. The token ids must be valid.
    */
   forward(tokens: Int32Array, offset: number): Float32Array;
+  /** One decode call: adds `tokens[from, to)`; the row of its last one when that has an output, else 0. */
+  append(tokens: Int32Array, from: number, to: number, hasOutput: boolean): number;
   clear(): void;
+  /** Its state was replaced by one of `length` positions. */
+  replaced(length: number): void;
 }
 
 export function createReservedSequence(options: ReservedSequenceOptions): ReservedSequence {
   const { api, context, memory, batch, logits, id } = options;
   let length = 0;
+  let version = 0;
   const clear = (): void => {
     api.llama_memory_seq_rm(memory, id, -1, -1);
     length = 0;
+    version++;
   };
   const rewind = (offset: number): void => {
     if (offset === length && offset > 0) return;
@@ -42,31 +53,47 @@ export function createReservedSequence(options: ReservedSequenceOptions): Reserv
       throw invalid(`this model's state cannot go back to ${offset}; start again at 0`);
     }
     length = offset;
+    version++;
   };
-  const decode = (tokens: Int32Array, start: number): number => {
-    const end = Math.min(start + batch.capacity, tokens.length);
+  const append = (tokens: Int32Array, from: number, to: number, hasOutput: boolean): number => {
     batch.clear();
     let row = 0;
-    for (let index = start; index < end; index++) {
-      row = batch.add(tokens[index] as number, length + index - start, id, index === tokens.length - 1);
+    for (let index = from; index < to; index++) {
+      row = batch.add(tokens[index] as number, length + index - from, id, hasOutput && index === to - 1);
     }
     const code = api.llama_decode(context, batch.struct);
     if (code !== 0) {
       clear();
       throw decodeFailed(options.modelId, code);
     }
-    length += end - start;
+    length += to - from;
+    version++;
     return row;
   };
   return {
+    id,
+    get length() {
+      return length;
+    },
+    get version() {
+      return version;
+    },
     forward(tokens, offset) {
       checkRange(tokens.length, offset, length, options.contextTokens);
       rewind(offset);
       let row = 0;
-      for (let start = 0; start < tokens.length; start += batch.capacity) row = decode(tokens, start);
+      for (let start = 0; start < tokens.length; start += batch.capacity) {
+        const end = Math.min(start + batch.capacity, tokens.length);
+        row = append(tokens, start, end, end === tokens.length);
+      }
       return logits.rowAt(logits.addressOf(row)).slice();
     },
+    append,
     clear,
+    replaced(to) {
+      length = to;
+      version++;
+    },
   };
 }
 

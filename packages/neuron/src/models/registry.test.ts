@@ -59,7 +59,8 @@ class FakeDevice {
   die(busy: boolean): void {
     const handle = this.loads.length;
     const busyHandles = busy ? [handle] : [];
-    this.#listener({ deviceId: 'cpu', cause: 'test', lostHandles: [handle], busyHandles, stderrTail: [] });
+    const death = { deviceId: 'cpu', cause: 'test', lostHandles: [handle], busyHandles, stderrTail: [] };
+    this.#listener({ ...death, loading: null });
   }
 }
 

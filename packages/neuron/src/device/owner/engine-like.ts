@@ -2,10 +2,14 @@
 import type {
   BackendDevice,
   DeviceMemory,
+  EmbedResult,
   GenerateParams,
   GenerateResult,
+  KvPrefix,
+  KvSnapshot,
   LoadSpec,
   ModelFacts,
+  RankResult,
   StepEvent,
   TokenizeOptions,
 } from 'cortex-core/wire/inference';
@@ -24,12 +28,27 @@ export interface GenerateCallbacks {
   readonly onError: (error: unknown) => void;
 }
 
+/** Work in pieces: `step` until it returns the result; what it throws ends it. */
+export interface SteppedTaskLike<T> {
+  step(): T | null;
+}
+
 export interface LoadedModelLike {
   readonly facts: ModelFacts;
   tokenize(text: string, options: TokenizeOptions): Int32Array;
   detokenize(tokens: Int32Array): string;
   clearKv(): void;
   forwardLogits(tokens: Int32Array, offset: number): Float32Array;
+  /** Errors of the inputs are thrown at once. */
+  embed(inputs: readonly Int32Array[]): SteppedTaskLike<EmbedResult>;
+  rank(inputs: readonly Int32Array[]): SteppedTaskLike<RankResult>;
+  snapshotKv(): KvSnapshot;
+  restoreKv(id: number): KvSnapshot;
+  dropKvSnapshot(id: number): KvSnapshot;
+  /** What another load of the same file can start from. */
+  exportPrefixes(): readonly KvPrefix[];
+  /** Prefixes that do not fit this load are left out. */
+  importPrefixes(prefixes: readonly KvPrefix[]): void;
   /** Calls back from within `step()`, or from within `submit` and `cancel` themselves. */
   submit(params: GenerateParams, callbacks: GenerateCallbacks): { cancel(): void };
   hasWork(): boolean;

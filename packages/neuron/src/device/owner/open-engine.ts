@@ -1,10 +1,12 @@
 import { Engine } from '../../engine/engine.ts';
-import type { OwnerOptions } from '../jobs.ts';
+import type { OwnerOptions, ToOwner } from '../jobs.ts';
 import type { EngineLike } from './engine-like.ts';
+import { plantFaults } from './plant-faults.ts';
 
 /** The real engine, opened on the thread that calls. Errors: `load_failed` with what to install. */
-export function openEngine({ options }: { readonly options: OwnerOptions }): EngineLike {
+export function openEngine({ options, life }: ToOwner & { kind: 'Start' }): EngineLike {
   return new Engine({
+    faults: plantFaults(options.faults, life),
     nativeLog: options.nativeLog,
     ...(options.libraryDir === null ? {} : { libraryDir: options.libraryDir }),
     ...(needsPlainLibrary(options) ? { variant: 'cpu' } : {}),

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { ExportedArch } from 'cortex-core/wire/inference';
 import { FakeEngine, generateParams, loadSpec } from '../fake-engine.test.kit.ts';
 import type { FromOwner, Job, ToOwner } from '../jobs.ts';
 import { Owner } from './owner.ts';
@@ -20,8 +21,8 @@ function start(firstHandle = 1) {
     },
     () => engine,
   );
-  const options = { libraryDir: null, nativeLog: false, gpu: false };
-  owner.handle({ kind: 'Start', firstHandle, options });
+  const options = { libraryDir: null, nativeLog: false, gpu: false, faults: [] };
+  owner.handle({ kind: 'Start', firstHandle, life: 1, options });
   let id = 0;
   const submit = (job: Job) => {
     owner.handle({ kind: 'Submit', id: ++id, job } satisfies ToOwner);
@@ -113,6 +114,76 @@ test('a step that throws fails its model, spares the others and never spins', ()
   assert.ok(reply !== undefined && !reply.ok);
   assert.equal(reply.error.code, 'job_failed');
   assert.equal(settled(sound)?.ok, true);
+});
+
+test('embeddings queue behind each other and beside streams, a step each', () => {
+  const { submit, turns, settled } = start();
+  submit(load);
+  const inputs = [Int32Array.of(1), Int32Array.of(2)];
+  const first = submit({ kind: 'Embed', handle: 1, inputs });
+  const second = submit({ kind: 'Rank', handle: 1, inputs });
+  const stream = submit({ kind: 'Generate', handle: 1, params: generateParams([1], 3) });
+  const done = () => [first, second, stream].map((id) => settled(id)?.ok ?? null);
+  turns.shift()?.();
+  assert.deepEqual(done(), [null, null, null]);
+  turns.shift()?.();
+  assert.deepEqual(done(), [true, null, null]);
+  turns.shift()?.();
+  assert.deepEqual(done(), [true, true, true]);
+  assert.equal(turns.length, 0);
+});
+
+test('an embedding that is cancelled, fails or loses its model leaves the queue', () => {
+  const { engine, owner, submit, run, turns, settled } = start();
+  submit(load);
+  submit(load);
+  const inputs = [Int32Array.of(1), Int32Array.of(2)];
+  const ids = [1, 2, 1].map((handle) => submit({ kind: 'Embed', handle, inputs }));
+  owner.handle({ kind: 'Cancel', id: ids[0]! });
+  submit({ kind: 'DropArch', handle: 2 });
+  engine.models[0]!.stepError = new Error('llama_decode returned -3');
+  run();
+  assert.equal(turns.length, 0);
+  assert.equal(settled(ids[0]!), undefined);
+  const [lost, failed] = [settled(ids[1]!), settled(ids[2]!)];
+  assert.ok(lost?.ok === false && failed?.ok === false);
+  assert.equal(lost.error.code, 'model_not_loaded');
+  assert.equal(failed.error.code, 'job_failed');
+});
+
+test('an owner at work that has nothing to say still says that it lives, once a second', () => {
+  const { engine, state, submit, turns, sent } = start();
+  submit(load);
+  submit({ kind: 'Embed', handle: 1, inputs: Array.from({ length: 9 }, () => Int32Array.of(1)) });
+  sent.length = 0;
+  for (let step = 0; step < 8; step++) {
+    state.now += 400;
+    turns.shift()?.();
+  }
+  assert.deepEqual(
+    sent.map((message) => message.kind),
+    ['Alive', 'Alive'],
+  );
+  assert.equal(engine.models.length, 1);
+});
+
+test('a transfer loads the spec and warms it, or goes on cold', () => {
+  const { engine, submit, settled } = start();
+  submit(load);
+  const whole = new Uint8Array(64);
+  engine.models[0]!.prefixes = [{ tokens: Int32Array.of(1, 2), state: whole.subarray(8, 16) }];
+  const reply = settled(submit({ kind: 'Export', handle: 1 }));
+  const exported = (reply?.ok && reply.result) as ExportedArch;
+  assert.deepEqual(exported.spec, loadSpec);
+  assert.equal(exported.prefixes[0]!.state.buffer.byteLength, 8);
+  const moved = settled(submit({ kind: 'TransferIn', exported }));
+  assert.equal(moved?.ok && (moved.result as { handle: number }).handle, 2);
+  assert.deepEqual(engine.models[1]!.prefixes, exported.prefixes);
+  engine.duringLoad = () => {
+    engine.importError = new Error('another cache type');
+  };
+  assert.equal(settled(submit({ kind: 'TransferIn', exported }))?.ok, true);
+  assert.equal(engine.models[2]!.prefixes.length, 0);
 });
 
 test('dropping a model ends its streams, frees it, and frees it once', () => {

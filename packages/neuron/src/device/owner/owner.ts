@@ -4,31 +4,35 @@
  * Problem: native contexts belong to one thread, jobs arrive while sequences run, and a stream's events must
  * neither wait for each other nor cost a message each.
  * Design: a slab (handle -> model), a dispatch and a run loop. `handle()` runs a job to its end, except
- * Generate, which joins the model's batch. While any model has work the loop steps each once, flushes what
- * the steps yielded as ONE message, and yields to the message source (`setImmediate`: the event loop polls
- * the port or the channel with no wait, ~2 us a turn), so that a cancel is seen within one step. Idle it
- * does not run at all.
+ * Generate, which joins the model's batch, and Embed and Rank, which queue. While there is work the loop
+ * steps each model once and the first of the queue once, flushes what that yielded as ONE message, and yields
+ * to the message source (`setImmediate`: the event loop polls the port or the channel with no wait, ~2 us a
+ * turn), so that a cancel is seen within one step. Idle it does not run at all.
  * Limits: a load blocks the owner, running streams on the same device included. A congested sink (a parent
  * that does not read) pauses stepping, so a stalled parent cannot fill this side's memory.
  */
 import { AppError, serializeError } from 'cortex-core/wire/errors';
-import type { ArchHandle } from 'cortex-core/wire/inference';
+import type { ArchHandle, KvPrefix, LoadSpec } from 'cortex-core/wire/inference';
 import {
   compactArray,
+  type EmbedJob,
   type FromOwner,
   type GenerateJob,
+  isStepped,
   type Job,
   type JobId,
   type JobResult,
-  type LoadJob,
+  type RankJob,
   type Settled,
   type StepOfJob,
   type ToOwner,
 } from '../jobs.ts';
-import type { EngineLike, LoadedModelLike } from './engine-like.ts';
+import type { EngineLike, LoadedModelLike, SteppedTaskLike } from './engine-like.ts';
 
 /** Progress messages per load at most, about 20 a second. */
 const progressMsMin = 50;
+/** An owner at work that has nothing to say says so this often. */
+const aliveMs = 1000;
 
 export interface OwnerPorts {
   readonly send: (message: FromOwner) => void;
@@ -43,6 +47,17 @@ export interface OwnerPorts {
   readonly onEnd: () => void;
 }
 
+interface Held {
+  readonly model: LoadedModelLike;
+  readonly spec: LoadSpec;
+}
+
+interface QueuedTask {
+  readonly id: JobId;
+  readonly job: EmbedJob | RankJob;
+  readonly task: SteppedTaskLike<JobResult>;
+}
+
 interface RunningGeneration {
   readonly handle: ArchHandle;
   readonly cancel: () => void;
@@ -52,14 +67,17 @@ interface RunningGeneration {
 export class Owner {
   readonly #ports: OwnerPorts;
   readonly #openEngine: (start: ToOwner & { kind: 'Start' }) => EngineLike;
-  readonly #slab = new Map<ArchHandle, LoadedModelLike>();
+  readonly #slab = new Map<ArchHandle, Held>();
   readonly #running = new Map<JobId, RunningGeneration>();
+  /** First come, first served. */
+  #tasks: readonly QueuedTask[] = [];
   /** Models whose step throws with nothing left to fail: not stepped again before the next Generate. */
   readonly #stuck = new Set<ArchHandle>();
   #engine: EngineLike | null = null;
   #nextHandle: ArchHandle = 1;
   #steps: StepOfJob[] = [];
   #settled: Settled[] = [];
+  #sentAtMs = 0;
   #scheduled = false;
   #closed = false;
 
@@ -79,6 +97,7 @@ export class Owner {
         break;
       case 'Cancel':
         this.#running.get(message.id)?.cancel();
+        this.#tasks = this.#tasks.filter(({ id }) => id !== message.id);
         break;
       case 'Shutdown':
         this.close();
@@ -118,16 +137,16 @@ export class Owner {
     this.#nextHandle = message.firstHandle;
     try {
       this.#engine = this.#openEngine(message);
-      this.#ports.send({ kind: 'Ready' });
+      this.#send({ kind: 'Ready' });
     } catch (error) {
-      this.#ports.send({ kind: 'StartFailed', error: serializeError(asJobError('Start', error)) });
+      this.#send({ kind: 'StartFailed', error: serializeError(asJobError('Start', error)) });
       this.close();
     }
   }
 
   #turn(): void {
     if (this.#closed || this.#ports.isCongested()) return;
-    for (const [handle, model] of this.#slab) {
+    for (const [handle, { model }] of this.#slab) {
       if (this.#stuck.has(handle) || !model.hasWork()) continue;
       try {
         model.step();
@@ -135,27 +154,59 @@ export class Owner {
         if (!this.#failRunning(handle, asJobError('Generate', error))) this.#stuck.add(handle);
       }
     }
+    this.#stepTask();
     this.#flush();
+    if (this.#ports.nowMs() - this.#sentAtMs >= aliveMs) this.#send({ kind: 'Alive' });
     this.wake();
+  }
+
+  #stepTask(): void {
+    const first = this.#tasks[0];
+    if (first === undefined) return;
+    const { id, job, task } = first;
+    try {
+      const result = task.step();
+      if (result === null) return;
+      this.#settled.push({ id, ok: true, result });
+    } catch (error) {
+      this.#settled.push({ id, ok: false, error: serializeError(asJobError(job.kind, error)) });
+    }
+    this.#tasks = this.#tasks.slice(1);
   }
 
   #submit(id: JobId, job: Job): void {
     try {
-      if (job.kind === 'Generate') this.#generate(id, job);
+      if (isStepped(job)) this.#begin(id, job);
       else this.#settled.push({ id, ok: true, result: this.#run(id, job) });
     } catch (error) {
       this.#settled.push({ id, ok: false, error: serializeError(asJobError(job.kind, error)) });
     }
   }
 
-  #run(id: JobId, job: Exclude<Job, GenerateJob>): JobResult {
+  #begin(id: JobId, job: GenerateJob | EmbedJob | RankJob): void {
+    if (job.kind === 'Generate') {
+      this.#generate(id, job);
+      return;
+    }
+    const model = this.#model(job);
+    const task = job.kind === 'Embed' ? model.embed(job.inputs) : model.rank(job.inputs);
+    this.#tasks = [...this.#tasks, { id, job, task }];
+  }
+
+  #run(id: JobId, job: Exclude<Job, GenerateJob | EmbedJob | RankJob>): JobResult {
     switch (job.kind) {
       case 'QueryVram':
         return this.#requireEngine().memory();
       case 'ListDevices':
         return this.#requireEngine().devices();
       case 'Load':
-        return this.#load(id, job);
+        return this.#load(id, job.spec, []);
+      case 'TransferIn':
+        return this.#load(id, job.exported.spec, job.exported.prefixes);
+      case 'Export': {
+        const { model, spec } = this.#held(job);
+        return { spec, prefixes: model.exportPrefixes().map(toOwnBuffers) };
+      }
       case 'DropArch':
         this.#drop(job.handle, 'its model was unloaded');
         return null;
@@ -168,24 +219,30 @@ export class Owner {
         return compactArray(this.#model(job).tokenize(job.text, job.options));
       case 'Detokenize':
         return this.#model(job).detokenize(job.tokens);
+      case 'SnapshotKv':
+        return this.#model(job).snapshotKv();
+      case 'RestoreKv':
+        return this.#model(job).restoreKv(job.id);
+      case 'DropKvSnapshot':
+        return this.#model(job).dropKvSnapshot(job.id);
       default:
         return job satisfies never;
     }
   }
 
-  #load(id: JobId, job: LoadJob): JobResult {
+  #load(id: JobId, spec: LoadSpec, prefixes: readonly KvPrefix[]): JobResult {
     let sentAtMs = Number.NEGATIVE_INFINITY;
     let cancelled = this.#ports.cancelledLoad() === id;
     const cancelError = (cause?: unknown): AppError =>
-      new AppError('load_cancelled', `the load of "${job.spec.modelId}" was cancelled`, { cause });
+      new AppError('load_cancelled', `the load of "${spec.modelId}" was cancelled`, { cause });
     if (cancelled) throw cancelError();
     let model: LoadedModelLike;
     try {
-      model = this.#requireEngine().load(job.spec, (fraction) => {
+      model = this.#requireEngine().load(spec, (fraction) => {
         const now = this.#ports.nowMs();
         if (now - sentAtMs >= progressMsMin || fraction >= 1) {
           sentAtMs = now;
-          this.#ports.send({ kind: 'Progress', id, fraction });
+          this.#send({ kind: 'Progress', id, fraction });
         }
         cancelled ||= this.#ports.cancelledLoad() === id;
         return !cancelled;
@@ -197,8 +254,9 @@ export class Owner {
       model.close();
       throw cancelError();
     }
+    warm(model, prefixes);
     const handle = this.#nextHandle++;
-    this.#slab.set(handle, model);
+    this.#slab.set(handle, { model, spec });
     return { handle, facts: model.facts };
   }
 
@@ -228,13 +286,18 @@ export class Owner {
   }
 
   #drop(handle: ArchHandle, why: string): void {
-    const model = this.#slab.get(handle);
-    if (model === undefined) return;
+    const held = this.#slab.get(handle);
+    if (held === undefined) return;
     this.#slab.delete(handle);
     this.#stuck.delete(handle);
     this.#failRunning(handle, new AppError('model_not_loaded', `Generate: stopped, because ${why}`));
+    for (const { id, job } of this.#tasks.filter((task) => task.job.handle === handle)) {
+      const error = new AppError('model_not_loaded', `${job.kind}: stopped, because ${why}`);
+      this.#settled.push({ id, ok: false, error: serializeError(error) });
+    }
+    this.#tasks = this.#tasks.filter(({ job }) => job.handle !== handle);
     try {
-      model.close();
+      held.model.close();
     } catch (error) {
       // The contract: a drop always succeeds. What could not be freed goes with the owner.
       process.stderr.write(`DropArch: freeing handle ${handle} failed: ${String(error)}\n`);
@@ -257,11 +320,15 @@ export class Owner {
     return failed;
   }
 
-  #model(job: { readonly kind: string; readonly handle: ArchHandle }): LoadedModelLike {
-    const model = this.#slab.get(job.handle);
-    if (model === undefined)
+  #held(job: { readonly kind: string; readonly handle: ArchHandle }): Held {
+    const held = this.#slab.get(job.handle);
+    if (held === undefined)
       throw new AppError('job_failed', `${job.kind}: no model for handle ${job.handle}`);
-    return model;
+    return held;
+  }
+
+  #model(job: { readonly kind: string; readonly handle: ArchHandle }): LoadedModelLike {
+    return this.#held(job).model;
   }
 
   #requireEngine(): EngineLike {
@@ -270,13 +337,20 @@ export class Owner {
   }
 
   #hasWork(): boolean {
-    for (const [handle, model] of this.#slab) if (!this.#stuck.has(handle) && model.hasWork()) return true;
+    if (this.#tasks.length > 0) return true;
+    for (const [handle, { model }] of this.#slab)
+      if (!this.#stuck.has(handle) && model.hasWork()) return true;
     return false;
+  }
+
+  #send(message: FromOwner): void {
+    this.#sentAtMs = this.#ports.nowMs();
+    this.#ports.send(message);
   }
 
   #flush(): void {
     if (this.#steps.length === 0 && this.#settled.length === 0) return;
-    this.#ports.send({ kind: 'Steps', steps: this.#steps, settled: this.#settled });
+    this.#send({ kind: 'Steps', steps: this.#steps, settled: this.#settled });
     this.#steps = [];
     this.#settled = [];
   }
@@ -287,4 +361,18 @@ function asJobError(kind: string, error: unknown): AppError {
   if (error instanceof AppError) return error;
   const text = error instanceof Error ? error.message : String(error);
   return new AppError('job_failed', `${kind} failed: ${text}`, { cause: error });
+}
+
+/** A prefix is an advantage, not a condition: a load without them is a load all the same. */
+function warm(model: LoadedModelLike, prefixes: readonly KvPrefix[]): void {
+  if (prefixes.length === 0) return;
+  try {
+    model.importPrefixes(prefixes);
+  } catch (error) {
+    process.stderr.write(`TransferIn: the prefixes were left out: ${String(error)}\n`);
+  }
+}
+
+function toOwnBuffers({ tokens, state }: KvPrefix): KvPrefix {
+  return { tokens: compactArray(tokens), state: compactArray(state) };
 }

@@ -1,0 +1,399 @@
+/**
+ * One owner after another for one device: what is submitted ends exactly once, whatever becomes of the owner.
+ *
+ * Problem: the owner can die at any moment (native abort, OOM kill), hang, or be poisoned; none of it may
+ * hang a caller, take the daemon down, or let an old handle name a new model.
+ * Design: every submitted job is in `PendingJobs` until it ends exactly once. A dead owner rejects what it
+ * had with a retryable `Gone` and is spawned again with exponential back-off; jobs submitted meanwhile wait
+ * for the new owner up to a limit. The new owner's handles start above every handle of the old one. Loads go
+ * one at a time. An owner that is silent at work for too long is hung: a process is killed, a thread, which
+ * nothing can end, leaves its device poisoned. Limits: `OwnerDeviceLimits`.
+ */
+import { AppError } from 'cortex-core/wire/errors';
+import type { ArchHandle, LoadedArch, StepEvent } from 'cortex-core/wire/inference';
+import type { DeviceState, OwnerDeath } from './device.ts';
+import { type Gone, type Poisoned, toDeviceError, toGone, toPoisoned } from './device-errors.ts';
+import {
+  type FromOwner,
+  handleOf,
+  isLoad,
+  isStepped,
+  type Job,
+  type JobKind,
+  type JobResults,
+  type Settled,
+} from './jobs.ts';
+import {
+  defaultOwnerDeviceLimits,
+  type OwnerDeviceLimits,
+  type OwnerDeviceOptions,
+} from './owner-device-options.ts';
+import {
+  callHook,
+  type JobHooks,
+  loseOwner,
+  type PendingJob,
+  PendingJobs,
+  settleAborted,
+} from './pending-jobs.ts';
+import { SilenceWatchdog } from './silence-watchdog.ts';
+import type { OwnerLink } from './transport.ts';
+import { within } from './within.ts';
+
+export class OwnerSupervisor {
+  readonly #id: string;
+  readonly #options: OwnerDeviceOptions;
+  readonly #limits: OwnerDeviceLimits;
+  readonly #jobs = new PendingJobs();
+  readonly #watchdog: SilenceWatchdog;
+  readonly #liveHandles = new Set<ArchHandle>();
+  readonly #deathListeners = new Set<(death: OwnerDeath) => void>();
+  #state: DeviceState = 'starting';
+  #link: OwnerLink | null = null;
+  #life = 0;
+  #ready = false;
+  #readyAtMs = 0;
+  /** Handles below belong to owners that died. */
+  #firstHandle: ArchHandle = 1;
+  #nextHandle: ArchHandle = 1;
+  #respawnMs: number;
+  #respawnTimer: { cancel(): void } | null = null;
+  #startError: AppError | null = null;
+  #poisonReason: string | null = null;
+  /** Why this owner is being ended from here. */
+  #endReason: string | null = null;
+  #isRestarting = false;
+  #closing: Promise<void> | null = null;
+  #onLinkExit: (() => void) | null = null;
+
+  /** Spawns the owner at once; jobs may be submitted before it is up. */
+  constructor(options: OwnerDeviceOptions) {
+    this.#id = options.id;
+    this.#options = options;
+    this.#limits = { ...defaultOwnerDeviceLimits, ...options.limits };
+    this.#respawnMs = this.#limits.respawnMsMin;
+    this.#watchdog = new SilenceWatchdog({
+      clock: options.clock,
+      checkMs: this.#limits.stepMsMax,
+      allowedMs: () => this.#silenceMsMax(),
+      onSilence: (ms) => this.#onHang(ms),
+    });
+    this.#spawn();
+  }
+
+  get state(): DeviceState {
+    return this.#state;
+  }
+
+  get ownerPid(): number | null {
+    return this.#link?.pid ?? null;
+  }
+
+  onDeath(listener: (death: OwnerDeath) => void): () => void {
+    this.#deathListeners.add(listener);
+    return () => void this.#deathListeners.delete(listener);
+  }
+
+  /** Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#shutdown();
+    return this.#closing;
+  }
+
+  /** An owner that is gone took its models with it, and a poisoned one is past saving: always succeeds. */
+  async drop(handle: ArchHandle): Promise<void> {
+    this.#liveHandles.delete(handle);
+    if (!this.#ready || this.#poisonReason !== null) return;
+    await this.submit({ kind: 'DropArch', handle }, {}).catch(() => {});
+  }
+
+  /**
+   * Ends the owner and waits for the next one, at most `ownerWaitMsMax`. What it had is lost as in a death,
+   * and listeners hear of one (`restarted`).
+   */
+  async restart(): Promise<void> {
+    const refusal = this.#refusal({ kind: 'QueryVram' });
+    if (refusal !== null) throw refusal;
+    const link = this.#link;
+    if (link !== null && this.#ready) {
+      this.#isRestarting = true;
+      this.#ready = false; // what comes now waits for the next owner
+      this.#state = 'respawning';
+      this.#endReason = 'restarted';
+      const exited = this.#untilExit();
+      link.post({ kind: 'Shutdown' });
+      if (!(await within(this.#options.clock, this.#limits.exitMsMax, exited))) link.terminate();
+    }
+    await this.submit({ kind: 'QueryVram' }, {});
+  }
+
+  async submit<K extends JobKind>(job: Extract<Job, { kind: K }>, hooks: JobHooks): Promise<JobResults[K]> {
+    const refusal = this.#refusal(job);
+    if (refusal !== null) throw refusal;
+    const [pending, result] = this.#jobs.add(job, hooks, (aborted) => this.#abort(aborted));
+    if (hooks.signal?.aborted) settleAborted(this.#jobs, pending);
+    else if (this.#ready) this.#post(pending);
+    else this.#waitForOwner(pending);
+    return (await result) as JobResults[K];
+  }
+
+  #refusal(job: Job): AppError | null {
+    if (this.#closing !== null && job.kind !== 'DropArch') return this.#gone('is no longer running');
+    if (this.#poisonReason !== null) return this.#poisoned();
+    if (this.#startError !== null) return this.#startError;
+    const handle = handleOf(job);
+    if (handle !== null && handle < this.#firstHandle && job.kind !== 'DropArch') {
+      return this.#gone(`lost the model of handle ${handle} when its owner died; it is being loaded again`);
+    }
+    if (this.#jobs.size < this.#limits.jobsMax) return null;
+    const text = `device ${this.#id} has ${this.#jobs.size} jobs, its limit; try again`;
+    return new AppError('overloaded', text, { retryAfterSecs: 1 });
+  }
+
+  #post(pending: PendingJob): void {
+    if (isLoad(pending.job) && this.#jobs.postedLoad() !== undefined) return;
+    pending.waitTimer?.cancel();
+    this.#watchdog.start(this.#silenceMsMax() === null);
+    pending.posted = true;
+    this.#link?.post({ kind: 'Submit', id: pending.id, job: pending.job });
+  }
+
+  #postAll(): void {
+    for (const pending of this.#jobs.all()) if (!pending.posted) this.#post(pending);
+  }
+
+  #waitForOwner(pending: PendingJob): void {
+    pending.waitTimer?.cancel();
+    pending.waitTimer = this.#options.clock.setTimer(this.#limits.ownerWaitMsMax, () => {
+      const seconds = this.#limits.ownerWaitMsMax / 1000;
+      this.#jobs.reject(pending, this.#gone(`has had no owner for ${seconds} s`));
+    });
+  }
+
+  #abort(pending: PendingJob): void {
+    const { id, job, posted } = pending;
+    if (posted && isLoad(job)) this.#link?.cancelLoad(id);
+    else if (posted && isStepped(job)) this.#link?.post({ kind: 'Cancel', id });
+    if (posted && (isLoad(job) || job.kind === 'Generate')) pending.aborted = true;
+    else settleAborted(this.#jobs, pending);
+  }
+
+  #spawn(): void {
+    let link: OwnerLink;
+    try {
+      link = this.#options.transport.spawn({
+        onMessage: (message) => this.#receive(message),
+        onExit: (cause) => this.#onExit(cause, link),
+      });
+    } catch (error) {
+      this.#options.log.error('device owner cannot be spawned', { device: this.#id, error: String(error) });
+      this.#scheduleRespawn(0);
+      return;
+    }
+    this.#link = link;
+    this.#nextHandle = this.#firstHandle;
+    this.#life++;
+    const { owner } = this.#options;
+    link.post({ kind: 'Start', firstHandle: this.#firstHandle, life: this.#life, options: owner });
+  }
+
+  #receive(message: FromOwner): void {
+    this.#watchdog.heard();
+    switch (message.kind) {
+      case 'Ready':
+        this.#ready = true;
+        this.#readyAtMs = this.#options.clock.monotonicMs();
+        this.#startError = null;
+        if (this.#state !== 'closed') this.#state = 'ready';
+        this.#postAll();
+        return;
+      case 'StartFailed':
+        this.#startError = toDeviceError(this.#id, message.error);
+        this.#options.log.error('device owner cannot start', { device: this.#id, error: message.error });
+        for (const pending of this.#jobs.all()) this.#jobs.reject(pending, this.#startError);
+        return;
+      case 'Progress':
+        this.#onProgress(message.id, message.fraction);
+        return;
+      case 'Steps':
+        for (const { id, event } of message.steps) this.#onStep(id, event);
+        for (const settled of message.settled) this.#onSettled(settled);
+        return;
+      case 'Alive':
+        return;
+      default:
+        message satisfies never;
+    }
+  }
+
+  #onProgress(id: number, fraction: number): void {
+    const pending = this.#jobs.get(id);
+    if (pending === undefined || pending.aborted) return;
+    const error = callHook(() => pending.hooks.onProgress?.(fraction));
+    if (error !== null) this.#options.log.warn('a load progress listener failed', { error: error.message });
+  }
+
+  #onStep(id: number, event: StepEvent): void {
+    const pending = this.#jobs.get(id);
+    if (pending === undefined || pending.aborted) return;
+    const error = callHook(() => pending.hooks.onStep?.(event));
+    if (error === null) return;
+    this.#link?.post({ kind: 'Cancel', id });
+    this.#jobs.reject(pending, error);
+  }
+
+  #onSettled(settled: Settled): void {
+    const pending = this.#jobs.get(settled.id);
+    if (pending === undefined) return;
+    if (settled.ok) this.#succeed(pending, settled.result as JobResults[JobKind]);
+    else {
+      const error = toDeviceError(this.#id, settled.error);
+      this.#jobs.reject(pending, error);
+      if (error.code === 'logits_not_finite') {
+        this.#options.log.error(error.message, { device: this.#id, health: error.detail });
+      }
+      if (error.code === 'device_poisoned') this.#poison(error.message);
+    }
+    if (isLoad(pending.job) && this.#ready) this.#postAll();
+  }
+
+  #succeed(pending: PendingJob, result: JobResults[JobKind]): void {
+    if (isLoad(pending.job)) {
+      const { handle } = result as LoadedArch;
+      this.#nextHandle = Math.max(this.#nextHandle, handle + 1);
+      if (pending.aborted) {
+        // The load ended before the owner saw the cancel: nobody would ever drop this model.
+        settleAborted(this.#jobs, pending);
+        void this.drop(handle);
+        return;
+      }
+      this.#liveHandles.add(handle);
+    }
+    this.#jobs.resolve(pending, result);
+  }
+
+  /** How long the owner may say nothing with the work that it has. */
+  #silenceMsMax(): number | null {
+    const load = this.#jobs.postedLoad();
+    // A load that has been given up must see that soon; one that goes on may wait long for a slow disk.
+    if (load !== undefined) return load.aborted ? this.#limits.stepMsMax : this.#limits.loadSilenceMsMax;
+    return this.#jobs.all().some(({ posted }) => posted) ? this.#limits.stepMsMax : null;
+  }
+
+  #onHang(ms: number): void {
+    const loading = this.#jobs.loadingModel();
+    const what = loading === null ? 'a step' : `the load of "${loading}"`;
+    const reason = `${what} hung for ${Math.round(ms / 1000)} s`;
+    if (!this.#options.transport.isolates) {
+      this.#poison(reason);
+      return;
+    }
+    this.#options.log.error('device owner hangs and is killed', { device: this.#id, reason });
+    this.#endReason = reason;
+    this.#link?.terminate();
+  }
+
+  #poison(reason: string): void {
+    this.#poisonReason = reason;
+    if (this.#state !== 'closed') this.#state = 'poisoned';
+    for (const pending of this.#jobs.all()) this.#jobs.reject(pending, this.#poisoned());
+    this.#options.log.error('device is poisoned', { device: this.#id, reason });
+    // A new process gets a clean native context; a thread would share the broken one.
+    if (this.#options.transport.isolates) this.#link?.terminate();
+  }
+
+  #onExit(exit: string, link: OwnerLink): void {
+    const stderrTail = link.stderrTail();
+    const wasReady = this.#ready || this.#isRestarting;
+    const livedMs = wasReady ? this.#options.clock.monotonicMs() - this.#readyAtMs : 0;
+    const isFatal = this.#poisonReason !== null && !this.#options.transport.isolates;
+    const why = this.#poisonReason ?? this.#endReason;
+    const cause = this.#isRestarting ? 'restarted' : why === null ? exit : `${exit} (${why})`;
+    const death = this.#describeDeath(cause, stderrTail);
+    this.#watchdog.close();
+    this.#link = null;
+    this.#ready = false;
+    this.#firstHandle = this.#nextHandle;
+    this.#liveHandles.clear();
+    const gone = this.#gone(`lost its owner (${cause}); try again`, stderrTail);
+    loseOwner(this.#jobs, gone, this.#closing === null ? (pending) => this.#waitForOwner(pending) : null);
+    this.#onLinkExit?.();
+    if (this.#closing !== null) return;
+    if (this.#isRestarting) this.#respawnAfter(0);
+    else if (!isFatal) this.#scheduleRespawn(livedMs);
+    if (!this.#isRestarting) this.#options.log.error('device owner died', { ...death, device: this.#id });
+    this.#isRestarting = false;
+    this.#endReason = null;
+    if (!isFatal) this.#poisonReason = null;
+    if (wasReady) this.#tellOfDeath(death);
+  }
+
+  #describeDeath(cause: string, stderrTail: readonly string[]): OwnerDeath {
+    return {
+      deviceId: this.#id,
+      cause,
+      lostHandles: [...this.#liveHandles],
+      busyHandles: this.#jobs.busyHandles(),
+      loading: this.#jobs.loadingModel(),
+      stderrTail,
+    };
+  }
+
+  #tellOfDeath(death: OwnerDeath): void {
+    for (const listener of [...this.#deathListeners]) {
+      const error = callHook(() => listener(death));
+      if (error !== null) this.#options.log.error('an owner death listener failed', { error: error.message });
+    }
+  }
+
+  #scheduleRespawn(livedMs: number): void {
+    if (livedMs >= this.#limits.respawnResetMs) this.#respawnMs = this.#limits.respawnMsMin;
+    const delayMs = this.#respawnMs;
+    this.#respawnMs = Math.min(this.#respawnMs * 2, this.#limits.respawnMsMax);
+    this.#respawnAfter(delayMs);
+  }
+
+  #respawnAfter(delayMs: number): void {
+    this.#state = 'respawning';
+    this.#respawnTimer = this.#options.clock.setTimer(delayMs, () => {
+      this.#respawnTimer = null;
+      this.#spawn();
+    });
+  }
+
+  async #shutdown(): Promise<void> {
+    this.#state = 'closed';
+    this.#respawnTimer?.cancel();
+    const link = this.#link;
+    if (link !== null) {
+      const exited = this.#untilExit();
+      const drained = this.#jobs.untilIdle();
+      if (!(await within(this.#options.clock, this.#limits.drainMsMax, drained, exited))) {
+        for (const pending of this.#jobs.all()) this.#abort(pending);
+        await within(this.#options.clock, this.#limits.cancelMsMax, drained, exited);
+      }
+      link.post({ kind: 'Shutdown' });
+      if (!(await within(this.#options.clock, this.#limits.exitMsMax, exited))) {
+        link.terminate();
+        // A thread inside a native call cannot be stopped; it ends with the process.
+        await within(this.#options.clock, this.#limits.exitMsMax, exited);
+      }
+    }
+    this.#watchdog.close();
+    for (const pending of this.#jobs.all()) this.#jobs.reject(pending, this.#gone('is no longer running'));
+  }
+
+  #untilExit(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onLinkExit = resolve;
+    });
+  }
+
+  #gone(what: string, stderrTail: readonly string[] = []): Gone {
+    return toGone(this.#id, what, stderrTail);
+  }
+
+  #poisoned(): Poisoned {
+    return toPoisoned(this.#id, this.#poisonReason ?? '', this.#options.transport.isolates);
+  }
+}
