@@ -3,9 +3,9 @@
  *
  * Problem: templates differ in what they read (arguments as an object or as text, system turns in the
  *          middle, two user turns in a row) and many drop what they do not know without a word.
- * Design:  each question is one rendering with a word that occurs nowhere else; what does not show up was not
  * Design:  each question is one rendering with a word that occurs nowhere else; what does not show up was
  *          not read. Asked once per template, about thirty renderings of a few lines, some milliseconds.
+ */
 import type { TemplateMessage } from './messages.ts';
 
 /** Renders or throws, as the template does. */
