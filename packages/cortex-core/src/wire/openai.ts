@@ -41,16 +41,14 @@ export const chatMessageSchema = z.looseObject({
 });
 export type ChatMessage = z.output<typeof chatMessageSchema>;
 
-export const toolSchema = z.looseObject({
-  type: z.string(),
-  function: optional(
-    z.looseObject({
-      name: z.string(),
-      description: optional(z.string()),
-      parameters: optional(z.record(z.string(), z.unknown())),
-    }),
-  ),
+const functionSchema = z.looseObject({
+  name: z.string(),
+  description: optional(z.string()),
+  parameters: optional(z.record(z.string(), z.unknown())),
+  strict: optional(z.boolean()),
 });
+
+export const toolSchema = z.looseObject({ type: z.string(), function: optional(functionSchema) });
 export type ChatTool = z.output<typeof toolSchema>;
 
 const number = z.number();
@@ -60,7 +58,9 @@ const int = z.number().int();
 const samplingFields = {
   model: z.string(),
   stream: optional(z.boolean()),
-  stream_options: optional(z.looseObject({ include_usage: optional(z.boolean()) })),
+  stream_options: optional(
+    z.looseObject({ include_usage: optional(z.boolean()), include_obfuscation: optional(z.boolean()) }),
+  ),
   max_tokens: optional(int.min(0)),
   temperature: optional(number.min(0)),
   top_p: optional(number.min(0).max(1)),
@@ -106,7 +106,11 @@ export const chatRequestSchema = z.looseObject({
   chat_template_kwargs: optional(z.record(z.string(), z.unknown())),
   reasoning_effort: optional(z.string()),
   modalities: optional(z.array(z.string())),
-  functions: optional(z.array(z.unknown())),
+  functions: optional(z.array(functionSchema).max(1024)),
+  function_call: optional(z.union([z.string(), z.looseObject({ name: z.string() })])),
+  enable_thinking: optional(z.boolean()),
+  verbosity: optional(z.string()),
+  continue_final_message: optional(z.boolean()),
   add_generation_prompt: optional(z.boolean()),
 });
 export type ChatRequest = z.output<typeof chatRequestSchema>;

@@ -4,7 +4,8 @@ import { AppError } from 'cortex-core/wire/errors';
 import { chatRequestSchema, parseBody } from 'cortex-core/wire/openai';
 import { z } from 'zod';
 import type { ApiDeps } from './api-deps.ts';
-import { onModel, tokenizeChat } from './inference.ts';
+import { tokenizeChat } from './chat.ts';
+import { onModel } from './generation.ts';
 
 const tokenizeSchema = z.looseObject({
   ...chatRequestSchema.shape,

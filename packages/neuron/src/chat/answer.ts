@@ -138,31 +138,6 @@ export function toFinishReason(reason: FinishReason): 'stop' | 'length' {
   }
 }
 
-/** One choice of /v1/completions, whole or as a chunk: both have the same object name. */
-export function toTextCompletion(
-  identity: AnswerIdentity,
-  text: string,
-  finishReason: 'stop' | 'length' | null,
-  logprobs: readonly TokenLogprob[] | undefined,
-): Readonly<Record<string, unknown>> {
-  return {
-    id: identity.id,
-    object: 'text_completion',
-    created: identity.created,
-    model: identity.model,
-    choices: [{ text, index: 0, logprobs: toTextLogprobs(logprobs), finish_reason: finishReason }],
-  };
-}
-
-function toTextLogprobs(logprobs: readonly TokenLogprob[] | undefined): unknown {
-  if (logprobs === undefined) return null;
-  return {
-    tokens: logprobs.map((each) => each.text),
-    token_logprobs: logprobs.map((each) => each.logprob),
-    top_logprobs: logprobs.map((each) => Object.fromEntries(each.top.map((alt) => [alt.text, alt.logprob]))),
-  };
-}
-
 function plain(text: string): AnswerEvent[] {
   return text === '' ? [] : [{ kind: 'text', text }];
 }

@@ -1,6 +1,6 @@
 /** The conversations that every family's template is shown, and the templates in fixtures/. */
 import { readdirSync, readFileSync } from 'node:fs';
-import type { ChatMessage } from 'cortex-core/wire/openai';
+import type { ChatMessage, ChatTool } from 'cortex-core/wire/openai';
 import { toPlainMessages, toTemplateTools } from './messages.ts';
 import { ChatTemplate, type RenderInput } from './template.ts';
 
@@ -46,7 +46,7 @@ const clock = {
   type: 'function',
   function: { name: 'get_time', description: 'Time "now"', parameters: { type: 'object', properties: {} } },
 };
-const tools = [weather, clock];
+const tools = [weather, clock] as unknown as readonly ChatTool[];
 
 function call(id: string, city: string) {
   return {

@@ -68,35 +68,12 @@ export function toCompletionParams(
 }
 
 /** Throws `unsupported_parameter` for a field whose effect a client would wait for in vain. */
-export function refuseUnsupportedChat(request: ChatRequest): void {
-  refuseShared(request);
-  const format = request.response_format?.type;
-  if (format !== undefined && format !== 'text') {
-    refuse(
-      'response_format',
-      `of type "${format.slice(0, 40)}" is not supported; leave it out or use "text"`,
-    );
-  }
-  if (request.modalities?.some((kind) => kind !== 'text')) refuse('modalities', 'may only be ["text"]');
-  if ((request.functions?.length ?? 0) > 0) refuse('functions', 'is the old form; use "tools"');
-  const choice = request.tool_choice;
-  if (choice !== undefined && choice !== 'auto' && choice !== 'none') {
-    refuse('tool_choice', 'may be "auto" or "none"; forcing a call is not supported');
-  }
-  if (request.top_logprobs !== undefined && request.logprobs !== true) {
-    refuse('top_logprobs', 'needs "logprobs": true');
-  }
-}
-
 export function refuseUnsupportedCompletion(request: CompletionRequest): void {
-  refuseShared(request);
-  if ((request.best_of ?? 1) > 1) refuse('best_of', 'may only be 1');
-  if (request.echo === true) refuse('echo', 'is not supported');
-  if (request.suffix !== undefined && request.suffix !== '') refuse('suffix', 'is not supported');
-}
-
-function refuseShared(request: SamplingFields): void {
-  if ((request.n ?? 1) > 1) refuse('n', 'may only be 1; send several requests');
+  if ((request.best_of ?? 1) > (request.n ?? 1))
+    refuse('best_of', 'may not exceed "n"; ask for more choices');
+  if (request.echo === true && request.logprobs !== undefined) {
+    refuse('echo', 'with "logprobs" would need those of the prompt, which are not computed');
+  }
 }
 
 function refuse(param: string, why: string): never {

@@ -96,10 +96,16 @@ export class ChatTemplate {
     return this.#choose(withTools);
   }
 
-  /** Whether the template's text reads a variable; a hint for listings, not a proof. */
-  mentions(name: string): boolean {
-    const texts = [this.#facts.chatTemplate ?? '', ...Object.values(this.#facts.namedTemplates)];
-    return texts.some((text) => text.includes(name));
+  /** As `chosen` with tools, for listings: null where the file has no template or one that cannot be read. */
+  look(): CompiledTemplate | null {
+    const { chatTemplate, namedTemplates: named } = this.#facts;
+    const source = named.tool_use ?? chatTemplate ?? named.default;
+    if (source === undefined || source === null) return null;
+    try {
+      return this.#compile(named.tool_use === undefined ? 'default' : 'tool_use', source);
+    } catch {
+      return null;
+    }
   }
 
   async #choose(withTools: boolean): Promise<Compiled> {

@@ -3,6 +3,8 @@ import type { Clock } from 'cortex-core/daemon/clock';
 import { AppError } from 'cortex-core/wire/errors';
 import type { ArchHandle, GenerateResult, ModelFacts } from 'cortex-core/wire/inference';
 import type { ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
+import { type Capabilities, capabilitiesOf } from '../chat/capabilities.ts';
+import { findInfillTokens, type InfillTokens } from '../chat/infill.ts';
 import { ChatTemplate } from '../chat/template.ts';
 import type { Device } from '../device/device.ts';
 import type { Gate } from './gate.ts';
@@ -19,6 +21,9 @@ export interface ServingModel {
   readonly handle: ArchHandle;
   readonly facts: ModelFacts;
   readonly template: ChatTemplate;
+  readonly capabilities: readonly string[];
+  /** The tokens for filling in the middle; null = the model was not made for it. */
+  infill(): Promise<InfillTokens | null>;
   readonly admission: Gate;
   /** Aborts when the model is taken away from under the request. */
   readonly cut: AbortSignal;
@@ -29,6 +34,8 @@ export interface ServingModel {
 interface Attached {
   readonly model: LoadedModel;
   readonly template: ChatTemplate;
+  readonly infill: Promise<InfillTokens | null>;
+  can: Capabilities;
 }
 
 const rateWeight = 0.3;
@@ -76,18 +83,30 @@ export class ModelEntry {
   attach(model: LoadedModel): void {
     const { device } = model.slot;
     const { handle, facts } = model.arch;
-    const hasChatMl = async (): Promise<boolean> => {
-      const ids = await device.tokenize(handle, '<|im_start|>', { addSpecial: false, parseSpecial: true });
-      return ids.length === 1;
+    const idOf = async (text: string): Promise<number | null> => {
+      const ids = await device.tokenize(handle, text, { addSpecial: false, parseSpecial: true });
+      return ids.length === 1 ? (ids[0] ?? null) : null;
     };
-    this.#attached = {
+    const template = new ChatTemplate(facts, {
+      modelId: this.id,
+      hasChatMl: async () => (await idOf('<|im_start|>')) !== null,
+      now: () => new Date(this.#clock.now()),
+    });
+    const look = { pooling: facts.pooling, template: template.look() };
+    const attached: Attached = {
       model,
-      template: new ChatTemplate(facts, {
-        modelId: this.id,
-        hasChatMl,
-        now: () => new Date(this.#clock.now()),
-      }),
+      template,
+      infill: findInfillTokens(facts.metadata, idOf),
+      can: capabilitiesOf({ ...look, infill: false }),
     };
+    // an owner that dies meanwhile takes this question with it
+    attached.infill.then(
+      (tokens) => {
+        attached.can = capabilitiesOf({ ...look, infill: tokens !== null });
+      },
+      () => {},
+    );
+    this.#attached = attached;
     this.status = 'loaded';
   }
 
@@ -104,13 +123,15 @@ export class ModelEntry {
 
   serving(): ServingModel {
     if (this.status !== 'loaded' || this.#attached === null) throw this.refusal();
-    const { model, template } = this.#attached;
+    const { model, template, infill, can } = this.#attached;
     return {
       id: this.id,
       device: model.slot.device,
       handle: model.arch.handle,
       facts: model.arch.facts,
       template,
+      capabilities: can.capabilities,
+      infill: () => infill,
       admission: this.admission,
       cut: this.#cut.signal,
       observe: (result) => this.#observe(result),
@@ -218,7 +239,6 @@ export class ModelEntry {
 
   toWire(): NeuronModel {
     const facts = this.#attached?.model.arch.facts;
-    const template = this.#attached?.template;
     const stuck = this.status === 'poisoned' || this.status === 'failed';
     return {
       id: this.id,
@@ -227,12 +247,10 @@ export class ModelEntry {
       devices: [...(this.#attached?.model.slot.indices ?? [])],
       vram_used_mb: this.#attached?.model.reservation.mb ?? null,
       vram_estimate_mb: this.#attached?.model.reservation.mb ?? null,
-      capabilities: ['text'],
+      ...(this.#attached?.can ?? { capabilities: ['text'], tool_call: false, reasoning: false }),
       ...(facts === undefined
         ? {}
         : { limit: { context: facts.context, output: Math.min(facts.context, this.#outputTokensMax) } }),
-      tool_call: template?.mentions('tools') ?? false,
-      reasoning: template?.mentions('enable_thinking') ?? false,
       ...(stuck ? { servable: { ok: false, reason: this.status, detail: this.refusal().message } } : {}),
       digest: this.#attached?.model.digest ?? null,
     };

@@ -16,6 +16,7 @@ import type { Log } from 'cortex-core/daemon/log';
 import { AppError, describeCause, toAppError } from 'cortex-core/wire/errors';
 import type { LoadProgress, ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
 import type { OwnerDeath } from '../device/device.ts';
+import { FileCapabilities } from './file-capabilities.ts';
 import type { CreateGate } from './gate.ts';
 import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
 import { ModelEntry, type ServingModel } from './model-entry.ts';
@@ -42,6 +43,7 @@ const availableTtlMs = 5000;
 export class ModelRegistry {
   readonly #deps: RegistryDeps;
   readonly #entries = new Map<string, ModelEntry>();
+  readonly #capabilities = new FileCapabilities();
   readonly #unsubscribe: (() => void)[];
   #available: { readonly atMs: number; readonly models: Promise<readonly NeuronModel[]> } | null = null;
   #isClosing = false;
@@ -266,9 +268,7 @@ export class ModelRegistry {
         devices: [],
         vram_used_mb: null,
         vram_estimate_mb: await this.#deps.loader.estimateMb(entry.files),
-        capabilities: ['text'],
-        tool_call: false,
-        reasoning: false,
+        ...(await this.#capabilities.of(entry.files)),
         digest: null,
       });
     }
