@@ -1,6 +1,6 @@
 /**
- * POST /v1/chat/completions. In this order, each step with its own refusals: shape, unsupported fields, model,
- * template, tokens, context, admission, and only then a byte of the answer.
+ * POST /v1/chat/completions. In this order, each step with its own refusals: shape, unsupported fields,
+ * model, template, tokens, context, admission, and only then a byte of the answer.
  */
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { type ChatChunk, type ChatRequest, chatRequestSchema, parseBody } from 'cortex-core/wire/openai';

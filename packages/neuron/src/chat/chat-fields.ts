@@ -1,7 +1,7 @@
 /**
  * The fields of a chat request that are neither messages nor sampling: what they ask for, or a refusal that
  * names the field. docs/models.md lists every field of OpenAI's reference with what happens to it; a field
- * that is in no list is passed over, as other servers do, because clients send fields of each other's servers.
+ * that is in no list is passed over, as other servers do: clients send fields meant for several of them.
  */
 import { AppError } from 'cortex-core/wire/errors';
 import type { ChatRequest, ChatTool } from 'cortex-core/wire/openai';

@@ -1,6 +1,6 @@
 /**
- * What models on disk can do, without loading them: from the header of the GGUF, once per file. A listing asks
- * for all of them every few seconds, and a header with its vocabulary is megabytes.
+ * What models on disk can do, without loading them: from the header of the GGUF, once per file. A listing
+ * asks for all of them every few seconds, and a header with its vocabulary is megabytes.
  */
 import { stat } from 'node:fs/promises';
 import type { ModelFacts } from 'cortex-core/wire/inference';
