@@ -26,6 +26,8 @@ import {
   toTextCompletion,
   toUsage,
 } from '../chat/answer.ts';
+import { detectFormat } from '../chat/format/detect-format.ts';
+import { toOfferedTools } from '../chat/format/offered-tools.ts';
 import { toTemplateMessages, toTemplateTools } from '../chat/messages.ts';
 import {
   refuseUnsupportedChat,
@@ -60,7 +62,12 @@ export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void
   const tokens = await onModel(deps, model, () => tokenizeChat(request, model, exchange.signal));
   const params = limited(toChatParams(request, tokens, model.facts.metadata), 'messages', model, deps);
   const withTools = (request.tools?.length ?? 0) > 0 && request.tool_choice !== 'none';
-  const answer = new ChatAnswer(identity('chatcmpl', request.model, deps), { parseToolCalls: withTools });
+  const answer = new ChatAnswer(identity('chatcmpl', request.model, deps), {
+    format: detectFormat(model.facts, model.facts.architecture),
+    tools: withTools ? toOfferedTools(request.tools) : [],
+    startsInReasoning: false,
+    parallel: request.parallel_tool_calls ?? true,
+  });
   const presenter: Presenter = {
     begin: () => [answer.begin()],
     step: (event) => answer.step(event),

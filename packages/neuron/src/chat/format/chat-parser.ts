@@ -10,7 +10,7 @@ export interface ChatParserOptions {
   readonly tools: readonly OfferedTool[];
   /** The prompt left a reasoning block open; see `startsInReasoning`. */
   readonly startsInReasoning: boolean;
-  /** Several calls a turn; false = what follows the first call is dropped. */
+  /** Several calls a turn; false = the turn ends where a second call begins. */
   readonly parallel: boolean;
   /** At least 24 characters of [a-z0-9], others each time: for ids of calls. */
   readonly randomText: () => string;
@@ -24,6 +24,8 @@ export interface ChatParser {
   push(text: string): ChatEvent[];
   /** The turn ended: what was held back. */
   finish(): ChatEvent[];
+  /** The text read last is reasoning. */
+  readonly isReasoning: boolean;
   /** Nothing that follows will make an event: generation may end. */
   readonly isOver: boolean;
   /** Characters looked at so far, repeated looks included. */
@@ -46,6 +48,8 @@ export function createChatParser(format: ChatFormat, options: ChatParserOptions)
     }
     return turn.takeEvents();
   };
+  // Up to the first wait for text: settles where the turn begins.
+  resume();
   return {
     push(text) {
       if (text === '' || isOver) return [];
@@ -58,6 +62,9 @@ export function createChatParser(format: ChatFormat, options: ChatParserOptions)
       turn.finish();
       isOver = true;
       return [...events, ...turn.takeEvents()];
+    },
+    get isReasoning() {
+      return !isOver && turn.isReasoning;
     },
     get isOver() {
       return isOver;

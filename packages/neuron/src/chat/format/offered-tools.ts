@@ -1,10 +1,20 @@
 /** The functions that a request offers, by name, with the types of their parameters. */
+import type { ChatTool } from 'cortex-core/wire/openai';
 import { type JsonSchema, toAllowedTypes, type ValueType } from './schema-types.ts';
 
 export interface OfferedTool {
   readonly name: string;
   /** JSON Schema of the arguments object. */
   readonly parameters: JsonSchema;
+}
+
+/** The functions among a request's tools; a function without parameters takes none. */
+export function toOfferedTools(tools: readonly ChatTool[] | undefined): readonly OfferedTool[] {
+  return (tools ?? []).flatMap(({ function: each }) =>
+    each === undefined
+      ? []
+      : [{ name: each.name, parameters: each.parameters ?? { type: 'object', properties: {} } }],
+  );
 }
 
 /** Namespaces that models put before a name though the request had none. */

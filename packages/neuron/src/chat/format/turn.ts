@@ -51,6 +51,10 @@ export class Turn {
     return this.#open !== null;
   }
 
+  get isReasoning(): boolean {
+    return this.#kind === 'reasoning';
+  }
+
   /** Whether no text was said since the turn, or since the last reasoning or call. */
   get isFresh(): boolean {
     return this.#isFresh;
