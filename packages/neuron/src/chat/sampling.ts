@@ -44,7 +44,7 @@ export function toChatParams(
     sampling: toSamplingParams(request, metadata),
     maxTokens: request.max_completion_tokens ?? request.max_tokens ?? null,
     stops: toStops(request.stop),
-    grammar: request.grammar ?? null,
+    grammar: request.grammar === undefined ? null : { gbnf: request.grammar },
     topLogprobs: request.logprobs === true ? (request.top_logprobs ?? 0) : null,
     ignoreEos: request.ignore_eos ?? false,
   };
@@ -61,7 +61,7 @@ export function toCompletionParams(
     sampling: toSamplingParams(request, metadata),
     maxTokens: request.max_tokens ?? 16,
     stops: toStops(request.stop),
-    grammar: request.grammar ?? null,
+    grammar: request.grammar === undefined ? null : { gbnf: request.grammar },
     topLogprobs: request.logprobs ?? null,
     ignoreEos: request.ignore_eos ?? false,
   };

@@ -9,7 +9,7 @@
  * common_sampler).
  */
 import { AppError } from 'cortex-core/wire/errors';
-import type { GenerateParams, SamplingParams } from 'cortex-core/wire/inference';
+import type { GenerateParams, GrammarSpec, SamplingParams } from 'cortex-core/wire/inference';
 import type { LlamaApi } from '../libllama/bindings.gen.ts';
 import { allocateNative, allocateStrings, readFloat } from '../libllama/native-memory.ts';
 import type { Candidates } from './candidates.ts';
@@ -123,10 +123,10 @@ function withDefaults(sampling: SamplingParams, defaults: SamplingDefaults): Sam
   return { ...defaults, ...(Object.fromEntries(given) as Partial<SamplingParams>) } as SamplingParams;
 }
 
-function parseGrammar({ api, vocabulary }: SamplerHost, grammar: string): bigint {
-  const sampler = api.llama_sampler_init_grammar(vocabulary.address, grammar, 'root') as bigint | null;
+function parseGrammar({ api, vocabulary }: SamplerHost, { gbnf, root = 'root' }: GrammarSpec): bigint {
+  const sampler = api.llama_sampler_init_grammar(vocabulary.address, gbnf, root) as bigint | null;
   if (sampler === null) {
-    throw new AppError('invalid_request', 'grammar is not valid GBNF, or has no rule named root', {
+    throw new AppError('invalid_request', `grammar is not valid GBNF, or has no rule named ${root}`, {
       param: 'grammar',
     });
   }

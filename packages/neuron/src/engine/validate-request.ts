@@ -57,7 +57,7 @@ export function validateRequest(params: GenerateParams, limits: RequestLimits): 
   if (params.topLogprobs !== null) {
     checkNumber(params.topLogprobs, 'top_logprobs', 0, topLogprobsMax, true);
   }
-  if (params.grammar !== null && params.grammar.length > grammarLengthMax) {
+  if (params.grammar !== null && params.grammar.gbnf.length > grammarLengthMax) {
     throw invalid('grammar', `grammar is longer than ${grammarLengthMax} characters`);
   }
   if (params.maxTokens !== null) checkNumber(params.maxTokens, 'max_tokens', 0, int32Max, true);
