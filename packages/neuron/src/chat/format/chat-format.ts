@@ -73,8 +73,11 @@ export interface CallGrammar {
   readonly begin: string;
   readonly between: string;
   readonly end: string;
-  /** Texts at which a lazy grammar wakes; null = this form cannot be woken (its opener is plain text). */
-  readonly trigger: string | null;
+  /**
+   * Texts at which a lazy grammar wakes; calls begin with one of them. Empty = nothing can wake it, because
+   * the opener is plain text.
+   */
+  readonly triggers: readonly string[];
   /** Whether several calls may follow each other. */
   readonly isParallel: boolean;
   readonly call: (tool: OfferedTool) => readonly GrammarPart[];
@@ -82,9 +85,10 @@ export interface CallGrammar {
 
 export type GrammarPart =
   | { readonly kind: 'text'; readonly text: string }
+  | { readonly kind: 'oneOf'; readonly texts: readonly string[] }
   /** The arguments as JSON that fits the tool's schema. */
   | { readonly kind: 'arguments' }
-  /** `[0-9]+` and the like, in GBNF. */
+  /** `[0-9]{1,3}` and the like, in GBNF. */
   | { readonly kind: 'pattern'; readonly gbnf: string }
   /** Parameters one after the other, for formats without JSON. */
   | { readonly kind: 'parameters'; readonly style: ParameterStyle };
@@ -93,6 +97,8 @@ export interface ParameterStyle {
   readonly open: (name: string, isString: boolean) => string;
   readonly close: string;
   readonly between: string;
-  /** How a value is written: `bare` = strings without quotes up to `close`, the rest JSON. */
-  readonly values: 'bare' | 'python' | 'gemma';
+  /** How a value is written: `bare` = strings without quotes up to `close`, and the rest JSON. */
+  readonly values: 'bare' | 'json' | 'gemma';
+  /** The token around strings, for `gemma`. */
+  readonly quote?: string;
 }

@@ -11,7 +11,7 @@ export interface JsonGrammar {
   readonly after?: string;
   readonly nameKey?: string;
   readonly argumentsKey?: string;
-  readonly trigger: string | null;
+  readonly triggers: readonly string[];
   readonly isParallel?: boolean;
 }
 
@@ -21,7 +21,7 @@ export function jsonGrammar(options: JsonGrammar): CallGrammar {
     begin: options.begin ?? '',
     between: options.between ?? '',
     end: options.end ?? '',
-    trigger: options.trigger,
+    triggers: options.triggers,
     isParallel: options.isParallel ?? true,
     call: ({ name }): GrammarPart[] => [
       text(`${before}{"${nameKey}": ${JSON.stringify(name)}, "${argumentsKey}": `),

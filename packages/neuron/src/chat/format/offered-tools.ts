@@ -6,6 +6,8 @@ export interface OfferedTool {
   readonly name: string;
   /** JSON Schema of the arguments object. */
   readonly parameters: JsonSchema;
+  /** The request insists that every keyword of the schema is enforced. */
+  readonly strict?: boolean | undefined;
 }
 
 /** The functions among a request's tools; a function without parameters takes none. */

@@ -16,7 +16,7 @@ function bracketed(name: string, open: string, close: string, stops: readonly st
       jsonCalls({
         openers: [open],
         closers: [close],
-        grammar: jsonGrammar({ begin: `${open}[`, between: ', ', end: `]${close}`, trigger: open }),
+        grammar: jsonGrammar({ begin: `${open}[`, between: ', ', end: `]${close}`, triggers: [open] }),
       }),
     ],
     stops,
@@ -41,7 +41,7 @@ export const apertus: Family = {
         begin: '<|tools_prefix|>[',
         between: ', ',
         end: ']<|tools_suffix|>',
-        trigger: '<|tools_prefix|>',
+        triggers: ['<|tools_prefix|>'],
         isParallel: true,
         call: ({ name }) => [text(`{${JSON.stringify(name)}: `), { kind: 'arguments' }, text('}')],
       },

@@ -28,7 +28,7 @@ function grammar(isFenced: boolean): CallGrammar {
     begin: section.open,
     between: isFenced ? '\n' : '',
     end: section.close,
-    trigger: section.open,
+    triggers: [section.open],
     isParallel: true,
     call: ({ name }) =>
       isFenced

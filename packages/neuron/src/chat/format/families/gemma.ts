@@ -16,18 +16,18 @@ import { fencedJson } from './generic.ts';
 import { bareJson, bareList, pythonGrammar } from './llama.ts';
 import { gemmaThought } from './reasoning.ts';
 
-function grammar(open: string, close: string): CallGrammar {
+function grammar(open: string, close: string, quote: string): CallGrammar {
   return {
     begin: '',
     between: '',
     end: '',
-    trigger: open,
+    triggers: [open],
     isParallel: true,
     call: ({ name }) => [
       text(`${open}call:${name}{`),
       {
         kind: 'parameters',
-        style: { open: (key) => `${key}:`, close: '', between: ',', values: 'gemma' },
+        style: { open: (key) => `${key}:`, close: '', between: ',', values: 'gemma', quote },
       },
       text(`}${close}`),
     ],
@@ -42,7 +42,7 @@ export const gemma4: Family = {
       open: '<|tool_call>',
       close: '<tool_call|>',
       quote: '<|"|>',
-      grammar: grammar('<|tool_call>', '<tool_call|>'),
+      grammar: grammar('<|tool_call>', '<tool_call|>', '<|"|>'),
     }),
   ],
   stops: ['<turn|>', '<|tool_response>'],
@@ -57,7 +57,7 @@ export const functionGemma: Family = {
       open: '<start_function_call>',
       close: '<end_function_call>',
       quote: '<escape>',
-      grammar: grammar('<start_function_call>', '<end_function_call>'),
+      grammar: grammar('<start_function_call>', '<end_function_call>', '<escape>'),
     }),
   ],
   stops: ['<end_of_turn>', '<start_function_response>'],
@@ -67,14 +67,14 @@ const toolCode: CallForm = pythonCalls({
   openers: ['```tool_code'],
   closers: ['```'],
   nameEnds: ['('],
-  grammar: pythonGrammar('```tool_code\n', '\n```', '```tool_code'),
+  grammar: pythonGrammar('```tool_code\n', '\n```', ['```tool_code']),
 });
 
 const gemmaJson: CallForm = jsonCalls({
   openers: ['{'],
   closers: [],
   where: 'start',
-  grammar: jsonGrammar({ argumentsKey: 'parameters', between: '\n', trigger: null }),
+  grammar: jsonGrammar({ argumentsKey: 'parameters', between: '\n', triggers: [] }),
 });
 
 export const gemma3: Family = {

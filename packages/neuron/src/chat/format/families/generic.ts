@@ -13,7 +13,7 @@ export function fencedJson(argumentsKey: string): CallForm {
   return jsonCalls({
     openers: ['```json', '```tool_call', '```tool_calls'],
     closers: ['```'],
-    grammar: jsonGrammar({ before: '```json\n', after: '\n```', argumentsKey, between: '\n', trigger: null }),
+    grammar: jsonGrammar({ before: '```json\n', after: '\n```', argumentsKey, between: '\n', triggers: [] }),
   });
 }
 
@@ -21,13 +21,13 @@ const bare = jsonCalls({
   openers: ['{', '['],
   closers: [],
   where: 'start',
-  grammar: jsonGrammar({ between: '\n', trigger: null }),
+  grammar: jsonGrammar({ between: '\n', triggers: [] }),
 });
 
 const tags = jsonCalls({
   openers: ['<tool_calls>', '<function_call>', '<tools>', '<|tool_call|>'],
   closers: ['</tool_calls>', '</function_call>', '</tools>', '<|/tool_call|>'],
-  grammar: jsonGrammar({ trigger: null }),
+  grammar: jsonGrammar({ triggers: [] }),
 });
 
 export const generic: Family = {

@@ -24,7 +24,7 @@ function calls(line: string): CallForm {
       begin: '',
       between: line,
       end: '',
-      trigger: '<tool_call>',
+      triggers: ['<tool_call>'],
       isParallel: true,
       call: ({ name }) => [
         text(`<tool_call>${name}${line}`),

@@ -17,7 +17,7 @@ const open = '<|tool_call|>';
 const graniteCalls: CallForm = jsonCalls({
   openers: [open, '<tool_call>'],
   closers: ['</tool_call>'],
-  grammar: jsonGrammar({ begin: `${open}[`, between: ', ', end: ']', trigger: open }),
+  grammar: jsonGrammar({ begin: `${open}[`, between: ', ', end: ']', triggers: [open] }),
 });
 
 export const granite: Family = {
@@ -36,7 +36,7 @@ export const phi: Family = {
     jsonCalls({
       openers: [open],
       closers: ['<|/tool_call|>'],
-      grammar: jsonGrammar({ begin: `${open}[`, between: ', ', end: ']<|/tool_call|>', trigger: open }),
+      grammar: jsonGrammar({ begin: `${open}[`, between: ', ', end: ']<|/tool_call|>', triggers: [open] }),
     }),
     functoolsCalls,
   ],

@@ -11,7 +11,6 @@
 import { attempt } from '../attempt.ts';
 import type { CallForm, ChatFormat, TurnStart } from '../chat-format.ts';
 import { Markers, rejection, type Steps } from '../cursor.ts';
-import { text } from '../json-grammar.ts';
 import { copyJson } from '../json-value.ts';
 import { readUntil } from '../named-calls.ts';
 import type { OfferedTool } from '../offered-tools.ts';
@@ -114,12 +113,19 @@ const harmonyCalls: CallForm = {
     begin: '',
     between: '',
     end: '',
-    trigger: '<|channel|>commentary to=functions.',
+    triggers: ['<|channel|>commentary to=functions.', '<|start|>assistant to=functions.'],
     isParallel: false,
+    // Behind the analysis the role is still to be written. The token that ends the message ends the turn.
     call: ({ name }) => [
-      text(`<|channel|>commentary to=functions.${name} <|constrain|>json<|message|>`),
+      {
+        kind: 'oneOf',
+        texts: [
+          `<|channel|>commentary to=functions.${name} <|constrain|>json<|message|>`,
+          `<|start|>assistant<|channel|>commentary to=functions.${name} <|constrain|>json<|message|>`,
+          `<|start|>assistant to=functions.${name}<|channel|>commentary <|constrain|>json<|message|>`,
+        ],
+      },
       { kind: 'arguments' },
-      text('<|call|>'),
     ],
   },
 };

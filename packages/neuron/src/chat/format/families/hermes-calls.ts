@@ -12,6 +12,6 @@ export const hermesCalls: CallForm = jsonCalls({
     before: '<tool_call>\n',
     after: '\n</tool_call>',
     between: '\n',
-    trigger: '<tool_call>',
+    triggers: ['<tool_call>'],
   }),
 });

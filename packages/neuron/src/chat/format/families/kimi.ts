@@ -34,11 +34,11 @@ export const kimi: Family = {
         begin: '<|tool_calls_section_begin|>',
         between: '',
         end: '<|tool_calls_section_end|>',
-        trigger: '<|tool_calls_section_begin|>',
+        triggers: ['<|tool_calls_section_begin|>'],
         isParallel: true,
         call: ({ name }) => [
           text(`<|tool_call_begin|>functions.${name}:`),
-          { kind: 'pattern', gbnf: '[0-9]+' },
+          { kind: 'pattern', gbnf: '[0-9]{1,3}' },
           text(argumentBegin),
           { kind: 'arguments' },
           text('<|tool_call_end|>'),

@@ -16,13 +16,13 @@ const python = pythonCalls({
   openers: [open],
   closers: [close],
   nameEnds: ['('],
-  grammar: pythonGrammar(open, close, open),
+  grammar: pythonGrammar(open, close, [open]),
 });
 
 const json = jsonCalls({
   openers: [open],
   closers: [close],
-  grammar: jsonGrammar({ begin: `${open}[`, between: ', ', end: `]${close}`, trigger: open }),
+  grammar: jsonGrammar({ begin: `${open}[`, between: ', ', end: `]${close}`, triggers: [open] }),
 });
 
 export const lfm: Family = {

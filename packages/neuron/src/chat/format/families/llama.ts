@@ -21,7 +21,7 @@ export const bareJson: CallForm = jsonCalls({
   openers: ['{'],
   closers: [],
   where: 'start',
-  grammar: jsonGrammar({ argumentsKey: 'parameters', between: '; ', trigger: null }),
+  grammar: jsonGrammar({ argumentsKey: 'parameters', between: '; ', triggers: [] }),
 });
 
 const builtin = pythonCalls({
@@ -59,19 +59,21 @@ export const llama: Family = {
   stops: ['<|eom_id|>', '<|eot_id|>'],
 };
 
-/** The grammar of `[f(a=1), g(b="x")]`. */
-export function pythonGrammar(begin: string, end: string, trigger: string | null): CallGrammar {
+/**
+ * The grammar of `[f(a=1), g(b="x")]`; values in JSON's spelling, which models of this kind know as well.
+ */
+export function pythonGrammar(begin: string, end: string, triggers: readonly string[]): CallGrammar {
   return {
     begin: `${begin}[`,
     between: ', ',
     end: `]${end}`,
-    trigger,
+    triggers,
     isParallel: true,
     call: ({ name }) => [
       text(`${name}(`),
       {
         kind: 'parameters',
-        style: { open: (key) => `${key}=`, close: '', between: ', ', values: 'python' },
+        style: { open: (key) => `${key}=`, close: '', between: ', ', values: 'json' },
       },
       text(')'),
     ],
@@ -84,14 +86,14 @@ export const bareList: CallForm = pythonCalls({
   where: 'start',
   nameEnds: ['('],
   isList: true,
-  grammar: pythonGrammar('', '', null),
+  grammar: pythonGrammar('', '', []),
 });
 
 const pythonStart = pythonCalls({
   openers: ['<|python_start|>'],
   closers: ['<|python_end|>'],
   nameEnds: ['('],
-  grammar: pythonGrammar('<|python_start|>', '<|python_end|>', '<|python_start|>'),
+  grammar: pythonGrammar('<|python_start|>', '<|python_end|>', ['<|python_start|>']),
 });
 
 export const llama4: Family = {

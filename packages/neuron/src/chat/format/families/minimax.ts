@@ -34,7 +34,7 @@ function invokeCalls({ section, prefix, saysString }: Invoke): CallForm {
       begin: `${open(section)}>\n`,
       between: '\n',
       end: `\n${close(section)}`,
-      trigger: `${open(section)}>`,
+      triggers: [`${open(section)}>`],
       isParallel: true,
       call: ({ name }) => [
         text(`${open('invoke')} name="${name}">\n`),

@@ -31,7 +31,7 @@ function* readName(turn: Turn): Steps<NamedCall> {
 const oldCalls = jsonCalls({
   openers: [open],
   closers: ['</s>'],
-  grammar: jsonGrammar({ begin: `${open}[`, between: ', ', end: ']', trigger: open }),
+  grammar: jsonGrammar({ begin: `${open}[`, between: ', ', end: ']', triggers: [open] }),
 });
 
 function newCalls(hasCallId: boolean): CallForm {
@@ -44,7 +44,7 @@ function newCalls(hasCallId: boolean): CallForm {
       begin: '',
       between: '',
       end: '',
-      trigger: open,
+      triggers: [open],
       isParallel: true,
       call: ({ name }) => [text(`${open}${name}`), ...ids, text('[ARGS]'), { kind: 'arguments' }],
     },

@@ -14,7 +14,7 @@ function grammar(open: string, close: string, line: string): CallGrammar {
     begin: '',
     between: '\n',
     end: '',
-    trigger: open,
+    triggers: [open],
     isParallel: true,
     call: ({ name }) => [
       text(`${open}\n<function=${name}>\n`),
