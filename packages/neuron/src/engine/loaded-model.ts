@@ -5,6 +5,7 @@ import { BatchLoop } from './batch-loop.ts';
 import { Candidates } from './candidates.ts';
 import { DecodeBatch } from './decode-batch.ts';
 import type { EngineFaults } from './engine-faults.ts';
+import { createGrammarCache } from './grammar/compiled-grammar.ts';
 import { createLogitsReader } from './logits-reader.ts';
 import type { OpenedModel } from './open-model.ts';
 import { stepTokensMax } from './plan-step.ts';
@@ -59,6 +60,7 @@ export class LoadedModel {
       contextTokens,
       logits: createLogitsReader(api, context, vocabulary.size),
       candidates: new Candidates(api, vocabulary.size),
+      grammars: createGrammarCache(vocabulary),
       defaults: this.samplingDefaults,
     };
     const shared = { memory: this.#memory, batch: this.#batch, modelId: spec.modelId };
