@@ -178,6 +178,14 @@ export interface WireToolCall {
   readonly function: { readonly name: string; readonly arguments: string };
 }
 
+/** A piece of a call in a stream: id, type and name come once, with the first piece. */
+export interface WireToolCallDelta {
+  readonly index: number;
+  readonly id?: string;
+  readonly type?: 'function';
+  readonly function: { readonly name?: string; readonly arguments: string };
+}
+
 export type ChatFinishReason = 'stop' | 'length' | 'tool_calls' | 'content_filter';
 
 export interface WireLogprob {
@@ -216,7 +224,7 @@ export interface ChatDelta {
   readonly role?: 'assistant';
   readonly content?: string;
   readonly reasoning_content?: string;
-  readonly tool_calls?: readonly (WireToolCall & { readonly index: number })[];
+  readonly tool_calls?: readonly WireToolCallDelta[];
 }
 
 export interface ChatChunk {

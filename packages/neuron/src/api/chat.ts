@@ -3,12 +3,23 @@
  * model, template, tokens, context, admission, and only then a byte of the answer.
  */
 import type { Exchange } from 'cortex-core/daemon/http-server';
+import type { GenerateParams } from 'cortex-core/wire/inference';
 import { type ChatChunk, type ChatRequest, chatRequestSchema, parseBody } from 'cortex-core/wire/openai';
-import { ChatAnswer, toUsage } from '../chat/answer.ts';
-import { endOf, planThinking, planTools, refuseUnsupportedChat } from '../chat/chat-fields.ts';
-import { toResponseGrammar } from '../chat/grammar/response-grammar.ts';
+import { ChatAnswer } from '../chat/answer.ts';
+import {
+  endOf,
+  planThinking,
+  planTools,
+  refuseUnsupportedChat,
+  type ToolPlan,
+} from '../chat/chat-fields.ts';
+import { planGrammar, planReasoning } from '../chat/chat-grammar.ts';
+import { toOfferedTools } from '../chat/format/offered-tools.ts';
+import { startsInReasoning } from '../chat/format/read-turn.ts';
+import { toLegacyAnswer, toLegacyChunk } from '../chat/legacy-functions.ts';
 import { toPlainMessages, toTemplateTools } from '../chat/messages.ts';
 import { toChatParams } from '../chat/sampling.ts';
+import { withToolText } from '../chat/tool-text.ts';
 import { sumUsages } from '../chat/usage.ts';
 import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
@@ -22,61 +33,87 @@ import {
   repeatParams,
   runJob,
 } from './generation.ts';
+import { refuseOversized } from './prompt-size.ts';
 
 export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void> {
   const request = parseBody(chatRequestSchema, await exchange.json());
   refuseUnsupportedChat(request);
   const n = request.n ?? 1;
   checkChoices(n, 'n');
-  const { tools } = planTools(request);
+  const plan = planTools(request);
   const model = await deps.registry.whenServing(request.model, exchange.signal);
   assertGenerates(model);
-  const tokens = await onModel(deps, model, () => tokenizeChat(request, model, exchange.signal));
-  const grammar = toResponseGrammar(request.response_format);
-  const asked = toChatParams(request, tokens, model.facts.metadata);
-  const params = limited(grammar === null ? asked : { ...asked, grammar }, 'messages', model, deps);
+  const grammar = planGrammar(request, plan, model.format);
+  const prompt = await onModel(deps, model, () => readPrompt(request, plan, model, exchange.signal));
+  const asked = toChatParams(request, prompt.tokens, model.facts.metadata);
+  const params: GenerateParams = {
+    ...asked,
+    grammar,
+    stops: [...asked.stops, ...model.format.stops],
+    reasoning: planReasoning({ format: model.format, ...prompt }),
+  };
   const who = newIdentity('chatcmpl', request.model, deps);
-  const answers = Array.from({ length: n }, () => new ChatAnswer(who, { parseToolCalls: tools.length > 0 }));
+  const options = {
+    format: model.format,
+    tools: toOfferedTools(plan.tools),
+    startsInReasoning: prompt.isOpen,
+    parallel: plan.parallel,
+  };
   await runJob(deps, exchange, {
     request,
     model,
-    generations: repeatParams(params, n),
-    presenter: presentChat(answers),
+    generations: repeatParams(limited(params, 'messages', model, deps), n),
+    presenter: presentChat(
+      Array.from({ length: n }, () => new ChatAnswer(who, options)),
+      plan.isLegacy,
+    ),
   });
 }
 
 /** The choices of one request as one stream, or one answer. */
-function presentChat(answers: readonly ChatAnswer[]): Presenter {
+function presentChat(answers: readonly ChatAnswer[], isLegacy: boolean): Presenter {
   const answerAt = (at: number): ChatAnswer => answers[at] as ChatAnswer;
-  const placed = (at: number, chunks: readonly ChatChunk[]): readonly ChatChunk[] => {
-    if (at === 0) return chunks;
-    return chunks.map((chunk) => ({
-      ...chunk,
-      choices: chunk.choices.map((each) => ({ ...each, index: at })),
-    }));
+  const placed = (at: number, chunks: readonly ChatChunk[]): readonly unknown[] => {
+    const shown = at === 0 ? chunks : chunks.map((chunk) => ({ ...chunk, choices: indexed(chunk.choices, at) }));
+    return isLegacy ? shown.map(toLegacyChunk) : shown;
   };
   return {
     begin: (at) => placed(at, [answerAt(at).begin()]),
     step: (at, event) => placed(at, answerAt(at).step(event)),
+    isOver: (at) => answerAt(at).isOver,
     finish: (at, result) => placed(at, answerAt(at).finish(result)),
     usage: (results, timings) => {
-      const [first] = results;
-      if (first === undefined) return null;
-      const usage = sumUsages(results.map(toUsage), results.length);
-      return { ...answerAt(0).usageChunk(first, timings), usage };
+      const chunks = results.map((result, at) => answerAt(at).usageChunk(result, timings));
+      const usages = chunks.flatMap(({ usage }) => usage ?? []);
+      return { ...chunks[0], usage: sumUsages(usages, results.length) };
     },
     whole: (results, timings) => {
       const wholes = results.map((result, at) => answerAt(at).whole(result, timings));
-      const choices = wholes.flatMap(({ choices: own }, at) =>
-        own.map((choice) => ({ ...choice, index: at })),
-      );
+      const choices = wholes.flatMap((whole, at) => indexed(whole.choices, at));
       const usage = sumUsages(
         wholes.map((whole) => whole.usage),
         results.length,
       );
-      return { ...wholes[0], choices, usage };
+      const [first] = wholes;
+      if (first === undefined) return null;
+      const { usage: _, timings: own, ...head } = first;
+      const whole = { ...head, choices, usage, ...(own === undefined ? {} : { timings: own }) };
+      return isLegacy ? toLegacyAnswer(whole) : whole;
     },
   };
+}
+
+function indexed<T extends object>(choices: readonly T[], index: number): readonly T[] {
+  return choices.map((choice) => ({ ...choice, index }));
+}
+
+interface Prompt {
+  readonly tokens: Int32Array;
+  /** It leaves a reasoning block open. */
+  readonly isOpen: boolean;
+  /** The model may open a block by itself. */
+  readonly mayOpen: boolean;
+  readonly budget: number | null;
 }
 
 /** The prompt's tokens as the model's template makes them; also what POST /tokenize shows. */
@@ -85,14 +122,31 @@ export async function tokenizeChat(
   model: ServingModel,
   signal: AbortSignal,
 ): Promise<Int32Array> {
-  const { tools } = planTools(request);
-  const { traits } = await model.template.chosen(tools.length > 0);
-  const { kwargs } = planThinking(request, traits, model.capabilities.includes('reasoning'));
-  const text = await model.template.render({
-    messages: toPlainMessages(request.messages, { modelId: model.id, capabilities: model.capabilities }),
-    tools: toTemplateTools(tools),
-    end: endOf(request),
+  return (await readPrompt(request, planTools(request), model, signal)).tokens;
+}
+
+async function readPrompt(
+  request: ChatRequest,
+  plan: ToolPlan,
+  model: ServingModel,
+  signal: AbortSignal,
+): Promise<Prompt> {
+  const { device, handle, template, format, capabilities } = model;
+  const canReason = capabilities.includes('reasoning');
+  const { traits } = await template.chosen(plan.tools.length > 0);
+  const { kwargs, budget } = planThinking(request, traits, canReason);
+  const tools = toTemplateTools(plan.tools);
+  const messages = toPlainMessages(request.messages, { modelId: model.id, capabilities });
+  const end = endOf(request);
+  const text = await template.render({
+    messages: tools !== undefined && traits.toolsIn === null ? withToolText(messages, tools, format) : messages,
+    tools,
+    end,
     kwargs,
   });
-  return model.device.tokenize(model.handle, text, { addSpecial: true, parseSpecial: true }, signal);
+  refuseOversized(text, 'messages', model.facts);
+  const tokens = await device.tokenize(handle, text, { addSpecial: true, parseSpecial: true }, signal);
+  const isOpen = startsInReasoning(format, text.slice(-200));
+  const mayOpen = canReason && kwargs.enable_thinking !== false && end === 'generation_prompt';
+  return { tokens, isOpen, mayOpen, budget };
 }

@@ -23,6 +23,8 @@ import { SseStream } from './sse-stream.ts';
 export interface Presenter {
   begin(at: number): readonly unknown[];
   step(at: number, event: StepEvent): readonly unknown[];
+  /** What follows will not be part of the answer: the generation may end. */
+  isOver?(at: number): boolean;
   finish(at: number, result: GenerateResult): readonly unknown[];
   usage(results: readonly GenerateResult[], timings: ChatTimings): unknown;
   whole(results: readonly GenerateResult[], timings: ChatTimings): unknown;
@@ -141,6 +143,7 @@ export async function withPermit(
 async function runWhole(deps: ApiDeps, exchange: Exchange, job: Job, permit: Permit): Promise<void> {
   const { presenter } = job;
   const results = await generateAll(deps, exchange, job, {
+    isOver: (at) => presenter.isOver?.(at) === true,
     onStep: (at, event) => void presenter.step(at, event),
     onEnd: (at, result) => void presenter.finish(at, result),
   });
@@ -160,6 +163,7 @@ async function runStreamed(deps: ApiDeps, exchange: Exchange, job: Job, permit: 
   };
   try {
     const results = await generateAll(deps, exchange, job, {
+      isOver: (at) => presenter.isOver?.(at) === true,
       onStep: (at, event) => {
         begin(at);
         sendAll(presenter.step(at, event));
@@ -190,6 +194,7 @@ async function runStreamed(deps: ApiDeps, exchange: Exchange, job: Job, permit: 
 }
 
 interface Listener {
+  readonly isOver: (at: number) => boolean;
   readonly onStep: (at: number, event: StepEvent) => void;
   readonly onEnd: (at: number, result: GenerateResult) => void;
 }
@@ -208,7 +213,10 @@ async function generateAll(
   const work = async (): Promise<void> => {
     for (let at = next++; at < generations.length; at = next++) {
       const params = generations[at] as GenerateParams;
-      const result = await generateOne(deps, model, params, signal, (event) => listener.onStep(at, event));
+      const result = await generateOne(deps, model, params, signal, (event) => {
+        listener.onStep(at, event);
+        return listener.isOver(at);
+      });
       results[at] = result;
       listener.onEnd(at, result);
     }
@@ -225,13 +233,15 @@ async function generateAll(
   return results;
 }
 
+/** `onStep` returns whether the answer is complete: then the generation ends as if the model had stopped. */
 async function generateOne(
   deps: ApiDeps,
   model: ServingModel,
   params: GenerateParams,
   signal: AbortSignal,
-  onStep: (event: StepEvent) => void,
+  onStep: (event: StepEvent) => boolean,
 ): Promise<GenerateResult> {
+  const enough = new AbortController();
   const startedMs = deps.clock.monotonicMs();
   let firstTokenMs: number | null = null;
   let finished: GenerateResult | null = null;
@@ -241,11 +251,14 @@ async function generateOne(
       params,
       (event) => {
         firstTokenMs ??= deps.clock.monotonicMs() - startedMs;
-        if (!signal.aborted) onStep(event);
+        if (!signal.aborted && !enough.signal.aborted && onStep(event)) enough.abort();
       },
-      signal,
+      AbortSignal.any([signal, enough.signal]),
     );
     finished = result;
+    if (result.finishReason === 'cancelled' && enough.signal.aborted && !signal.aborted) {
+      return { ...result, finishReason: 'stop' };
+    }
     if (result.finishReason === 'cancelled') {
       throw signal.aborted ? signal.reason : new AppError('job_failed', 'the generation was cancelled');
     }

@@ -15,6 +15,7 @@ import { Candidates } from './candidates.ts';
 import { DecodeBatch } from './decode-batch.ts';
 import { createEmbedder, type Embedder, type SteppedTask } from './embedder.ts';
 import type { EngineFaults } from './engine-faults.ts';
+import { createGrammarCache } from './grammar/compiled-grammar.ts';
 import { KvSnapshots } from './kv-snapshots.ts';
 import { createLogitsReader } from './logits-reader.ts';
 import type { OpenedModel } from './open-model.ts';
@@ -72,6 +73,7 @@ export class LoadedModel {
       contextTokens,
       logits: createLogitsReader(api, context, vocabulary.size),
       candidates: new Candidates(api, vocabulary.size),
+      grammars: createGrammarCache(vocabulary),
       defaults: this.samplingDefaults,
     };
     // Without KV nothing that reads this is ever called: see #requireDecoder.

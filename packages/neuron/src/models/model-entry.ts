@@ -4,6 +4,8 @@ import { AppError } from 'cortex-core/wire/errors';
 import type { ArchHandle, GenerateResult, ModelFacts } from 'cortex-core/wire/inference';
 import type { ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
 import { type Capabilities, capabilitiesOf } from '../chat/capabilities.ts';
+import type { ChatFormat } from '../chat/format/chat-format.ts';
+import { detectFormat } from '../chat/format/detect-format.ts';
 import { findInfillTokens, type InfillTokens } from '../chat/infill.ts';
 import { ChatTemplate } from '../chat/template.ts';
 import type { Device } from '../device/device.ts';
@@ -22,6 +24,8 @@ export interface ServingModel {
   readonly facts: ModelFacts;
   readonly template: ChatTemplate;
   readonly capabilities: readonly string[];
+  /** How it writes reasoning and calls. */
+  readonly format: ChatFormat;
   /** The tokens for filling in the middle; null = the model was not made for it. */
   infill(): Promise<InfillTokens | null>;
   readonly admission: Gate;
@@ -34,6 +38,7 @@ export interface ServingModel {
 interface Attached {
   readonly model: LoadedModel;
   readonly template: ChatTemplate;
+  readonly format: ChatFormat;
   readonly infill: Promise<InfillTokens | null>;
   can: Capabilities;
 }
@@ -96,6 +101,7 @@ export class ModelEntry {
     const attached: Attached = {
       model,
       template,
+      format: detectFormat(facts, facts.architecture),
       infill: findInfillTokens(facts.metadata, idOf),
       can: capabilitiesOf({ ...look, infill: false }),
     };
@@ -123,13 +129,14 @@ export class ModelEntry {
 
   serving(): ServingModel {
     if (this.status !== 'loaded' || this.#attached === null) throw this.refusal();
-    const { model, template, infill, can } = this.#attached;
+    const { model, template, format, infill, can } = this.#attached;
     return {
       id: this.id,
       device: model.slot.device,
       handle: model.arch.handle,
       facts: model.arch.facts,
       template,
+      format,
       capabilities: can.capabilities,
       infill: () => infill,
       admission: this.admission,
