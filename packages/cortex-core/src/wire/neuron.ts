@@ -149,6 +149,23 @@ export type ModelSpec = z.output<typeof modelSpecSchema>;
 
 export const modelUnloadSchema = z.strictObject({ model_id: z.string().min(1).max(512) });
 
+/** Body of POST /models/move: the devices of this machine where the model shall be. */
+export const modelMoveSchema = z.strictObject({
+  model_id: z.string().min(1).max(512),
+  devices: z.array(index).min(1).max(64),
+});
+
+/** Body of POST /devices/recycle. */
+export const deviceRecycleSchema = z.strictObject({ device: index });
+
+/** Its answer: which models the fresh owner has, with what they had, by a plain load, or not at all. */
+export interface DeviceRecycled {
+  readonly status: 'recycled';
+  readonly transferred: readonly string[];
+  readonly reloaded: readonly string[];
+  readonly failed: readonly string[];
+}
+
 export interface NeuronVersion {
   readonly package_version: string;
   readonly git_sha: string;

@@ -133,8 +133,8 @@ export async function withPermit(
 ): Promise<void> {
   const permit = await admission.acquire(exchange.header('x-cortex-account-id'), exchange.signal);
   try {
-    // The owner may have died while this request stood in the queue: the handle is read again.
-    await run(deps.registry.serving(id), permit);
+    // The owner may have died, or the model moved, while this request stood in the queue.
+    await run(await deps.registry.whenAdmitted(id, exchange.signal), permit);
   } finally {
     permit.release();
   }

@@ -1,7 +1,13 @@
 /** The lifecycle routes, with the shapes that the gateway and its operators know. */
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError, type ErrorCode, toAppError } from 'cortex-core/wire/errors';
-import { modelSpecSchema, modelUnloadSchema } from 'cortex-core/wire/neuron';
+import {
+  type DeviceRecycled,
+  deviceRecycleSchema,
+  modelMoveSchema,
+  modelSpecSchema,
+  modelUnloadSchema,
+} from 'cortex-core/wire/neuron';
 import { parseBody } from 'cortex-core/wire/openai';
 import type { ApiDeps } from './api-deps.ts';
 
@@ -41,6 +47,20 @@ export async function serveUnload(deps: ApiDeps, exchange: Exchange): Promise<vo
   const { model_id } = parseBody(modelUnloadSchema, body);
   await deps.registry.unload(model_id);
   exchange.sendJson(200, { status: 'unloaded' });
+}
+
+/** Replies when the model serves on the other devices, or stays with the reason why. */
+export async function serveMove(deps: ApiDeps, exchange: Exchange): Promise<void> {
+  const { model_id, devices } = parseBody(modelMoveSchema, await exchange.json());
+  await deps.registry.move(model_id, devices);
+  exchange.sendJson(200, { status: 'moved' });
+}
+
+/** Replies when the fresh owner has its models. */
+export async function serveRecycle(deps: ApiDeps, exchange: Exchange): Promise<void> {
+  const { device } = parseBody(deviceRecycleSchema, await exchange.json());
+  const report = await deps.registry.recycle(device);
+  exchange.sendJson(200, { status: 'recycled', ...report } satisfies DeviceRecycled);
 }
 
 export async function serveModels(deps: ApiDeps, exchange: Exchange): Promise<void> {

@@ -13,7 +13,9 @@ import {
   serveHealth,
   serveLoad,
   serveModels,
+  serveMove,
   serveOpenAiModels,
+  serveRecycle,
   serveUnload,
 } from './lifecycle.ts';
 import { serveRerank } from './rerank.ts';
@@ -39,6 +41,8 @@ export function createRoutes(deps: ApiDeps): readonly Route<Exchange>[] {
     route('GET', '/models', serveModels),
     route('POST', '/models/load', serveLoad),
     route('POST', '/models/unload', serveUnload),
+    route('POST', '/models/move', serveMove),
+    route('POST', '/devices/recycle', serveRecycle),
     route('GET', '/models/:id/endpoint', serveEndpoint),
     route('GET', '/models/:id/capabilities', serveCapabilities),
     route('GET', '/health', serveHealth),
@@ -52,7 +56,7 @@ export function createRoutes(deps: ApiDeps): readonly Route<Exchange>[] {
 
 /** Lifecycle routes have the flat envelope, the OpenAI ones OpenAI's. */
 export function envelopeOf(path: string): EnvelopeStyle {
-  return /^\/(models|health|version|discovery|metrics)(\/|$)/.test(path) ? 'flat' : 'openai';
+  return /^\/(models|devices|health|version|discovery|metrics)(\/|$)/.test(path) ? 'flat' : 'openai';
 }
 
 const open = new Set(['/health', '/version']);

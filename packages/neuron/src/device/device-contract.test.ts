@@ -380,6 +380,7 @@ for (const worker of ['thread', 'process'] as const) {
       assert.equal((await Promise.all<unknown>(jobs)).length, 16);
       await closed;
       assert.equal(short.ownerPid, null);
+      await short.dropArch(loaded.handle);
     });
   });
 }

@@ -57,7 +57,7 @@ export function toDeviceError(deviceId: string, plain: SerializedError): AppErro
   }
 }
 
-export function toGone(deviceId: string, what: string, stderrTail: readonly string[]): Gone {
+export function toGone(deviceId: string, what: string, stderrTail: readonly string[] = []): Gone {
   return new Gone(deviceId, `device ${deviceId} ${what}`, {
     retryAfterSecs: 2,
     ...(stderrTail.length === 0 ? {} : { detail: stderrTail.join('\n') }),

@@ -97,9 +97,9 @@ export interface OwnerDeath {
   readonly cause: string;
   /** Handles that no longer exist. */
   readonly lostHandles: readonly ArchHandle[];
-  /** Handles with a job in flight at the time: the suspects. */
+  /** Handles with a job in flight at the time: the suspects. None of a restart that was asked for. */
   readonly busyHandles: readonly ArchHandle[];
-  /** Model whose load was under way; null = none. */
+  /** Model whose load was under way, a suspect too; null = none. */
   readonly loading: string | null;
   /** Last lines of the owner's stderr. */
   readonly stderrTail: readonly string[];

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { silentLog } from 'cortex-core/daemon/log';
 import { AppError } from 'cortex-core/wire/errors';
+import type { LoadedArch } from 'cortex-core/wire/inference';
 import { FakeClock } from 'testkit/clock';
 import type { OwnerDeath } from './device.ts';
 import { Gone, Poisoned } from './device-errors.ts';
@@ -273,6 +274,20 @@ test('a load may be silent for long, a load that was given up may not', async ()
   }
 });
 
+test('an owner that never comes up is replaced', async () => {
+  const { transport, clock, device, deaths } = start({
+    limits: { stepMsMax: 5000, loadSilenceMsMax: 50_000 },
+  });
+  transport.silent = true;
+  await clock.advance(51_100);
+  assert.equal(transport.terminated, 1);
+  transport.silent = false;
+  await clock.advance(250);
+  assert.deepEqual(await device.queryVram(), { freeMb: 100, totalMb: 200 });
+  assert.equal(deaths.length, 0);
+  await device.shutdown();
+});
+
 test('a thread that hangs leaves its device poisoned: everyone is told at once, drops succeed', async () => {
   const { transport, clock, device, deaths } = start({ isolates: false, limits: { stepMsMax: 5000 } });
   const { handle } = await device.load(loadSpec, ignore);
@@ -290,6 +305,18 @@ test('a thread that hangs leaves its device poisoned: everyone is told at once, 
   await closed;
 });
 
+test('a restart does not wait for the back-off', async () => {
+  const { transport, clock, device } = start({ limits: { respawnMsMin: 20_000 } });
+  await device.queryVram();
+  transport.die();
+  const restarted = device.restartOwner();
+  await clock.advance(0);
+  await restarted;
+  assert.equal(transport.engines.length, 2);
+  await clock.advance(60_000);
+  assert.equal(transport.engines.length, 2);
+});
+
 test('each owner is told which life of its device it is', async () => {
   const { transport, clock, device } = start();
   await device.queryVram();
@@ -301,3 +328,69 @@ test('each owner is told which life of its device it is', async () => {
   const lives = transport.sent.flatMap((message) => (message.kind === 'Start' ? [message.life] : []));
   assert.deepEqual(lives, [1, 2, 3]);
 });
+
+test('whatever happens in whatever order, every job ends and nothing is left behind', async () => {
+  const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
+  console.log(`SEED=${seed}`);
+  const random = mulberry32(seed);
+  const pick = (count: number) => Math.floor(random() * count);
+  for (let round = 0; round < 80; round++) {
+    const { transport, clock, device } = start({ limits: { stepMsMax: 5000, jobsMax: 12 } });
+    const jobs: Promise<unknown>[] = [];
+    const track = (job: Promise<unknown>): void => {
+      job.catch(ignore);
+      jobs.push(job);
+    };
+    const aborts: AbortController[] = [];
+    const handles: number[] = [1];
+    const handle = () => handles[Math.max(0, handles.length - 1 - pick(3))]!;
+    const remember = (loaded: LoadedArch): void => void handles.push(loaded.handle);
+    for (let step = 0; step < 60; step++) {
+      const abort = new AbortController();
+      aborts.push(abort);
+      const inputs = Array.from({ length: 1 + pick(3) }, () => Int32Array.of(1));
+      const actions: (() => unknown)[] = [
+        () => track(device.load(loadSpec, ignore, abort.signal).then(remember)),
+        () => track(device.transferIn({ spec: loadSpec, prefixes: [] }, ignore, abort.signal).then(remember)),
+        () => track(device.generate(handle(), generateParams([1], 1 + pick(30)), ignore, abort.signal)),
+        () => track(device.embed(handle(), inputs, abort.signal)),
+        () => track(device.exportArch(handle(), abort.signal)),
+        () => track(device.dropArch(handle())),
+        () => aborts[pick(aborts.length)]?.abort(),
+        () => clock.advance([0, 0, 0, 250, 6500][pick(5)]!),
+        () => clock.advance(0),
+        () => random() < 0.2 && transport.die(),
+        () => {
+          if (random() < 0.2) track(device.restartOwner());
+        },
+        () => {
+          transport.silent = random() < 0.15;
+        },
+      ];
+      await actions[pick(actions.length)]?.();
+    }
+    transport.silent = false;
+    const closed = device.shutdown();
+    await clock.advance(30_000);
+    await closed;
+    const ended = Promise.allSettled(jobs).then(() => true);
+    assert.equal(await Promise.race([ended, turns(20)]), true, `a job hangs: SEED=${seed} round ${round}`);
+    assert.equal(clock.pending, 0, `a timer is left: SEED=${seed} round ${round}`);
+    assert.equal(device.state, 'closed');
+  }
+});
+
+async function turns(count: number): Promise<false> {
+  for (let turn = 0; turn < count; turn++) await new Promise((resolve) => setImmediate(resolve));
+  return false;
+}
+
+function mulberry32(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}

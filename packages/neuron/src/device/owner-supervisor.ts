@@ -12,7 +12,7 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { ArchHandle, LoadedArch, StepEvent } from 'cortex-core/wire/inference';
 import type { DeviceState, OwnerDeath } from './device.ts';
-import { type Gone, type Poisoned, toDeviceError, toGone, toPoisoned } from './device-errors.ts';
+import { type Poisoned, toDeviceError, toGone, toPoisoned } from './device-errors.ts';
 import {
   type FromOwner,
   handleOf,
@@ -115,11 +115,12 @@ export class OwnerSupervisor {
     const refusal = this.#refusal({ kind: 'QueryVram' });
     if (refusal !== null) throw refusal;
     const link = this.#link;
-    if (link !== null && this.#ready) {
+    if (this.#respawnTimer !== null)
+      this.#respawnAfter(0); // who asks does not wait for the back-off
+    else if (link !== null && this.#ready) {
       this.#isRestarting = true;
       this.#ready = false; // what comes now waits for the next owner
       this.#state = 'respawning';
-      this.#endReason = 'restarted';
       const exited = this.#untilExit();
       link.post({ kind: 'Shutdown' });
       if (!(await within(this.#options.clock, this.#limits.exitMsMax, exited))) link.terminate();
@@ -138,12 +139,15 @@ export class OwnerSupervisor {
   }
 
   #refusal(job: Job): AppError | null {
-    if (this.#closing !== null && job.kind !== 'DropArch') return this.#gone('is no longer running');
+    if (this.#closing !== null && job.kind !== 'DropArch') return toGone(this.#id, 'is no longer running');
     if (this.#poisonReason !== null) return this.#poisoned();
     if (this.#startError !== null) return this.#startError;
     const handle = handleOf(job);
     if (handle !== null && handle < this.#firstHandle && job.kind !== 'DropArch') {
-      return this.#gone(`lost the model of handle ${handle} when its owner died; it is being loaded again`);
+      return toGone(
+        this.#id,
+        `lost the model of handle ${handle} when its owner died; it is being loaded again`,
+      );
     }
     if (this.#jobs.size < this.#limits.jobsMax) return null;
     const text = `device ${this.#id} has ${this.#jobs.size} jobs, its limit; try again`;
@@ -166,7 +170,7 @@ export class OwnerSupervisor {
     pending.waitTimer?.cancel();
     pending.waitTimer = this.#options.clock.setTimer(this.#limits.ownerWaitMsMax, () => {
       const seconds = this.#limits.ownerWaitMsMax / 1000;
-      this.#jobs.reject(pending, this.#gone(`has had no owner for ${seconds} s`));
+      this.#jobs.reject(pending, toGone(this.#id, `has had no owner for ${seconds} s`));
     });
   }
 
@@ -191,6 +195,7 @@ export class OwnerSupervisor {
       return;
     }
     this.#link = link;
+    this.#watchdog.start(true);
     this.#nextHandle = this.#firstHandle;
     this.#life++;
     const { owner } = this.#options;
@@ -227,17 +232,14 @@ export class OwnerSupervisor {
   }
 
   #onProgress(id: number, fraction: number): void {
-    const pending = this.#jobs.get(id);
-    if (pending === undefined || pending.aborted) return;
-    const error = callHook(() => pending.hooks.onProgress?.(fraction));
+    const error = this.#jobs.tell(id, (hooks) => hooks.onProgress?.(fraction));
     if (error !== null) this.#options.log.warn('a load progress listener failed', { error: error.message });
   }
 
   #onStep(id: number, event: StepEvent): void {
+    const error = this.#jobs.tell(id, (hooks) => hooks.onStep?.(event));
     const pending = this.#jobs.get(id);
-    if (pending === undefined || pending.aborted) return;
-    const error = callHook(() => pending.hooks.onStep?.(event));
-    if (error === null) return;
+    if (error === null || pending === undefined) return;
     this.#link?.post({ kind: 'Cancel', id });
     this.#jobs.reject(pending, error);
   }
@@ -274,6 +276,7 @@ export class OwnerSupervisor {
 
   /** How long the owner may say nothing with the work that it has. */
   #silenceMsMax(): number | null {
+    if (!this.#ready) return this.#limits.loadSilenceMsMax; // opening libllama, or a driver
     const load = this.#jobs.postedLoad();
     // A load that has been given up must see that soon; one that goes on may wait long for a slow disk.
     if (load !== undefined) return load.aborted ? this.#limits.stepMsMax : this.#limits.loadSilenceMsMax;
@@ -282,7 +285,7 @@ export class OwnerSupervisor {
 
   #onHang(ms: number): void {
     const loading = this.#jobs.loadingModel();
-    const what = loading === null ? 'a step' : `the load of "${loading}"`;
+    const what = !this.#ready ? 'its start' : loading === null ? 'a step' : `the load of "${loading}"`;
     const reason = `${what} hung for ${Math.round(ms / 1000)} s`;
     if (!this.#options.transport.isolates) {
       this.#poison(reason);
@@ -315,7 +318,7 @@ export class OwnerSupervisor {
     this.#ready = false;
     this.#firstHandle = this.#nextHandle;
     this.#liveHandles.clear();
-    const gone = this.#gone(`lost its owner (${cause}); try again`, stderrTail);
+    const gone = toGone(this.#id, `lost its owner (${cause}); try again`, stderrTail);
     loseOwner(this.#jobs, gone, this.#closing === null ? (pending) => this.#waitForOwner(pending) : null);
     this.#onLinkExit?.();
     if (this.#closing !== null) return;
@@ -333,8 +336,8 @@ export class OwnerSupervisor {
       deviceId: this.#id,
       cause,
       lostHandles: [...this.#liveHandles],
-      busyHandles: this.#jobs.busyHandles(),
-      loading: this.#jobs.loadingModel(),
+      busyHandles: this.#isRestarting ? [] : this.#jobs.busyHandles(),
+      loading: this.#isRestarting ? null : this.#jobs.loadingModel(),
       stderrTail,
     };
   }
@@ -355,6 +358,7 @@ export class OwnerSupervisor {
 
   #respawnAfter(delayMs: number): void {
     this.#state = 'respawning';
+    this.#respawnTimer?.cancel();
     this.#respawnTimer = this.#options.clock.setTimer(delayMs, () => {
       this.#respawnTimer = null;
       this.#spawn();
@@ -380,17 +384,14 @@ export class OwnerSupervisor {
       }
     }
     this.#watchdog.close();
-    for (const pending of this.#jobs.all()) this.#jobs.reject(pending, this.#gone('is no longer running'));
+    for (const pending of this.#jobs.all())
+      this.#jobs.reject(pending, toGone(this.#id, 'is no longer running'));
   }
 
   #untilExit(): Promise<void> {
     return new Promise((resolve) => {
       this.#onLinkExit = resolve;
     });
-  }
-
-  #gone(what: string, stderrTail: readonly string[] = []): Gone {
-    return toGone(this.#id, what, stderrTail);
   }
 
   #poisoned(): Poisoned {

@@ -98,6 +98,12 @@ export class PendingJobs {
     return job !== undefined && isLoad(job) ? specOf(job).modelId : null;
   }
 
+  /** Calls a listener of a job that still has one; what it throws is returned. */
+  tell(id: JobId, call: (hooks: JobHooks) => void): AppError | null {
+    const pending = this.#jobs.get(id);
+    return pending === undefined || pending.aborted ? null : callHook(() => call(pending.hooks));
+  }
+
   /** Resolves when nothing is pending. */
   untilIdle(): Promise<void> {
     if (this.#jobs.size === 0) return Promise.resolve();

@@ -91,6 +91,20 @@ test('a vector is the same alone and in company, over several decode calls', () 
   model.close();
 });
 
+test('a context that is shorter than a graph, or no multiple of anything, loads and reads', () => {
+  const file = join(folder, 'short.gguf');
+  writeTinyEncoder(file, { pooling: 'mean' });
+  for (const [context, ubatch] of [
+    [16, 512],
+    [61, 16],
+  ] as const) {
+    const model = engine.load(tinySpec({ modelId: 'short', file, context, batch: 512, ubatch }));
+    const inputs = Array.from({ length: 20 }, (_, at) => new Int32Array(context).fill(5 + at));
+    assert.equal(run(model.embed(inputs)).result.vectors.length, 20);
+    model.close();
+  }
+});
+
 test('mean and first-token pooling agree on one token and differ on several', () => {
   const [mean] = loadEncoder('mean');
   const [cls] = loadEncoder('cls');

@@ -118,12 +118,15 @@ function readWhole(
   return {
     step() {
       const count = fill();
-      const code = api.llama_decode(context, batch.struct);
-      if (code !== 0) throw decodeFailed(modelId, code);
-      for (let sequence = 0; sequence < count; sequence++) {
-        rows.push(copyRow(api.llama_get_embeddings_seq(context, sequence), width, modelId));
+      try {
+        const code = api.llama_decode(context, batch.struct);
+        if (code !== 0) throw decodeFailed(modelId, code);
+        for (let sequence = 0; sequence < count; sequence++) {
+          rows.push(copyRow(api.llama_get_embeddings_seq(context, sequence), width, modelId));
+        }
+      } finally {
+        if (memory !== null) api.llama_memory_clear(memory, false);
       }
-      if (memory !== null) api.llama_memory_clear(memory, false);
       return rows.length === inputs.length ? rows : null;
     },
   };

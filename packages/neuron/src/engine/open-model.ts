@@ -52,9 +52,8 @@ const splitModes: Readonly<Record<SplitMode, number>> = {
 };
 
 /**
- * Whole inputs in one decode call. A power of two, and the batch a multiple of it: libllama rounds the graph
- * that it reserves up to that without its outputs, and then aborts in the mean (graph_reserve,
- * build_pooling).
+ * Whole inputs in one decode call. The batch is a multiple of it: libllama rounds the graph that it reserves
+ * up to one, but not its outputs, and then aborts in the mean (graph_reserve, build_pooling).
  */
 const wholeInputsAtOnce = 8;
 

@@ -46,6 +46,10 @@ export class ModelLoader {
     this.#engine = engine;
   }
 
+  get placement(): Placement {
+    return this.#placement;
+  }
+
   async load(
     spec: ModelSpec,
     file: string | null,

@@ -14,11 +14,21 @@ import { LoadMeter } from './load-meter.ts';
 import type { LoadedModel } from './loader.ts';
 import type { DeviceSlot } from './placement.ts';
 
-export type EntryStatus = 'loading' | 'loaded' | 'unloading' | 'recovering' | 'poisoned' | 'failed';
+/** `draining`: about to move; those that were admitted run on, newcomers wait. `moving`: nothing runs. */
+export type EntryStatus =
+  | 'loading'
+  | 'loaded'
+  | 'draining'
+  | 'moving'
+  | 'unloading'
+  | 'recovering'
+  | 'poisoned'
+  | 'failed';
 
-/** A snapshot for one request: ask again after waiting, the handle may have changed. */
+/** What one request runs on. Ask again after waiting: the model may be gone. */
 export interface ServingModel {
   readonly id: string;
+  /** `device` and `handle` are always those of now: a model may move between two calls. */
   readonly device: Device;
   readonly handle: ArchHandle;
   readonly facts: ModelFacts;
@@ -49,7 +59,8 @@ const rateTokensMin = 8;
 
 export class ModelEntry {
   readonly id: string;
-  readonly spec: ModelSpec;
+  /** After a move it names the devices moved to. */
+  spec: ModelSpec;
   readonly file: string | null;
   readonly admission: Gate;
   readonly meter: LoadMeter;
@@ -61,7 +72,7 @@ export class ModelEntry {
   failure: string | null = null;
   readonly #clock: Clock;
   readonly #outputTokensMax: number;
-  readonly #cut = new AbortController();
+  #cut = new AbortController();
   #attached: Attached | null = null;
   #markGone: () => void = () => {};
   #prefillRate = 0;
@@ -85,11 +96,26 @@ export class ModelEntry {
     return this.status === 'loading' || this.status === 'recovering';
   }
 
+  /** Serves, at once or after a move. */
+  get isLoaded(): boolean {
+    return this.status === 'loaded' || this.isMoving;
+  }
+
+  get isMoving(): boolean {
+    return this.status === 'draining' || this.status === 'moving';
+  }
+
+  /** What it runs on; null while it has no handle. */
+  get model(): LoadedModel | null {
+    return this.#attached?.model ?? null;
+  }
+
   attach(model: LoadedModel): void {
-    const { device } = model.slot;
-    const { handle, facts } = model.arch;
+    const { facts } = model.arch;
     const idOf = async (text: string): Promise<number | null> => {
-      const ids = await device.tokenize(handle, text, { addSpecial: false, parseSpecial: true });
+      const { slot, arch } = this.#attached?.model ?? model;
+      const options = { addSpecial: false, parseSpecial: true };
+      const ids = await slot.device.tokenize(arch.handle, text, options);
       return ids.length === 1 ? (ids[0] ?? null) : null;
     };
     const template = new ChatTemplate(facts, {
@@ -113,12 +139,13 @@ export class ModelEntry {
       () => {},
     );
     this.#attached = attached;
+    if (this.#cut.signal.aborted) this.#cut = new AbortController();
     this.status = 'loaded';
   }
 
-  /** The handle is gone with its owner. */
+  /** The handle is gone with its owner. In a move the mover keeps the memory, and gives it back. */
   detach(): void {
-    this.#attached?.model.reservation.release();
+    if (this.status !== 'moving') this.#attached?.model.reservation.release();
     this.#attached = null;
   }
 
@@ -128,19 +155,28 @@ export class ModelEntry {
   }
 
   serving(): ServingModel {
-    if (this.status !== 'loaded' || this.#attached === null) throw this.refusal();
+    const canServe = this.status === 'loaded' || this.status === 'draining';
+    if (!canServe || this.#attached === null) throw this.refusal();
     const { model, template, format, infill, can } = this.#attached;
+    const current = (): LoadedModel => this.#attached?.model ?? model;
+    const cut = (): AbortSignal => this.#cut.signal;
     return {
       id: this.id,
-      device: model.slot.device,
-      handle: model.arch.handle,
+      get device() {
+        return current().slot.device;
+      },
+      get handle() {
+        return current().arch.handle;
+      },
       facts: model.arch.facts,
       template,
       format,
       capabilities: can.capabilities,
       infill: () => infill,
       admission: this.admission,
-      cut: this.#cut.signal,
+      get cut() {
+        return cut();
+      },
       observe: (result) => this.#observe(result),
     };
   }
@@ -170,6 +206,13 @@ export class ModelEntry {
             extras,
             retryAfterSecs: 2,
           },
+        );
+      case 'draining':
+      case 'moving':
+        return new AppError(
+          'model_recovering',
+          `model "${this.id}" is being moved to another device; retry soon`,
+          { extras, retryAfterSecs: 2 },
         );
       case 'unloading':
         return new AppError('model_not_loaded', `model "${this.id}" is being unloaded; load it again`, {
@@ -246,11 +289,11 @@ export class ModelEntry {
 
   toWire(): NeuronModel {
     const facts = this.#attached?.model.arch.facts;
-    const stuck = this.status === 'poisoned' || this.status === 'failed';
+    const unservable = this.#unservable();
     return {
       id: this.id,
       harness: this.spec.harness,
-      status: this.status,
+      status: this.status === 'draining' || this.status === 'moving' ? 'loaded' : this.status,
       devices: [...(this.#attached?.model.slot.indices ?? [])],
       vram_used_mb: this.#attached?.model.reservation.mb ?? null,
       vram_estimate_mb: this.#attached?.model.reservation.mb ?? null,
@@ -258,9 +301,19 @@ export class ModelEntry {
       ...(facts === undefined
         ? {}
         : { limit: { context: facts.context, output: Math.min(facts.context, this.#outputTokensMax) } }),
-      ...(stuck ? { servable: { ok: false, reason: this.status, detail: this.refusal().message } } : {}),
+      ...(unservable === null ? {} : { servable: { ok: false, ...unservable } }),
       digest: this.#attached?.model.digest ?? null,
     };
+  }
+
+  /** Why a request would be refused for as long as nobody acts. */
+  #unservable(): { readonly reason: string; readonly detail: string } | null {
+    if (this.status === 'poisoned' || this.status === 'failed') {
+      return { reason: this.status, detail: this.refusal().message };
+    }
+    const device = this.#attached?.model.slot.device;
+    if (device?.state !== 'poisoned') return null;
+    return { reason: 'device_poisoned', detail: `its device ${device.id} is poisoned; restart the neuron` };
   }
 
   toLoad(): ModelLoad {

@@ -31,10 +31,12 @@ class FakeDevice {
   readonly loads: LoadSpec[] = [];
   readonly dropped: number[] = [];
   hold: Promise<void> = Promise.resolve();
+  during: () => void = () => {};
   #listener: (death: OwnerDeath) => void = () => {};
 
   async load(spec: LoadSpec, _onProgress: unknown, signal?: AbortSignal): Promise<LoadedArch> {
     this.loads.push(spec);
+    this.during();
     await this.hold;
     signal?.throwIfAborted();
     const facts = {
@@ -56,11 +58,11 @@ class FakeDevice {
     return () => {};
   }
 
-  die(busy: boolean): void {
+  die(busy: boolean, loading: string | null = null): void {
     const handle = this.loads.length;
     const busyHandles = busy ? [handle] : [];
     const death = { deviceId: 'cpu', cause: 'test', lostHandles: [handle], busyHandles, stderrTail: [] };
-    this.#listener({ ...death, loading: null });
+    this.#listener({ ...death, loading });
   }
 }
 
@@ -157,6 +159,24 @@ describe('ModelRegistry', () => {
     assert.equal((await registry.list())[0]?.status, 'poisoned');
     await registry.load(spec('a'));
     assert.equal(registry.isLoaded('a'), true);
+  });
+
+  it('keeps out a model whose reload kills the owner three times, and counts no other death for it', async () => {
+    for (const [loading, status, loads] of [
+      ['a', 'poisoned', 4],
+      ['another', 'failed', 6],
+    ] as const) {
+      const { registry, device } = setUp(dir);
+      await registry.load(spec('a'));
+      device.during = () => {
+        device.die(false, loading);
+        throw new AppError('device_gone', 'the owner died');
+      };
+      device.die(false);
+      await registry.load(spec('a')).catch(() => {});
+      assert.equal((await registry.list())[0]?.status, status);
+      assert.equal(device.loads.length, loads);
+    }
   });
 
   it('counts the memory of what is loaded, and gives it back', async () => {

@@ -5,6 +5,8 @@
  *                  │          │ the owner died
  *               (gone)    recovering ─► loaded | poisoned (3 deaths in 10 min with it at work) | failed
  *
+ *     move(), recycle(): loaded ─► draining ─► moving ─► loaded (there, or here when it fails) | recovering
+ *
  * A load belongs to the neuron, not to the request that asked: who goes away does not stop it, who comes
  * later attaches to it. A load that fails leaves no entry, so ids from the network cannot pile up. `poisoned`
  * and `failed` stay out until someone loads them explicitly.
@@ -19,7 +21,9 @@ import type { OwnerDeath } from '../device/device.ts';
 import { FileCapabilities } from './file-capabilities.ts';
 import type { CreateGate } from './gate.ts';
 import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
-import { ModelEntry, type ServingModel } from './model-entry.ts';
+import { LostHandles } from './lost-handles.ts';
+import { type EntryStatus, ModelEntry, type ServingModel } from './model-entry.ts';
+import { ModelMover, type RecycleReport } from './model-mover.ts';
 import type { DeviceSlot } from './placement.ts';
 import type { ModelSources } from './sources.ts';
 
@@ -45,12 +49,20 @@ export class ModelRegistry {
   readonly #entries = new Map<string, ModelEntry>();
   readonly #capabilities = new FileCapabilities();
   readonly #unsubscribe: (() => void)[];
+  readonly #mover: ModelMover;
+  readonly #lost = new LostHandles();
   #available: { readonly atMs: number; readonly models: Promise<readonly NeuronModel[]> } | null = null;
   #isClosing = false;
   #closed: Promise<void> | null = null;
 
   constructor(deps: RegistryDeps) {
     this.#deps = deps;
+    this.#mover = new ModelMover({
+      placement: deps.loader.placement,
+      log: deps.log,
+      lost: this.#lost,
+      recover: (entry) => this.#startRecovery(entry),
+    });
     this.#unsubscribe = deps.slots.map((slot) =>
       slot.device.onOwnerDeath((death) => this.#onOwnerDeath(slot, death)),
     );
@@ -63,6 +75,8 @@ export class ModelRegistry {
     const existing = this.#entries.get(id);
     switch (existing?.status) {
       case 'loaded':
+      case 'draining':
+      case 'moving':
         return Promise.reject(new AppError('invalid_request', `model '${id}' already loaded`));
       case 'loading':
       case 'recovering':
@@ -107,6 +121,34 @@ export class ModelRegistry {
     }
   }
 
+  /**
+   * Brings a loaded model to other devices of this machine: drains, loads it there with its warm prefixes,
+   * then drops it here. When that fails it stays and serves, and this rejects. Newcomers wait meanwhile.
+   */
+  async move(id: string, devices: readonly number[], drainMs = drainMsMax): Promise<void> {
+    const target = await this.#deps.loader.placement.choose({ model_id: id, devices: [...devices] });
+    const entry = this.#entries.get(id);
+    if (entry === undefined) throw notLoaded(id);
+    if (this.#isClosing) throw shuttingDown();
+    if (entry.status !== 'loaded') throw entry.refusal();
+    if (entry.model?.slot === target) return;
+    await this.#mover.move(entry, target, drainMs);
+  }
+
+  /**
+   * Gives a device a fresh owner, and it its models back with their warm prefixes, or by a plain load where
+   * that fails. Loads under way there end with `device_gone`.
+   */
+  recycle(device: number, drainMs = drainMsMax): Promise<RecycleReport> {
+    const slot = this.#deps.slots.find(({ indices }) => indices.includes(device));
+    if (slot === undefined) return Promise.reject(this.#noDevice(device));
+    if (this.#isClosing) return Promise.reject(shuttingDown());
+    const entries = [...this.#entries.values()].filter(
+      (entry) => entry.status === 'loaded' && entry.handleOn(slot) !== null,
+    );
+    return this.#mover.recycle(slot, entries, drainMs);
+  }
+
   /** What a request runs on. Errors: `model_not_found`, `model_loading`, `model_recovering`, ... */
   serving(id: string): ServingModel {
     const entry = this.#entries.get(id);
@@ -114,20 +156,18 @@ export class ModelRegistry {
     return entry.serving();
   }
 
-  /** As `serving`, but a model that comes back after its owner's death is waited for, within a limit. */
-  async whenServing(id: string, signal: AbortSignal): Promise<ServingModel> {
-    const entry = this.#entries.get(id);
-    if (entry?.status === 'recovering') {
-      await entry.waitReady(
-        Math.min(this.#deps.config.admission.max_wait_secs * 1000, recoveryWaitMsMax),
-        signal,
-      );
-    }
-    return this.serving(id);
+  /** As `serving`, but a model that moves, or comes back after a death, is waited for, within a limit. */
+  whenServing(id: string, signal: AbortSignal): Promise<ServingModel> {
+    return this.#whenServing(id, signal, ['draining', 'moving', 'recovering']);
+  }
+
+  /** As `whenServing`, for a request with a permit: a draining model waits for that one, so it runs now. */
+  whenAdmitted(id: string, signal: AbortSignal): Promise<ServingModel> {
+    return this.#whenServing(id, signal, ['moving', 'recovering']);
   }
 
   isLoaded(id: string): boolean {
-    return this.#entries.get(id)?.status === 'loaded';
+    return this.#entries.get(id)?.isLoaded ?? false;
   }
 
   /** What is known here of a model, loaded or not; null = nothing. */
@@ -143,9 +183,7 @@ export class ModelRegistry {
   }
 
   loads(): readonly ModelLoad[] {
-    return [...this.#entries.values()]
-      .filter((entry) => entry.status === 'loaded')
-      .map((each) => each.toLoad());
+    return [...this.#entries.values()].filter((entry) => entry.isLoaded).map((each) => each.toLoad());
   }
 
   progress(): readonly LoadProgress[] {
@@ -169,6 +207,23 @@ export class ModelRegistry {
     return this.#closed;
   }
 
+  async #whenServing(
+    id: string,
+    signal: AbortSignal,
+    waitsFor: readonly EntryStatus[],
+  ): Promise<ServingModel> {
+    const waitMs = this.#deps.config.admission.max_wait_secs * 1000;
+    // A move that fails may end in a recovery.
+    for (let round = 0; round < 2; round++) {
+      const entry = this.#entries.get(id);
+      if (entry === undefined || !waitsFor.includes(entry.status)) return this.serving(id);
+      await entry.waitReady(entry.isMoving ? waitMs : Math.min(waitMs, recoveryWaitMsMax), signal);
+    }
+    const entry = this.#entries.get(id);
+    if (entry !== undefined && waitsFor.includes(entry.status)) throw entry.refusal();
+    return this.serving(id);
+  }
+
   #createEntry(spec: ModelSpec, file: string | null): ModelEntry {
     const { createGate, config, clock } = this.#deps;
     return new ModelEntry(spec, file, createGate(spec), config.admission.max_tokens, clock);
@@ -180,10 +235,10 @@ export class ModelRegistry {
     const loaded = await this.#deps.loader.load(spec, file, meter, signal).catch((error: unknown) => {
       throw signal.aborted ? signal.reason : error;
     });
-    if (signal.aborted) {
+    if (signal.aborted || this.#lost.has(loaded)) {
       await loaded.slot.device.dropArch(loaded.arch.handle);
       loaded.reservation.release();
-      throw signal.reason;
+      throw signal.aborted ? signal.reason : this.#lost.toError(loaded);
     }
     entry.attach(loaded);
     const { context, slots, memoryMb, loadMs } = loaded.arch.facts;
@@ -204,16 +259,26 @@ export class ModelRegistry {
       cause: death.cause,
       stderr: death.stderrTail.slice(-10),
     });
+    this.#lost.note(slot, death);
     for (const entry of this.#entries.values()) {
       const handle = entry.handleOn(slot);
       if (handle === null || !death.lostHandles.includes(handle)) continue;
       entry.detach();
       if (entry.status !== 'loaded') continue;
       if (death.busyHandles.includes(handle)) entry.deathsMs.push(this.#deps.clock.monotonicMs());
-      entry.status = 'recovering';
-      entry.ready = this.#recover(entry);
-      entry.ready.catch(() => {});
+      this.#startRecovery(entry);
     }
+    const reloading = death.loading === null ? undefined : this.#entries.get(death.loading);
+    if (death.busyHandles.length === 0 && reloading?.status === 'recovering') {
+      reloading.deathsMs.push(this.#deps.clock.monotonicMs());
+    }
+  }
+
+  /** Loads it again, plainly. */
+  #startRecovery(entry: ModelEntry): void {
+    entry.status = 'recovering';
+    entry.ready = this.#recover(entry);
+    entry.ready.catch(() => {});
   }
 
   async #recover(entry: ModelEntry): Promise<void> {
@@ -244,6 +309,13 @@ export class ModelRegistry {
         throw error;
       }
     }
+  }
+
+  #noDevice(device: number): AppError {
+    const known = this.#deps.slots.flatMap(({ indices }) => indices).join(', ') || 'none';
+    return new AppError('invalid_request', `there is no device ${device}; this machine has ${known}`, {
+      param: 'device',
+    });
   }
 
   #listAvailable(): Promise<readonly NeuronModel[]> {

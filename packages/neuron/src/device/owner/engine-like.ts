@@ -45,7 +45,7 @@ export interface LoadedModelLike {
   snapshotKv(): KvSnapshot;
   restoreKv(id: number): KvSnapshot;
   dropKvSnapshot(id: number): KvSnapshot;
-  /** What another load of the same file can start from. */
+  /** What another load of the same file can start from, the most useful first. */
   exportPrefixes(): readonly KvPrefix[];
   /** Prefixes that do not fit this load are left out. */
   importPrefixes(prefixes: readonly KvPrefix[]): void;

@@ -228,10 +228,13 @@ test('a view into a larger buffer is cut loose before it is sent', () => {
 });
 
 test('shutdown frees every model and the engine, once', () => {
-  const { engine, owner, state, submit } = start();
+  const { engine, owner, state, submit, settled } = start();
   submit(load);
+  const running = submit({ kind: 'Generate', handle: 1, params: generateParams([1], 9) });
   owner.handle({ kind: 'Shutdown' });
   owner.close();
+  const reply = settled(running);
+  assert.equal(reply?.ok === false && reply.error.code, 'device_gone');
   assert.equal(engine.models[0]!.closed, true);
   assert.equal(engine.closed, true);
   assert.equal(state.ended, 1);

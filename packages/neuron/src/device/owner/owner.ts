@@ -11,7 +11,7 @@
  * Limits: a load blocks the owner, running streams on the same device included. A congested sink (a parent
  * that does not read) pauses stepping, so a stalled parent cannot fill this side's memory.
  */
-import { AppError, serializeError } from 'cortex-core/wire/errors';
+import { AppError, type ErrorCode, serializeError } from 'cortex-core/wire/errors';
 import type { ArchHandle, KvPrefix, LoadSpec } from 'cortex-core/wire/inference';
 import {
   compactArray,
@@ -46,6 +46,9 @@ export interface OwnerPorts {
   /** Called once, after everything native is freed. */
   readonly onEnd: () => void;
 }
+
+/** Prefixes that leave with a model: the channel serialises a message as one buffer, below 2 GiB. */
+const exportBytesMax = 1024 ** 3;
 
 interface Held {
   readonly model: LoadedModelLike;
@@ -123,7 +126,7 @@ export class Owner {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    for (const handle of [...this.#slab.keys()]) this.#drop(handle, 'the owner shuts down');
+    for (const handle of [...this.#slab.keys()]) this.#drop(handle, 'the owner shuts down', 'device_gone');
     this.#flush();
     try {
       this.#engine?.close();
@@ -205,7 +208,7 @@ export class Owner {
         return this.#load(id, job.exported.spec, job.exported.prefixes);
       case 'Export': {
         const { model, spec } = this.#held(job);
-        return { spec, prefixes: model.exportPrefixes().map(toOwnBuffers) };
+        return { spec, prefixes: takePrefixes(model.exportPrefixes()) };
       }
       case 'DropArch':
         this.#drop(job.handle, 'its model was unloaded');
@@ -285,14 +288,14 @@ export class Owner {
     });
   }
 
-  #drop(handle: ArchHandle, why: string): void {
+  #drop(handle: ArchHandle, why: string, code: ErrorCode = 'model_not_loaded'): void {
     const held = this.#slab.get(handle);
     if (held === undefined) return;
     this.#slab.delete(handle);
     this.#stuck.delete(handle);
-    this.#failRunning(handle, new AppError('model_not_loaded', `Generate: stopped, because ${why}`));
+    this.#failRunning(handle, new AppError(code, `Generate: stopped, because ${why}`));
     for (const { id, job } of this.#tasks.filter((task) => task.job.handle === handle)) {
-      const error = new AppError('model_not_loaded', `${job.kind}: stopped, because ${why}`);
+      const error = new AppError(code, `${job.kind}: stopped, because ${why}`);
       this.#settled.push({ id, ok: false, error: serializeError(error) });
     }
     this.#tasks = this.#tasks.filter(({ job }) => job.handle !== handle);
@@ -363,6 +366,18 @@ function asJobError(kind: string, error: unknown): AppError {
   return new AppError('job_failed', `${kind} failed: ${text}`, { cause: error });
 }
 
+/** As many as one message may carry, in their order. */
+function takePrefixes(prefixes: readonly KvPrefix[]): readonly KvPrefix[] {
+  let bytes = 0;
+  const taken: KvPrefix[] = [];
+  for (const { tokens, state } of prefixes) {
+    bytes += tokens.byteLength + state.byteLength;
+    if (bytes > exportBytesMax) break;
+    taken.push({ tokens: compactArray(tokens), state: compactArray(state) });
+  }
+  return taken;
+}
+
 /** A prefix is an advantage, not a condition: a load without them is a load all the same. */
 function warm(model: LoadedModelLike, prefixes: readonly KvPrefix[]): void {
   if (prefixes.length === 0) return;
@@ -371,8 +386,4 @@ function warm(model: LoadedModelLike, prefixes: readonly KvPrefix[]): void {
   } catch (error) {
     process.stderr.write(`TransferIn: the prefixes were left out: ${String(error)}\n`);
   }
-}
-
-function toOwnBuffers({ tokens, state }: KvPrefix): KvPrefix {
-  return { tokens: compactArray(tokens), state: compactArray(state) };
 }
