@@ -35,6 +35,7 @@ import {
 } from '../chat/sampling.ts';
 import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
+import { contextExceeded, refuseOversized } from './prompt-size.ts';
 import { SseStream } from './sse-stream.ts';
 
 /** How one endpoint shows an answer; `step` and `finish` are called in order, `whole` after `finish`. */
@@ -100,6 +101,7 @@ export async function tokenizeChat(
       ...request.chat_template_kwargs,
     },
   });
+  refuseOversized(text, 'messages', model.facts);
   return model.device.tokenize(model.handle, text, { addSpecial: true, parseSpecial: true }, signal);
 }
 
@@ -117,6 +119,7 @@ async function tokenizePrompt(
   }
   const one = single ? prompt[0] : prompt;
   if (typeof one !== 'string') return checkPromptTokens(one as readonly number[], model);
+  refuseOversized(one, 'prompt', model.facts);
   return model.device.tokenize(model.handle, one, { addSpecial: true, parseSpecial: true }, signal);
 }
 
@@ -153,14 +156,7 @@ function limited(
   if (count === 0) {
     throw new AppError('invalid_request', 'the prompt is empty; send at least one token', { param });
   }
-  if (count >= context) {
-    throw new AppError(
-      'context_length_exceeded',
-      `This model's maximum context length is ${context} tokens. However, your messages resulted in ` +
-        `${count} tokens. Please reduce the length of the ${param}.`,
-      { param, extras: { prompt_len: count, max: context } },
-    );
-  }
+  if (count >= context) throw contextExceeded(context, count, param);
   return { ...params, maxTokens: params.maxTokens ?? deps.config.admission.max_tokens };
 }
 

@@ -2,6 +2,7 @@
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
 import { chatRequestSchema, parseBody } from 'cortex-core/wire/openai';
+import { tokenIdsSchema } from 'cortex-core/wire/prompt-field';
 import { z } from 'zod';
 import type { ApiDeps } from './api-deps.ts';
 import { onModel, tokenizeChat } from './inference.ts';
@@ -16,7 +17,7 @@ const tokenizeSchema = z.looseObject({
 
 const detokenizeSchema = z.looseObject({
   model: z.string(),
-  tokens: z.array(z.number().int().min(0)).max(1_000_000),
+  tokens: tokenIdsSchema,
 });
 
 export async function serveTokenize(deps: ApiDeps, exchange: Exchange): Promise<void> {

@@ -1,3 +1,4 @@
+import { AppError } from 'cortex-core/wire/errors';
 import type { LlamaApi } from '../libllama/bindings.gen.ts';
 import { allocateNative, type NativeBlock, readFloat, readInt32 } from '../libllama/native-memory.ts';
 
@@ -7,6 +8,8 @@ export interface Chosen {
   readonly logit: number;
 }
 
+/** An ambiguous grammar multiplies its states with every character, and all streams of the device wait. */
+const grammarStepMsMax = 5000;
 /** sizeof(llama_token_data): {int32 id, float logit, float p}. */
 const entryBytes = 12;
 /** sizeof(llama_token_data_array): {data*, size_t size, int64 selected, bool sorted}. */
@@ -45,6 +48,15 @@ export class Candidates {
 
   apply(sampler: bigint): void {
     this.#api.llama_sampler_apply(sampler, this.#memory.address);
+  }
+
+  /** Rules out what a grammar does not let come next. Errors: `invalid_request` when that took too long. */
+  applyGrammar(grammar: bigint): void {
+    const startedMs = performance.now();
+    this.apply(grammar);
+    if (performance.now() - startedMs < grammarStepMsMax) return;
+    const text = `grammar needs more than ${grammarStepMsMax / 1000} s for a token; make it less ambiguous`;
+    throw new AppError('invalid_request', text, { param: 'grammar' });
   }
 
   /** Applies a chain that ends in a choosing sampler. */

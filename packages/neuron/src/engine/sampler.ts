@@ -36,6 +36,8 @@ const dryBaseDefault = 1.75;
 const dryAllowedLengthDefault = 2;
 const xtcThresholdDefault = 0.1;
 const dryBreakersDefault = ['\n', ':', '"', '*'];
+/** Logits divided by less overflow to infinity, of which libllama would take the last; what is meant is 0. */
+const temperatureMin = 1e-6;
 /** llama.h: this seed means "take a random one". */
 const randomSeed = 0xffffffff;
 
@@ -87,7 +89,7 @@ export class Sampler {
     if (!Number.isFinite(row[chosen.token])) throw notFinite(logits, address);
     if (!candidates.isAllowed(grammar, chosen.token)) {
       candidates.fill(row);
-      candidates.apply(grammar);
+      candidates.applyGrammar(grammar);
       chosen = candidates.choose(chain);
       if (!Number.isFinite(chosen.logit)) {
         throw new AppError(
@@ -120,7 +122,8 @@ function notFinite(logits: LogitsReader, address: bigint): AppError {
 /** What the request leaves open is what the model's file recommends. */
 function withDefaults(sampling: SamplingParams, defaults: SamplingDefaults): SamplingParams {
   const given = Object.entries(sampling).filter(([, value]) => value !== undefined && value !== null);
-  return { ...defaults, ...(Object.fromEntries(given) as Partial<SamplingParams>) } as SamplingParams;
+  const merged = { ...defaults, ...(Object.fromEntries(given) as Partial<SamplingParams>) } as SamplingParams;
+  return merged.temperature < temperatureMin ? { ...merged, temperature: 0 } : merged;
 }
 
 function parseGrammar({ api, vocabulary }: SamplerHost, grammar: string): bigint {

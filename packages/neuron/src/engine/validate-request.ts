@@ -1,6 +1,7 @@
 /** Refuses what the native side would not survive or would silently misread. Pure; runs before any work. */
 import { AppError } from 'cortex-core/wire/errors';
 import type { GenerateParams, SamplingParams } from 'cortex-core/wire/inference';
+import { describeGrammarFault } from './grammar-limits.ts';
 import { checkTokens } from './vocabulary.ts';
 
 export interface RequestLimits {
@@ -49,6 +50,12 @@ const ranges: Readonly<Record<NumberKey, readonly [string, number, number, boole
   seed: ['seed', Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, true],
 };
 
+/** Whether a model file's own recommendation can be used. */
+export function isInRange(field: keyof typeof ranges, value: number): boolean {
+  const [, min, max, isWhole] = ranges[field];
+  return value >= min && value <= max && (!isWhole || Number.isInteger(value));
+}
+
 /** Errors: `invalid_request` naming the field, `context_length_exceeded`. */
 export function validateRequest(params: GenerateParams, limits: RequestLimits): TokenBudget {
   checkPrompt(params.tokens, limits);
@@ -57,9 +64,7 @@ export function validateRequest(params: GenerateParams, limits: RequestLimits): 
   if (params.topLogprobs !== null) {
     checkNumber(params.topLogprobs, 'top_logprobs', 0, topLogprobsMax, true);
   }
-  if (params.grammar !== null && params.grammar.length > grammarLengthMax) {
-    throw invalid('grammar', `grammar is longer than ${grammarLengthMax} characters`);
-  }
+  if (params.grammar !== null) checkGrammar(params.grammar);
   if (params.maxTokens !== null) checkNumber(params.maxTokens, 'max_tokens', 0, int32Max, true);
   // The last token of an answer is never decoded, so a full context still has room for one.
   const fits = Math.max(1, limits.context - params.tokens.length);
@@ -116,6 +121,14 @@ function checkStops(stops: readonly string[]): void {
       throw invalid('stop', `a stop must be text of 1 to ${stopLengthMax} characters`);
     }
   }
+}
+
+function checkGrammar(grammar: string): void {
+  if (typeof grammar !== 'string' || grammar.length > grammarLengthMax) {
+    throw invalid('grammar', `grammar must be text of at most ${grammarLengthMax} characters`);
+  }
+  const fault = describeGrammarFault(grammar);
+  if (fault !== null) throw invalid('grammar', `${fault}; simplify it`);
 }
 
 function checkNumber(value: number, name: string, min: number, max: number, isWhole: boolean): void {
