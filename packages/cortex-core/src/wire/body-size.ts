@@ -1,8 +1,8 @@
 /**
  * How much a parsed body may hold.
  *
- * Problem: the schemas are written with zod, which looks at every item of a list and keeps an issue for each
- * wrong one: a million of them took 6 s and a gigabyte (Node 20, 2-core EPYC), and a body has room for thirty.
+ * Problem: the schemas are written with zod, which looks at every item of a list and keeps an issue for
+ * each wrong one: a million took 6 s and a gigabyte (Node 20, 2-core EPYC), and a body has room for thirty.
  * Design: the values are counted before the schemas see them. Token ids are the one long list that is right,
  * and the schemas of their fields stop at the first fault.
  */

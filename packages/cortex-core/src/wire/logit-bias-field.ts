@@ -1,6 +1,6 @@
 /**
- * `logit_bias`: OpenAI's `{"15043": -100}`, or llama-server's `[[15043, -100], [2, false]]`, where false rules
- * a token out. Checked in one pass that ends at a fault.
+ * `logit_bias`: OpenAI's `{"15043": -100}`, or llama-server's `[[15043, -100], [2, false]]`, where false
+ * rules a token out. Checked in one pass that ends at a fault.
  */
 import { z } from 'zod';
 

@@ -116,7 +116,7 @@ export const completionRequestSchema = z.looseObject({
 });
 export type CompletionRequest = z.output<typeof completionRequestSchema>;
 
-/** Whose fault, of whatever kind, is one of a value: the request has its shape and asks for the impossible. */
+/** A fault of any kind in these is one of a value: the request has its shape and asks for the impossible. */
 const valueFields: ReadonlySet<unknown> = new Set([
   ...Object.keys(samplingFields).filter((name) => !/^(model|stream)/.test(name)),
   ...['max_completion_tokens', 'logprobs', 'top_logprobs', 'prompt', 'suffix', 'echo', 'tokens'],

@@ -1,4 +1,4 @@
-/** The `prompt` of a raw completion and other lists of token ids: checked in one pass that ends at a fault. */
+/** The `prompt` of a raw completion and lists of token ids: checked in one pass that ends at a fault. */
 import { z } from 'zod';
 
 export type Prompt = string | readonly string[] | readonly number[] | readonly (readonly number[])[];
@@ -8,9 +8,12 @@ export const promptSchema = z.custom<Prompt>().superRefine((value, context) => {
   if (message !== null) context.addIssue({ code: 'custom', message });
 });
 
+const tokensMax = 1_000_000;
+
 /** Token ids of one text. Whether the vocabulary has them is known to the model alone. */
 export const tokenIdsSchema = z.custom<readonly number[]>().superRefine((value, context) => {
-  const message = Array.isArray(value) ? describeTokenFault(value) : 'must be a list of token ids';
+  const isList = Array.isArray(value) && value.length <= tokensMax;
+  const message = isList ? describeTokenFault(value) : `must be a list of at most ${tokensMax} token ids`;
   if (message !== null) context.addIssue({ code: 'custom', message });
 });
 

@@ -8,7 +8,7 @@ import type { ModelFacts } from 'cortex-core/wire/inference';
  */
 export function refuseOversized(
   text: string,
-  param: 'messages' | 'prompt',
+  param: 'messages' | 'prompt' | 'content',
   facts: Pick<ModelFacts, 'context' | 'longestPieceBytes'>,
 ): void {
   const { context, longestPieceBytes: longest } = facts;
@@ -22,7 +22,7 @@ export function refuseOversized(
 export function contextExceeded(
   context: number,
   count: number,
-  param: 'messages' | 'prompt',
+  param: 'messages' | 'prompt' | 'content',
   precision: 'at least ' | '' = '',
 ): AppError {
   return new AppError(

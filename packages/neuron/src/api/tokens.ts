@@ -6,6 +6,7 @@ import { tokenIdsSchema } from 'cortex-core/wire/prompt-field';
 import { z } from 'zod';
 import type { ApiDeps } from './api-deps.ts';
 import { onModel, tokenizeChat } from './inference.ts';
+import { refuseOversized } from './prompt-size.ts';
 
 const tokenizeSchema = z.looseObject({
   ...chatRequestSchema.shape,
@@ -27,6 +28,7 @@ export async function serveTokenize(deps: ApiDeps, exchange: Exchange): Promise<
   const tokens = await onModel(deps, model, () => {
     if (messages) return tokenizeChat({ ...request, messages }, model, exchange.signal);
     if (typeof content === 'string') {
+      refuseOversized(content, 'content', model.facts);
       const options = {
         addSpecial: request.add_special ?? false,
         parseSpecial: request.parse_special ?? true,

@@ -120,8 +120,8 @@ function toStops(stop: string | readonly string[] | undefined): readonly string[
 }
 
 /**
- * The engine fills in what else the model's file recommends (`general.sampling.*`); the temperature it cannot,
- * because every request has one.
+ * The engine fills in what else the model's file recommends (`general.sampling.*`); the temperature it
+ * cannot, because every request has one.
  */
 function recommendedTemperature(metadata: Readonly<Record<string, string>>): number | null {
   const temperature = Number(metadata['general.sampling.temp'] ?? Number.NaN);
