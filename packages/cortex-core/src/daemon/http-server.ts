@@ -19,6 +19,7 @@ import {
   toAppError,
   toOpenAiEnvelope,
 } from '../wire/errors.ts';
+import { checkJsonNesting } from '../wire/json-scan.ts';
 import { readBody } from './http-body.ts';
 import type { Log } from './log.ts';
 import { matchRoute, type Route } from './router.ts';
@@ -225,6 +226,7 @@ function createExchange(
 
 function parseJson(bytes: Buffer): unknown {
   if (bytes.length === 0) throw new AppError('malformed_json', 'the request has no body; send a JSON object');
+  checkJsonNesting(bytes);
   try {
     return JSON.parse(bytes.toString('utf8'));
   } catch (cause) {

@@ -74,6 +74,11 @@ export interface ModelFacts {
   readonly addEos: boolean;
   /** Every token id that ends a generation. */
   readonly eogTokens: readonly number[];
+  /**
+   * Bytes of the longest text of one token: no text has fewer tokens than its bytes divided by this. Null or
+   * absent where a tokenizer drops or rewrites text, so that the bytes say nothing.
+   */
+  readonly longestPieceBytes?: number | null | undefined;
   /** All scalar GGUF metadata as strings. */
   readonly metadata: Readonly<Record<string, string>>;
   /** MiB that the load took, measured where the device can tell, else computed from the buffers' sizes. */

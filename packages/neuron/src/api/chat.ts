@@ -6,13 +6,7 @@ import type { Exchange } from 'cortex-core/daemon/http-server';
 import type { GenerateParams } from 'cortex-core/wire/inference';
 import { type ChatChunk, type ChatRequest, chatRequestSchema, parseBody } from 'cortex-core/wire/openai';
 import { ChatAnswer } from '../chat/answer.ts';
-import {
-  endOf,
-  planThinking,
-  planTools,
-  refuseUnsupportedChat,
-  type ToolPlan,
-} from '../chat/chat-fields.ts';
+import { endOf, planThinking, planTools, refuseUnsupportedChat, type ToolPlan } from '../chat/chat-fields.ts';
 import { planGrammar, planReasoning } from '../chat/chat-grammar.ts';
 import { toOfferedTools } from '../chat/format/offered-tools.ts';
 import { startsInReasoning } from '../chat/format/read-turn.ts';
@@ -74,7 +68,8 @@ export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void
 function presentChat(answers: readonly ChatAnswer[], isLegacy: boolean): Presenter {
   const answerAt = (at: number): ChatAnswer => answers[at] as ChatAnswer;
   const placed = (at: number, chunks: readonly ChatChunk[]): readonly unknown[] => {
-    const shown = at === 0 ? chunks : chunks.map((chunk) => ({ ...chunk, choices: indexed(chunk.choices, at) }));
+    const shown =
+      at === 0 ? chunks : chunks.map((chunk) => ({ ...chunk, choices: indexed(chunk.choices, at) }));
     return isLegacy ? shown.map(toLegacyChunk) : shown;
   };
   return {
@@ -139,7 +134,8 @@ async function readPrompt(
   const messages = toPlainMessages(request.messages, { modelId: model.id, capabilities });
   const end = endOf(request);
   const text = await template.render({
-    messages: tools !== undefined && traits.toolsIn === null ? withToolText(messages, tools, format) : messages,
+    messages:
+      tools !== undefined && traits.toolsIn === null ? withToolText(messages, tools, format) : messages,
     tools,
     end,
     kwargs,

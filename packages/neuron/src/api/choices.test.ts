@@ -158,9 +158,7 @@ describe('n', () => {
 describe('POST /v1/completions', () => {
   it('answers several prompts, n of each, in order', async () => {
     await start(8);
-    const answer = json(
-      post('/v1/completions', { prompt: ['one', 'two'], n: 2, max_tokens: 5 }),
-    );
+    const answer = json(post('/v1/completions', { prompt: ['one', 'two'], n: 2, max_tokens: 5 }));
     for (let at = 0; at < 4; at++) {
       const generation = await device.next();
       generation.emit(`${textOf(generation.params.tokens)}!`);

@@ -20,6 +20,7 @@ import {
   repeatParams,
   runJob,
 } from './generation.ts';
+import { refuseOversized } from './prompt-size.ts';
 
 type Prompt = string | readonly number[];
 
@@ -79,6 +80,7 @@ async function readPrompt(
   const { suffix = '', echo = false } = request;
   const given = typeof prompt === 'string' ? null : checkTokens(prompt, param, model);
   const shown = echo ? (typeof prompt === 'string' ? prompt : await toText(given, model, signal)) : '';
+  if (typeof prompt === 'string') refuseOversized(prompt, param, model.facts);
   if (suffix !== '') return { tokens: await infill(prompt, suffix, model, signal), shown };
   if (given !== null) return { tokens: given, shown };
   const options = { addSpecial: true, parseSpecial: true };

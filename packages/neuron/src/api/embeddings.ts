@@ -11,6 +11,7 @@ import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
 import { checkTokens } from './completions.ts';
 import { checkInput, onModel, withPermit } from './generation.ts';
+import { refuseOversized } from './prompt-size.ts';
 
 /** Inputs that go to the device at once; between batches a client that left is noticed. */
 const batchInputs = 64;
@@ -63,6 +64,7 @@ async function readInputs(
   for (const [at, each] of all.entries()) {
     const param = isOne ? 'input' : `input.${at}`;
     if (each.length === 0) throw invalid(param, 'is empty; send text or tokens');
+    if (typeof each === 'string') refuseOversized(each, param, model.facts);
     const tokens =
       typeof each === 'string'
         ? await model.device.tokenize(model.handle, each, { addSpecial: true, parseSpecial: false }, signal)

@@ -14,6 +14,7 @@ import type { Permit } from '../admission/admission.ts';
 import type { AnswerIdentity } from '../chat/answer.ts';
 import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
+import { contextExceeded } from './prompt-size.ts';
 import { SseStream } from './sse-stream.ts';
 
 /**
@@ -98,13 +99,7 @@ function checkContext(count: number, param: string, model: ServingModel): void {
   if (count === 0) {
     throw new AppError('invalid_request', 'the prompt is empty; send at least one token', { param });
   }
-  if (count < context) return;
-  throw new AppError(
-    'context_length_exceeded',
-    `This model's maximum context length is ${context} tokens. However, your messages resulted in ` +
-      `${count} tokens. Please reduce the length of the ${param}.`,
-    { param, extras: { prompt_len: count, max: context } },
-  );
+  if (count >= context) throw contextExceeded(context, count, param);
 }
 
 /** A model that makes vectors or scores has no text to give. */

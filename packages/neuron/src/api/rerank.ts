@@ -7,6 +7,7 @@ import { toRelevance, toRerankPieces } from '../chat/rerank-input.ts';
 import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
 import { checkInput, newIdentity, onModel, withPermit } from './generation.ts';
+import { refuseOversized } from './prompt-size.ts';
 
 /** Pairs that go to the device at once; between batches a client that left is noticed. */
 const batchPairs = 64;
@@ -65,6 +66,7 @@ async function readPairs(
   for (const [at, document] of documents.entries()) {
     const tokens: number[] = [];
     for (const { kind, text } of toRerankPieces(facts, query, document)) {
+      if (kind === 'text') refuseOversized(text, `documents.${at}`, facts);
       const key = `${kind} ${text}`;
       const options = { addSpecial: false, parseSpecial: kind === 'special' };
       const ids = known.get(key) ?? (await device.tokenize(handle, text, options, signal));

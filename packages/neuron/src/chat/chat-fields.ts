@@ -5,6 +5,7 @@
  */
 import { AppError } from 'cortex-core/wire/errors';
 import type { ChatRequest, ChatTool } from 'cortex-core/wire/openai';
+import { refuseForeignSamplers } from './sampling.ts';
 import type { TemplateTraits } from './template-traits.ts';
 
 export type ToolChoice =
@@ -43,6 +44,7 @@ const budgetOfEffort: Readonly<Record<Effort, number | null>> = {
 
 /** Throws `unsupported_parameter` for a field whose effect a client would wait for in vain. */
 export function refuseUnsupportedChat(request: ChatRequest): void {
+  refuseForeignSamplers(request);
   if (request.modalities?.some((kind) => kind !== 'text')) refuse('modalities', 'may only be ["text"]');
   refuseUnless(request, 'audio', []);
   refuseUnless(request, 'web_search_options', []);

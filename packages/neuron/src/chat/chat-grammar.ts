@@ -55,5 +55,7 @@ export function planReasoning({ format, isOpen, mayOpen, budget }: ReasoningPlan
 }
 
 function exclude(param: string, other: string): AppError {
-  return new AppError('invalid_request', `"${param}" and "${other}" exclude each other; leave one out`, { param });
+  return new AppError('invalid_request', `"${param}" and "${other}" exclude each other; leave one out`, {
+    param,
+  });
 }

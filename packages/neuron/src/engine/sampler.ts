@@ -40,6 +40,8 @@ const dryBaseDefault = 1.75;
 const dryAllowedLengthDefault = 2;
 const xtcThresholdDefault = 0.1;
 const dryBreakersDefault = ['\n', ':', '"', '*'];
+/** Logits divided by less overflow to infinity, of which libllama would take the last; what is meant is 0. */
+const temperatureMin = 1e-6;
 /** llama.h: this seed means "take a random one". */
 const randomSeed = 0xffffffff;
 
@@ -144,7 +146,8 @@ function notFinite(logits: LogitsReader, address: bigint): AppError {
 /** What the request leaves open is what the model's file recommends. */
 function withDefaults(sampling: SamplingParams, defaults: SamplingDefaults): SamplingParams {
   const given = Object.entries(sampling).filter(([, value]) => value !== undefined && value !== null);
-  return { ...defaults, ...(Object.fromEntries(given) as Partial<SamplingParams>) } as SamplingParams;
+  const merged = { ...defaults, ...(Object.fromEntries(given) as Partial<SamplingParams>) } as SamplingParams;
+  return merged.temperature < temperatureMin ? { ...merged, temperature: 0 } : merged;
 }
 
 function buildChain(host: SamplerHost, sampling: SamplingParams, params: GenerateParams): bigint {

@@ -51,6 +51,12 @@ const ranges: Readonly<Record<NumberKey, readonly [string, number, number, boole
   seed: ['seed', Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, true],
 };
 
+/** Whether a model file's own recommendation can be used. */
+export function isInRange(field: keyof typeof ranges, value: number): boolean {
+  const [, min, max, isWhole] = ranges[field];
+  return value >= min && value <= max && (!isWhole || Number.isInteger(value));
+}
+
 /** Errors: `invalid_request` naming the field, `context_length_exceeded`. */
 export function validateRequest(params: GenerateParams, limits: RequestLimits): TokenBudget {
   checkPrompt(params.tokens, limits);

@@ -19,7 +19,7 @@ export function toOfferedTools(tools: readonly ChatTool[] | undefined): readonly
           {
             name: each.name,
             parameters: each.parameters ?? { type: 'object', properties: {} },
-            strict: each.strict,
+            strict: each.strict ?? undefined,
           },
         ],
   );
