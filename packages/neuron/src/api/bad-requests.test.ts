@@ -58,7 +58,7 @@ const badFields: Readonly<Record<string, readonly string[]>> = {
   ],
   stop: ['7', '[7]', '{}', list('"x"', 65), list('"x"', 10_000), list('7', 400_000), `"${'x'.repeat(5000)}"`],
   max_tokens: ['-1', '0.5', '1e999', '2147483648', '1e300', '"1"', '[1]'],
-  n: ['0', '-1', '1.5', '2', '"1"'],
+  n: ['0', '-1', '1.5', '129', '"1"'],
   grammar: [
     '7',
     '[]',
@@ -101,11 +101,12 @@ const badCompletionFields: Readonly<Record<string, readonly string[]>> = {
     '[2147483648]',
     '[4294967301]',
     '[1,2,99999999999999999999]',
-    '["a","b"]',
     nested(5000),
   ],
   logprobs: ['-1', '21', '0.5', 'true'],
   best_of: ['2', '0'],
+  echo: ['7', '"yes"'],
+  suffix: ['"after"', '7'],
 };
 
 /** A wrong shape is 422 with the path; the request is not even one. */

@@ -41,7 +41,7 @@ export function toCallGrammar(
   const chosen = typeof choice === 'object' ? tools.filter(({ name }) => name === choice.name) : tools;
   if (chosen.length === 0) throw notOffered(choice);
   checkStrict(tools, chosen);
-  const builder = createGrammarBuilder({ param: 'tools', unsupported: 'widen' });
+  const builder = sharingTexts(createGrammarBuilder({ param: 'tools', unsupported: 'widen' }));
   const calls = chosen.map((tool) => addCall(builder, grammar, tool));
   const call = builder.addRule('call', calls.join(' | '));
   const between = literal(builder, grammar.between);
@@ -52,6 +52,20 @@ export function toCallGrammar(
   );
   const triggers = grammar.triggers.map((text) => ({ kind: 'text', text }) as const);
   return { gbnf: builder.toString(), root, ...(isLazy ? { lazy: { triggers } } : {}) };
+}
+
+/** Every bare text has the same few ends; its rules are many. */
+function sharingTexts(builder: GrammarBuilder): GrammarBuilder {
+  const rules = new Map<string, string>();
+  return {
+    ...builder,
+    textUntil(stops) {
+      const key = JSON.stringify(stops);
+      const rule = rules.get(key) ?? builder.textUntil(stops);
+      rules.set(key, rule);
+      return rule;
+    },
+  };
 }
 
 function notOffered(choice: CallGrammarOptions['choice']): AppError {

@@ -47,6 +47,8 @@ export const gemma4: Family = {
   ],
   stops: ['<turn|>', '<|tool_response>'],
   reasoning: [gemmaThought],
+  // Gemma 4 closes a channel at times that it did not open.
+  dropped: [gemmaThought.close],
 };
 
 export const functionGemma: Family = {
