@@ -49,8 +49,8 @@ interface Attached {
   readonly model: LoadedModel;
   readonly template: ChatTemplate;
   readonly format: ChatFormat;
-  readonly infill: Promise<InfillTokens | null>;
-  can: Capabilities;
+  readonly infill: () => Promise<InfillTokens | null>;
+  readonly can: Capabilities;
 }
 
 const rateWeight = 0.3;
@@ -123,22 +123,14 @@ export class ModelEntry {
       hasChatMl: async () => (await idOf('<|im_start|>')) !== null,
       now: () => new Date(this.#clock.now()),
     });
-    const look = { pooling: facts.pooling, template: template.look() };
-    const attached: Attached = {
+    this.#attached = {
       model,
       template,
       format: detectFormat(facts, facts.architecture),
-      infill: findInfillTokens(facts.metadata, idOf),
-      can: capabilitiesOf({ ...look, infill: false }),
+      // Asked when a request needs it: a job at every load would make a suspect of a model that only came up.
+      infill: () => findInfillTokens(facts.metadata, idOf),
+      can: capabilitiesOf({ pooling: facts.pooling, template: template.look(), infill: false }),
     };
-    // an owner that dies meanwhile takes this question with it
-    attached.infill.then(
-      (tokens) => {
-        attached.can = capabilitiesOf({ ...look, infill: tokens !== null });
-      },
-      () => {},
-    );
-    this.#attached = attached;
     if (this.#cut.signal.aborted) this.#cut = new AbortController();
     this.status = 'loaded';
   }
@@ -172,7 +164,7 @@ export class ModelEntry {
       template,
       format,
       capabilities: can.capabilities,
-      infill: () => infill,
+      infill,
       admission: this.admission,
       get cut() {
         return cut();

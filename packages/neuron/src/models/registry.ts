@@ -177,8 +177,10 @@ export class ModelRegistry {
 
   /** Loaded and on the way first, then what this machine's disk has. Never loads, wakes or keeps a model. */
   async list(): Promise<readonly NeuronModel[]> {
-    const held = [...this.#entries.values()].map((entry) => entry.toWire());
-    const rest = (await this.#listAvailable()).filter((model) => !this.#entries.has(model.id));
+    const available = await this.#listAvailable();
+    const onDisk = new Map(available.map((model) => [model.id, model]));
+    const held = [...this.#entries.values()].map((entry) => withFile(entry.toWire(), onDisk.get(entry.id)));
+    const rest = available.filter((model) => !this.#entries.has(model.id));
     return [...held, ...rest].sort((a, b) => rank(a) - rank(b) || a.id.localeCompare(b.id));
   }
 
@@ -346,6 +348,15 @@ export class ModelRegistry {
     }
     return models;
   }
+}
+
+/** What only the file tells: all before it is loaded, then whether it can fill in the middle. */
+function withFile(model: NeuronModel, file: NeuronModel | undefined): NeuronModel {
+  if (file === undefined) return model;
+  const { capabilities, tool_call, reasoning } = file;
+  if (model.limit === undefined) return { ...model, capabilities, tool_call, reasoning };
+  const isNew = capabilities.includes('infill') && !model.capabilities.includes('infill');
+  return isNew ? { ...model, capabilities: [...model.capabilities, 'infill'] } : model;
 }
 
 function unloadedMidway(id: string): AppError {
