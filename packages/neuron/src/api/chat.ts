@@ -13,7 +13,7 @@ import { startsInReasoning } from '../chat/format/read-turn.ts';
 import { toLegacyAnswer, toLegacyChunk } from '../chat/legacy-functions.ts';
 import { toPlainMessages, toTemplateTools } from '../chat/messages.ts';
 import { toChatParams } from '../chat/sampling.ts';
-import { withToolText } from '../chat/tool-text.ts';
+import { withToolTexts } from '../chat/tool-text.ts';
 import { sumUsages } from '../chat/usage.ts';
 import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
@@ -134,8 +134,7 @@ async function readPrompt(
   const messages = toPlainMessages(request.messages, { modelId: model.id, capabilities });
   const end = endOf(request);
   const text = await template.render({
-    messages:
-      tools !== undefined && traits.toolsIn === null ? withToolText(messages, tools, format) : messages,
+    messages: withToolTexts(messages, tools ?? [], format, traits),
     tools,
     end,
     kwargs,

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import type { AppError } from 'cortex-core/wire/errors';
 import type { ChatMessage } from 'cortex-core/wire/openai';
 import { conversations, families, readFixture, templateOf, wordsOfAll } from './conversations.test.kit.ts';
+import { detectFormat } from './format/detect-format.ts';
 import { type PlainMessage, toPlainMessages } from './messages.ts';
 import { ChatTemplate } from './template.ts';
 
@@ -31,28 +32,39 @@ const movesSystem = new Set(['mistral-nemo']);
 /** Python's Jinja cannot write a generator as JSON; the model was meant to see a list. */
 const pythonFails = new Set(['deepseek-r1']);
 
-for (const family of families) {
-  describe(family, () => {
-    it(`${family}: render`, async () => {
-      const template = from(family);
-      const all = await template.render(conversations.two_calls!);
-      const { toolsIn, parallelCalls, callArguments } = (await template.chosen(true)).traits;
-      const isSplit = !parallelCalls && callArguments !== null;
-      let at = -1;
-      const words: readonly string[] = isSplit ? wordsOfSplit : wordsOfAll;
-      for (const word of movesSystem.has(family) ? words.slice(1) : words) {
-        const next = all.indexOf(word, at + 1);
-        assert.ok(next !== -1, `${word} is missing or out of order in ${all}`);
-        at = next;
-      }
-      if (toolsIn !== null) assert.match(all, /get_weather[\s\S]*get_time/);
-      for (const [name, input] of Object.entries(conversations)) {
-        const expected = recorded[family]?.[name];
-        if (expected?.text === undefined) assert.ok(pythonFails.has(family), `${name}: ${expected?.error}`);
-        else assert.equal(await template.render(input), expected.text, name);
-      }
-    });
+/** By the family that answers of such a model are read as. */
+const templatesOf = new Map<string, string[]>();
+for (const name of families) {
+  const texts = { chatTemplate: readFixture(`templates/${name}.jinja`), namedTemplates: {} };
+  const family = detectFormat(texts, '').name;
+  templatesOf.set(family, [...(templatesOf.get(family) ?? []), name]);
+}
+
+for (const [family, names] of templatesOf) {
+  it(`${family}: render`, async () => {
+    for (const name of names) await rendersAll(name);
   });
+}
+
+/** Every word of the conversation in its order, and every byte as Python's Jinja writes it. */
+async function rendersAll(name: string): Promise<void> {
+  const template = from(name);
+  const all = await template.render(conversations.two_calls!);
+  const { toolsIn, parallelCalls, callArguments } = (await template.chosen(true)).traits;
+  const isSplit = !parallelCalls && callArguments !== null;
+  const words: readonly string[] = isSplit ? wordsOfSplit : wordsOfAll;
+  let at = -1;
+  for (const word of movesSystem.has(name) ? words.slice(1) : words) {
+    const next = all.indexOf(word, at + 1);
+    assert.ok(next !== -1, `${name}: ${word} is missing or out of order in ${all}`);
+    at = next;
+  }
+  if (toolsIn !== null) assert.match(all, /get_weather[\s\S]*get_time/);
+  for (const [conversation, input] of Object.entries(conversations)) {
+    const expected = recorded[name]?.[conversation];
+    if (expected?.text === undefined) assert.ok(pythonFails.has(name), `${name}: ${expected?.error}`);
+    else assert.equal(await template.render(input), expected.text, `${name}: ${conversation}`);
+  }
 }
 
 describe('ChatTemplate', () => {
