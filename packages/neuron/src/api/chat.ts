@@ -29,6 +29,9 @@ import {
 } from './generation.ts';
 import { refuseOversized } from './prompt-size.ts';
 
+/** As many as the engine takes: the client's come first. */
+const stopsMax = 64;
+
 export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void> {
   const request = parseBody(chatRequestSchema, await exchange.json());
   refuseUnsupportedChat(request);
@@ -43,7 +46,7 @@ export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void
   const params: GenerateParams = {
     ...asked,
     grammar,
-    stops: [...asked.stops, ...model.format.stops],
+    stops: [...asked.stops, ...model.format.stops].slice(0, stopsMax),
     reasoning: planReasoning({ format: model.format, ...prompt }),
   };
   const who = newIdentity('chatcmpl', request.model, deps);
@@ -106,6 +109,8 @@ interface Prompt {
   readonly tokens: Int32Array;
   /** It leaves a reasoning block open. */
   readonly isOpen: boolean;
+  /** The end of the text. */
+  readonly tail: string;
   /** The model may open a block by itself. */
   readonly mayOpen: boolean;
   readonly budget: number | null;
@@ -141,7 +146,8 @@ async function readPrompt(
   });
   refuseOversized(text, 'messages', model.facts);
   const tokens = await device.tokenize(handle, text, { addSpecial: true, parseSpecial: true }, signal);
-  const isOpen = startsInReasoning(format, text.slice(-200));
+  const tail = text.slice(-200);
+  const isOpen = startsInReasoning(format, tail);
   const mayOpen = canReason && kwargs.enable_thinking !== false && end === 'generation_prompt';
-  return { tokens, isOpen, mayOpen, budget };
+  return { tokens, isOpen, tail, mayOpen, budget };
 }

@@ -250,15 +250,13 @@ async function generateOne(
       },
       AbortSignal.any([signal, enough.signal]),
     );
-    finished = result;
-    if (result.finishReason === 'cancelled' && enough.signal.aborted && !signal.aborted) {
-      return { ...result, finishReason: 'stop' };
-    }
-    if (result.finishReason === 'cancelled') {
+    const isEnough = enough.signal.aborted && !signal.aborted && result.finishReason === 'cancelled';
+    finished = isEnough ? { ...result, finishReason: 'stop' } : result;
+    if (finished.finishReason === 'cancelled') {
       throw signal.aborted ? signal.reason : new AppError('job_failed', 'the generation was cancelled');
     }
-    model.observe(result);
-    return result;
+    model.observe(finished);
+    return finished;
   } finally {
     const durationMs = deps.clock.monotonicMs() - startedMs;
     deps.metrics.record({ model: model.id, result: finished, durationMs, firstTokenMs });

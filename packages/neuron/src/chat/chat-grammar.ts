@@ -42,14 +42,23 @@ export interface ReasoningPlan {
   readonly format: ChatFormat;
   /** The prompt left a block open. */
   readonly isOpen: boolean;
+  /** The end of the prompt. */
+  readonly tail: string;
   /** The model may open one by itself. */
   readonly mayOpen: boolean;
   readonly budget: number | null;
 }
 
 /** Where the block of a thinking model ends, for a grammar that begins behind it and for a budget. */
-export function planReasoning({ format, isOpen, mayOpen, budget }: ReasoningPlan): ReasoningSpec | null {
-  const [markers] = format.reasoning;
+export function planReasoning({
+  format,
+  isOpen,
+  tail,
+  mayOpen,
+  budget,
+}: ReasoningPlan): ReasoningSpec | null {
+  const opened = format.reasoning.find(({ open }) => isOpen && tail.trimEnd().endsWith(open.trimEnd()));
+  const markers = opened ?? format.reasoning[0];
   if (markers === undefined || !(isOpen || mayOpen)) return null;
   return { isOpen, start: markers.open, end: markers.close, budget };
 }

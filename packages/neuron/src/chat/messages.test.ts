@@ -44,8 +44,10 @@ describe('toPlainMessages()', () => {
       { role: 'assistant', content: null, function_call: { name: 'f', arguments: '{"x":1}' } },
       { role: 'function', name: 'f', content: 'r' },
     );
-    assert.deepEqual(said?.tool_calls, [{ type: 'function', function: { name: 'f', arguments: { x: 1 } } }]);
-    assert.deepEqual(result, { role: 'tool', content: 'r', name: 'f' });
+    assert.deepEqual(said?.tool_calls, [
+      { id: 'call_0', type: 'function', function: { name: 'f', arguments: { x: 1 } } },
+    ]);
+    assert.deepEqual(result, { role: 'tool', content: 'r', name: 'f', tool_call_id: 'call_0' });
   });
 
   it('keeps the text of a call that was cut short, and reasoning under either name', () => {

@@ -57,6 +57,7 @@ export interface Reader {
  */
 export function toPlainMessages(messages: readonly ChatMessage[], reader: Reader): PlainMessage[] {
   const names = new Map<string, string>();
+  const lastCall = new Map<string, string>();
   return messages.map((message, at) => {
     const role = roles.get(message.role);
     if (role === undefined) {
@@ -66,16 +67,21 @@ export function toPlainMessages(messages: readonly ChatMessage[], reader: Reader
         { param: `messages.${at}.role` },
       );
     }
-    const calls = callsOf(message);
-    for (const call of calls) if (call.id !== undefined) names.set(call.id, call.function.name);
-    const name = message.name ?? (role === 'tool' ? names.get(message.tool_call_id ?? '') : undefined);
+    const calls = callsOf(message, at);
+    for (const { id, function: called } of calls) {
+      if (id === undefined) continue;
+      names.set(id, called.name);
+      lastCall.set(called.name, id);
+    }
+    const callId = message.tool_call_id ?? (role === 'tool' ? lastCall.get(message.name ?? '') : undefined);
+    const name = message.name ?? (role === 'tool' ? names.get(callId ?? '') : undefined);
     const reasoning = message.reasoning_content ?? message.reasoning;
     return {
       role,
       content: toText(message.content, at, reader),
       ...(name === undefined ? {} : { name }),
       ...(reasoning === undefined ? {} : { reasoning_content: reasoning }),
-      ...(message.tool_call_id === undefined ? {} : { tool_call_id: message.tool_call_id }),
+      ...(callId === undefined ? {} : { tool_call_id: callId }),
       ...(calls.length === 0 ? {} : { tool_calls: calls }),
     };
   });
@@ -98,8 +104,8 @@ export function toTemplateTools(tools: readonly ChatTool[] | undefined): readonl
   });
 }
 
-/** `function_call` is the form of before tools; its result has the function's name and no id. */
-function callsOf(message: ChatMessage): readonly TemplateCall[] {
+/** `function_call` is the form of before tools, without ids: it gets one from its place. */
+function callsOf(message: ChatMessage, at: number): readonly TemplateCall[] {
   const calls = (message.tool_calls ?? []).map((call) => ({
     ...(call.id === undefined ? {} : { id: call.id }),
     type: 'function' as const,
@@ -107,7 +113,8 @@ function callsOf(message: ChatMessage): readonly TemplateCall[] {
   }));
   const old = message.function_call;
   if (old === undefined || calls.length > 0) return calls;
-  return [{ type: 'function', function: { name: old.name, arguments: toArguments(old.arguments) } }];
+  const called = { name: old.name, arguments: toArguments(old.arguments) };
+  return [{ id: `call_${at}`, type: 'function', function: called }];
 }
 
 function toArguments(given: string | Readonly<Record<string, unknown>> | null | undefined): unknown {

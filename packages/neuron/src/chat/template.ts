@@ -40,6 +40,8 @@ const chatMl =
   "{{- '<|im_end|>\n' }}" +
   "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}";
 
+/** Turns of loops in one probe: a template that needs more for two messages is not probed at any price. */
+const probeStepsMax = 20_000;
 /** Variables that a client may not replace. */
 const reserved = new Set(['messages', 'tools', 'add_generation_prompt', 'bos_token', 'eos_token']);
 /** Ends the text of a message that is continued; occurs in no template. */
@@ -132,10 +134,8 @@ export class ChatTemplate {
     }
     const base = this.#baseVariables();
     const traits = probeTemplate((messages, variables) => {
-      return template.render(
-        { add_generation_prompt: true, ...base, ...variables, messages },
-        this.#context.now,
-      );
+      const all = { add_generation_prompt: true, ...base, ...variables, messages };
+      return template.render(all, this.#context.now, probeStepsMax);
     });
     const compiled = { name, source, template, traits };
     this.#compiled.set(name, compiled);

@@ -22,6 +22,7 @@ import {
   isDict,
   itemOf,
   iterate,
+  joined,
   type Kwargs,
   Namespace,
   numberOf,
@@ -120,10 +121,10 @@ function compileOperator(expr: Operator): Evaluate {
     case 'binary': {
       const { op } = expr;
       const [left, right] = [compileExpression(expr.left), compileExpression(expr.right)];
-      if (op === '~') return (scope) => toText(left(scope)) + toText(right(scope));
+      if (op === '~') return (scope) => joined(toText(left(scope)), toText(right(scope)));
       return (scope) => {
         const [a, b] = [left(scope), right(scope)];
-        if (op === '+' && typeof a === 'string' && typeof b === 'string') return a + b;
+        if (op === '+' && typeof a === 'string' && typeof b === 'string') return joined(a, b);
         if (op === '%' && typeof a === 'string') return percentFormat(a, b);
         if (a === undefined) throw isUndefined(expr.left, scope);
         if (b === undefined) throw isUndefined(expr.right, scope);

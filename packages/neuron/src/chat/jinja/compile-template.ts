@@ -9,6 +9,7 @@ import {
   dictEntries,
   isDict,
   iterate,
+  joined,
   type Kwargs,
   Namespace,
   Tuple,
@@ -41,7 +42,7 @@ function compileStatement(statement: Statement): Execute {
       const value = compileExpression(statement.value);
       return writes((scope, out) => {
         scope.run.line = line;
-        out.text += toText(value(scope));
+        out.text = joined(out.text, toText(value(scope)));
       });
     }
     case 'if':
@@ -74,7 +75,7 @@ function compileStatement(statement: Statement): Execute {
     case 'filter_block': {
       const text = compileCapture(statement.body, statement.filter);
       return writes((scope, out) => {
-        out.text += toText(text(scope));
+        out.text = joined(out.text, toText(text(scope)));
       });
     }
     case 'with':
@@ -289,7 +290,7 @@ function compileCallBlock(statement: Extract<Statement, { kind: 'call_block' }>)
   const caller = compileMacro(statement.parameters, statement.body);
   const value = compileCall(call.callee, call.args, line, caller);
   return writes((scope, out) => {
-    out.text += toText(value(scope));
+    out.text = joined(out.text, toText(value(scope)));
   });
 }
 

@@ -67,6 +67,13 @@ describe('JinjaTemplate', () => {
     assert.match(fault('{{ "x" * 10000000000 }}').message, /too long/);
     const loops = '{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}';
     assert.match(fault(loops).message, /turns without an end/);
+    const doubling =
+      '{% set n = namespace(s="x") %}{% for a in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}';
+    assert.match(fault(doubling).message, /text grows too long/);
+    assert.match(
+      fault('{% for a in range(99999) %}{{ "x" * 9999 }}{% endfor %}').message,
+      /text grows too long/,
+    );
   });
 
   it('reaches nothing but its own data', () => {

@@ -18,6 +18,7 @@ import { type Callable, Namespace, numberOf } from './values.ts';
 
 const sourceMax = 1024 * 1024;
 const rangeMax = 100_000;
+const stepsDefault = 2_000_000;
 
 export class JinjaTemplate {
   readonly #body: Execute;
@@ -31,9 +32,9 @@ export class JinjaTemplate {
     );
   }
 
-  /** `now`: what `strftime_now` shows. Throws a JinjaError. */
-  render(variables: Readonly<Record<string, unknown>>, now: () => Date): string {
-    const run = new Run();
+  /** `now`: what `strftime_now` shows; `stepsMax`: loop turns and macro calls. Throws a JinjaError. */
+  render(variables: Readonly<Record<string, unknown>>, now: () => Date, stepsMax = stepsDefault): string {
+    const run = new Run(stepsMax);
     const scope = globals(run, now).inner();
     for (const [name, value] of Object.entries(variables)) {
       if (value !== undefined) scope.set(name, value);

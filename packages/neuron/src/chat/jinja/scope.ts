@@ -6,15 +6,18 @@ export class Run {
   /** Line of the tag at work, for a fault's message. */
   line = 0;
   #steps = 0;
+  readonly #stepsMax: number;
+
+  constructor(stepsMax: number) {
+    this.#stepsMax = stepsMax;
+  }
 
   /** Once per turn of a loop and per call of a macro. Templates are foreign code. */
   step(): void {
-    if (++this.#steps > stepsMax)
-      throw new JinjaError(`the template ran ${stepsMax} turns without an end`, this.line);
+    if (++this.#steps <= this.#stepsMax) return;
+    throw new JinjaError(`the template ran ${this.#stepsMax} turns without an end`, this.line);
   }
 }
-
-const stepsMax = 2_000_000;
 
 export class Scope {
   readonly run: Run;
