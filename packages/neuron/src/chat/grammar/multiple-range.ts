@@ -5,6 +5,7 @@ import type { RuleSet } from './rule-set.ts';
 const remaindersMax = 100;
 const listMax = 256;
 const freeDigits = 9;
+const largest = 10n ** BigInt(digitsMax) - 1n;
 
 /**
  * GBNF for the multiples of `step` (at least 1) within inclusive bounds.
@@ -48,16 +49,16 @@ function addMultiples(step: bigint, min: bigint, max: bigint | null, rules: Rule
     );
   }
   const unit = 10n ** BigInt(zeros);
-  const [low, high] = [ceilDiv(min, unit), max === null ? null : max / unit];
-  if (high !== null && low > high) return null;
+  const [low, high] = [ceilDiv(min, unit), (max ?? largest) / unit];
+  if (low > high) return null;
   const tail = zeros === 0 ? '' : ` "${'0'.repeat(zeros)}"`;
   if (core === 1) return `(${toIntegerRange(low, high)})${tail}`;
   const walk = createDigitWalk(core, rules);
-  const top = high === null ? Math.max(freeDigits, String(low).length) : String(high).length;
+  const top = max === null ? Math.max(freeDigits, String(low).length) : String(high).length;
   const ways: string[] = [];
   for (let length = String(low).length; length <= Math.min(top, digitsMax + 1); length++) {
     const first = length === String(low).length ? String(low) : `1${'0'.repeat(length - 1)}`;
-    const last = high !== null && length === top ? String(high) : '9'.repeat(length);
+    const last = max !== null && length === top ? String(high) : '9'.repeat(length);
     const body = walk(first, last, 0);
     if (body !== null) ways.push(body);
   }

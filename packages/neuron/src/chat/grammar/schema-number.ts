@@ -28,9 +28,12 @@ export function toNumberSchemaBody(
       return toIntegerBody(context, bounds, step ?? 1);
     }
     if (step === null && bounds.min === null && bounds.max === null) return json.number;
+    // With a step, few enough digits that a validator's division still sees it.
+    const { min, max } = step === null ? bounds : { min: bounds.min ?? -1e9, max: bounds.max ?? 1e9 };
+    const digits = fractionMax(min, max);
     return toDecimalRange(
-      toBound(bounds.min, bounds.isMinExclusive),
-      toBound(bounds.max, bounds.isMaxExclusive),
+      toBound(min, bounds.isMinExclusive, digits, Math.ceil),
+      toBound(max, bounds.isMaxExclusive, digits, Math.floor),
       step === null ? null : Math.round(-Math.log10(step)),
     );
   } catch (error) {
@@ -50,11 +53,25 @@ function toIntegerBody(context: SchemaContext, bounds: Bounds, step: number): st
   return toMultipleRange(BigInt(step), toBig(low), toBig(high), context.rules);
 }
 
-function toBound(value: number | null, isExclusive: boolean): Bound | null {
+/** Digits after the point that numbers within the bounds can have, of 15 in all. */
+function fractionMax(min: number | null, max: number | null): number {
+  if (min === null || max === null) return 6;
+  return 15 - String(Math.trunc(Math.max(Math.abs(min), Math.abs(max)))).length;
+}
+
+/** A bound of more digits than are ever written is moved inwards, to one of six after the point. */
+function toBound(
+  value: number | null,
+  isExclusive: boolean,
+  digitsMax: number,
+  inwards: (value: number) => number,
+): Bound | null {
   if (value === null) return null;
-  const decimal = toDecimal(value);
-  if (decimal === null) throw new RangeError('has a bound of more than 15 digits');
-  return { value: decimal, isExclusive };
+  const exact = toDecimal(value);
+  if (exact !== null && exact.fraction.length <= digitsMax) return { value: exact, isExclusive };
+  const near = toDecimal(inwards(value * 1e6) / 1e6);
+  if (near === null) throw new RangeError('has a bound of more than 15 digits');
+  return { value: near, isExclusive: false };
 }
 
 /** The tighter of each pair; draft 4 wrote exclusive bounds as true beside the plain one. */

@@ -24,7 +24,20 @@ export function toValuesBody(context: SchemaContext, schema: SchemaObject, place
     .filter((value) => allowed === null || texts.has(JSON.stringify(value)))
     .filter((value) => isPlainlyValid(context, value, schema, place));
   if (kept.length === 0) context.fail(`${place}.${keyword}`, 'has no value that the other keywords allow');
-  return [...new Set(kept.map((value) => toLiteral(JSON.stringify(value))))].join(' | ');
+  return [...new Set(kept.map((value) => toValueBody(value, context.json.blank)))].join(' | ');
+}
+
+/** A value as JSON, with blanks where a printer would put them. */
+function toValueBody(value: unknown, blank: string): string {
+  if (typeof value !== 'object' || value === null) return toLiteral(JSON.stringify(value));
+  const isList = Array.isArray(value);
+  const parts = isList
+    ? value.map((item) => toValueBody(item, blank))
+    : Object.entries(value).map(
+        ([key, item]) => `${toLiteral(`${JSON.stringify(key)}:`)} ${blank} ${toValueBody(item, blank)}`,
+      );
+  const inside = parts.length === 0 ? blank : `${blank} ${parts.join(` "," ${blank} `)} ${blank}`;
+  return isList ? `"[" ${inside} "]"` : `"{" ${inside} "}"`;
 }
 
 /** Whether a value satisfies the schema's keywords for its type and for plain values. */

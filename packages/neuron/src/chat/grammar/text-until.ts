@@ -12,7 +12,7 @@ export function addTextUntil(rules: RuleSet, stops: readonly string[]): string {
   const beginnings = words.flatMap((word) =>
     word.slice(0, -1).map((_, end) => word.slice(0, end + 1).join('')),
   );
-  const names = new Map(['', ...beginnings].map((text) => [text, rules.fresh('until')]));
+  const names = new Map([...new Set(['', ...beginnings])].map((text) => [text, rules.fresh('until')]));
   const letters = [...new Set(words.flat())].sort();
   const isStopped = (text: string): boolean => words.some((word) => text.endsWith(word.join('')));
   const longestBeginning = (text: string): string => {
