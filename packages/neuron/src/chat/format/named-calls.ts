@@ -1,7 +1,7 @@
 /** Calls with the name between markers and the arguments as JSON: `<open>NAME<sep>{...}<close>`. */
 import type { CallForm, CallGrammar } from './chat-format.ts';
 import { type Cursor, rejection, type Steps } from './cursor.ts';
-import { copyJson } from './json-value.ts';
+import { copyArguments, isAtArguments } from './json-value.ts';
 import type { OfferedTool } from './offered-tools.ts';
 import type { Turn } from './turn.ts';
 
@@ -53,9 +53,9 @@ function* readCall(turn: Turn, options: NamedCalls): Steps {
   const { cursor } = turn;
   const { tool, id } = yield* options.readName(turn);
   yield* cursor.takeBlanks();
-  if ((yield* cursor.peek()) === '{') {
+  if (yield* isAtArguments(cursor)) {
     turn.startCall(tool, id);
-    yield* copyJson(cursor, turn.callArguments);
+    yield* copyArguments(cursor, turn.callArguments);
   } else if ((yield* cursor.lookingAt(options.callClose)) !== null) {
     turn.startCall(tool, id);
     turn.callArguments('{}');

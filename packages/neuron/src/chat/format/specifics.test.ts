@@ -106,6 +106,18 @@ describe('JSON calls', () => {
   });
 });
 
+describe('calls with the name between markers', () => {
+  it('read arguments in a string', () => {
+    const functionary = formatOf('{{ tools }}<function=x></function>');
+    const text = '<function=lookup_tide>"{\\"days\\": 2}"</function><function=ring_bell>""</function>';
+    assert.deepEqual(callsOf(parse(functionary, text, { cut: byCharacter })), [
+      ['lookup_tide', { days: 2 }],
+      ['ring_bell', {}],
+    ]);
+    assert.equal(parse(functionary, '<function=ring_bell>"so"</function>').calls.length, 0);
+  });
+});
+
 describe('calls with tags', () => {
   const typed: OfferedTool = {
     name: 'f',

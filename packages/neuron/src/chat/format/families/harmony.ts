@@ -11,7 +11,7 @@
 import { attempt } from '../attempt.ts';
 import type { CallForm, ChatFormat, TurnStart } from '../chat-format.ts';
 import { Markers, rejection, type Steps } from '../cursor.ts';
-import { copyJson } from '../json-value.ts';
+import { copyArguments, isAtArguments } from '../json-value.ts';
 import { readUntil } from '../named-calls.ts';
 import type { OfferedTool } from '../offered-tools.ts';
 import type { Turn } from '../turn.ts';
@@ -101,9 +101,9 @@ const harmonyCalls: CallForm = {
       turn.startCall(tool);
       turn.callArguments('{}');
     } else {
-      if ((yield* cursor.peek()) !== '{') throw rejection;
+      if (!(yield* isAtArguments(cursor))) throw rejection;
       turn.startCall(tool);
-      yield* copyJson(cursor, turn.callArguments);
+      yield* copyArguments(cursor, turn.callArguments);
     }
     turn.endCall();
     yield* cursor.takeBlanks();
