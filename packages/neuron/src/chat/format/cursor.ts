@@ -51,10 +51,6 @@ export class Cursor {
     this.#held = -1;
   }
 
-  get isHolding(): boolean {
-    return this.#held !== -1;
-  }
-
   /** Back to where `hold` was called; the hold ends. */
   rewind(): void {
     if (this.#held !== -1) this.#at = this.#held;

@@ -90,6 +90,7 @@ function toFormat(family: Family, template: string, all: string): ChatFormat {
     name: family.name,
     reasoning: family === harmony ? [harmonyAnalysis] : reasoningOf(all, family.reasoning ?? []),
     calls: family.readTurn ? family.calls(template) : [...new Set([...asked, ...family.calls(template)])],
+    callsEndReasoning: family.callsEndReasoning ?? false,
     dropped: family.dropped ?? [],
     stops: family.stops,
     idStyle: family.idStyle ?? 'call',

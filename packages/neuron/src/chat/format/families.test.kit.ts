@@ -217,7 +217,6 @@ export const samples: readonly FamilySample[] = [
     openPrompt: '<|CHATBOT_TOKEN|><|START_THINKING|>',
     lookalike:
       '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "sell_boat", "parameters": {}}]<|END_ACTION|>',
-    ids: ['0', '1'],
   },
   {
     family: 'phi4',

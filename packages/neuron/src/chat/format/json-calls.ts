@@ -15,7 +15,6 @@ export interface JsonCalls {
   readonly openers: readonly string[];
   readonly closers: readonly string[];
   readonly where?: 'anywhere' | 'start';
-  readonly endsReasoning?: boolean;
   /** Text between the opener and the JSON, e.g. a code fence. */
   readonly fence?: string;
   /** A call is `{"the name": {arguments}}`. */
@@ -35,7 +34,6 @@ export function jsonCalls(options: JsonCalls): CallForm {
     openers: options.openers,
     closers: options.closers,
     where: options.where ?? 'anywhere',
-    endsReasoning: options.endsReasoning ?? false,
     grammar: options.grammar,
     read: (turn, opener) => readCalls(turn, options, opener),
   };

@@ -12,7 +12,6 @@ export interface NamedCalls {
   readonly callClose: readonly string[];
   /** May stand between the arguments and `callClose`, e.g. the end of a code fence. */
   readonly afterArguments?: readonly string[];
-  readonly endsReasoning?: boolean;
   /** From behind `callOpen` to in front of the arguments; throws `rejection` when it is no name. */
   readonly readName: (turn: Turn) => Steps<NamedCall>;
   readonly grammar: CallGrammar;
@@ -30,7 +29,6 @@ export function namedCalls(options: NamedCalls): CallForm {
     openers: [...sections, callOpen],
     closers: [...callClose, ...(section === undefined ? [] : [section.close]), callOpen],
     where: 'anywhere',
-    endsReasoning: options.endsReasoning ?? false,
     grammar: options.grammar,
     read: (turn, opener) => readCalls(turn, options, opener),
   };

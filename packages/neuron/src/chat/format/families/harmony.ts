@@ -88,7 +88,6 @@ function* readBody(turn: Turn, kind: 'content' | 'reasoning'): Steps {
 const harmonyCalls: CallForm = {
   openers: headerOpeners,
   where: 'start',
-  endsReasoning: false,
   closers: ends,
   *read(turn: Turn, opener: string): Steps {
     const { cursor } = turn;
