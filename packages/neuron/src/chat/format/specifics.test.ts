@@ -298,6 +298,12 @@ describe('Harmony', () => {
     );
     assert.deepEqual([turn.reasoning, turn.content, callsOf(turn)], ['Hm.', '', [['ring_bell', {}]]]);
     assert.equal(parse(harmony, 'plain text to=you').content, 'plain text to=you');
+    // A turn that the token limit ends within a header.
+    const cut = '<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>fin';
+    assert.deepEqual(parse(harmony, cut), { reasoning: 'Hm.', content: '', calls: [] });
+    for (const text of ['See <|channel|> tokens', 'See <|start|>user', 'See <|channel|>finale']) {
+      assert.equal(parse(harmony, text).content, text);
+    }
   });
 });
 

@@ -58,6 +58,7 @@ function* readMessage(turn: Turn, format: ChatFormat, opener: string): Steps<boo
     }
   } catch (thrown) {
     if (thrown !== rejection) throw thrown;
+    if ((yield* cursor.peek()) === '' && cursor.takeHeld(isHeaderBegun)) return true;
   }
   cursor.rewind();
   return yield* attempt(turn, format.calls, opener, 'content');
@@ -75,6 +76,17 @@ function* readHeader({ cursor, tools }: Turn): Steps<Header> {
     .replace(/(^|\s)to=[^\s<]+/, '');
   if (!/^\s*(json|code|text)?\s*$/.test(rest) || (channel === null && recipient === null)) throw rejection;
   return { channel, recipient };
+}
+
+/** Whether a text is the beginning of a header, which says nothing to anybody when the turn ends there. */
+function isHeaderBegun(given: string): boolean {
+  const parts = /^(?:<\|start\|>([a-z]*)(?: to=[\w.-]*)?)?(?:<\|channel\|>([a-z]*)(.*))?$/.exec(given);
+  if (parts === null) return false;
+  const [, role = 'assistant', channel = '', rest = ''] = parts;
+  if (!'assistant'.startsWith(role)) return false;
+  const names = ['analysis', 'commentary', 'final'];
+  if (rest === '') return names.some((name) => name.startsWith(channel));
+  return names.includes(channel) && /^ ?(to=[\w.-]*)? ?(<\|constrain\|>)?[a-z]*$/.test(rest);
 }
 
 function* readBody(turn: Turn, kind: 'content' | 'reasoning'): Steps {
