@@ -1,6 +1,6 @@
 /** The format of a model, from the text of its own chat template. */
 import type { ChatFormat } from './chat-format.ts';
-import { apertus, nemotron, toolCallsTag } from './families/bracketed.ts';
+import { apertus, gigachat, nemotron, toolCallsTag } from './families/bracketed.ts';
 import { commandA, commandR } from './families/cohere.ts';
 import { deepseek } from './families/deepseek.ts';
 import type { Family } from './families/family.ts';
@@ -44,6 +44,7 @@ const families: readonly Family[] = [
   granite,
   nemotron,
   apertus,
+  gigachat,
   toolCallsTag,
   hermes,
   phi,
