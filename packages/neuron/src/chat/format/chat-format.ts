@@ -9,6 +9,8 @@ export interface ChatFormat {
   readonly reasoning: readonly ReasoningMarkers[];
   /** Ways to write calls; the first is the one the model was trained on, the others are read too. */
   readonly calls: readonly CallForm[];
+  /** A call inside an open reasoning block ends the block; else it is a thought. */
+  readonly callsEndReasoning: boolean;
   /** Markers that frame text and mean nothing to a client. */
   readonly dropped: readonly string[];
   /**
@@ -56,8 +58,6 @@ export interface CallForm {
   readonly openers: readonly string[];
   /** `start`: only where no text was said yet; for openers that text is full of, like `{`. */
   readonly where: 'anywhere' | 'start';
-  /** A call inside an open reasoning block ends the block. */
-  readonly endsReasoning: boolean;
   /** Where a call whose arguments broke ends. */
   readonly closers: readonly string[];
   /** Reads what follows the opener; throws `rejection` when it is no call. */

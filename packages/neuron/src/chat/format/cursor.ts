@@ -51,14 +51,17 @@ export class Cursor {
     this.#held = -1;
   }
 
-  get isHolding(): boolean {
-    return this.#held !== -1;
-  }
-
   /** Back to where `hold` was called; the hold ends. */
   rewind(): void {
     if (this.#held !== -1) this.#at = this.#held;
     this.#held = -1;
+  }
+
+  /** Gives up what was read since `hold` if it passes the test; the hold ends then. */
+  takeHeld(test: (text: string) => boolean): boolean {
+    if (this.#held === -1 || !test(this.#text.slice(this.#held, this.#at))) return false;
+    this.#held = -1;
+    return true;
   }
 
   /** The next character (a UTF-16 unit) without taking it; '' at the end of the turn. */

@@ -1,6 +1,6 @@
 /** The format of a model, from the text of its own chat template. */
 import type { ChatFormat } from './chat-format.ts';
-import { apertus, nemotron, toolCallsTag } from './families/bracketed.ts';
+import { apertus, gigachat, nemotron, toolCallsTag } from './families/bracketed.ts';
 import { commandA, commandR } from './families/cohere.ts';
 import { deepseek } from './families/deepseek.ts';
 import type { Family } from './families/family.ts';
@@ -44,6 +44,7 @@ const families: readonly Family[] = [
   granite,
   nemotron,
   apertus,
+  gigachat,
   toolCallsTag,
   hermes,
   phi,
@@ -90,6 +91,7 @@ function toFormat(family: Family, template: string, all: string): ChatFormat {
     name: family.name,
     reasoning: family === harmony ? [harmonyAnalysis] : reasoningOf(all, family.reasoning ?? []),
     calls: family.readTurn ? family.calls(template) : [...new Set([...asked, ...family.calls(template)])],
+    callsEndReasoning: family.callsEndReasoning ?? false,
     dropped: family.dropped ?? [],
     stops: family.stops,
     idStyle: family.idStyle ?? 'call',

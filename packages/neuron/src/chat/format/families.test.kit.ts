@@ -217,7 +217,6 @@ export const samples: readonly FamilySample[] = [
     openPrompt: '<|CHATBOT_TOKEN|><|START_THINKING|>',
     lookalike:
       '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "sell_boat", "parameters": {}}]<|END_ACTION|>',
-    ids: ['0', '1'],
   },
   {
     family: 'phi4',
@@ -284,6 +283,24 @@ export const samples: readonly FamilySample[] = [
     parallel: `<tool_calls>\n${call}\n${second}\n</tool_calls>`,
     reasoning: '<thinking>It floods.</thinking>Mind the gap.',
     lookalike: `<tool_calls>[${unknown}]</tool_calls>`,
+  },
+  {
+    family: 'tool-calls-tag',
+    template: "{{ available_tools }}<tool_calls></tool_calls>'[BEGIN FINAL RESPONSE]'",
+    call: `<tool_calls>[${call}]</tool_calls>`,
+    parallel: `<tool_calls>[${call}, ${second}]</tool_calls>`,
+    reasoning: 'It floods.\n[BEGIN FINAL RESPONSE]\nMind the gap.\n[END FINAL RESPONSE]',
+    startsInReasoning: true,
+    openPrompt: '<|begin_assistant|>\nHere are my reasoning steps:\n',
+    lookalike: `<tool_calls>[${unknown}]</tool_calls>`,
+  },
+  {
+    family: 'gigachat',
+    template: '{{ tools }}<|role_sep|><|message_sep|>',
+    call: `<|message_sep|>\n\nfunction call<|role_sep|>\n${call}`,
+    parallel: `<|function_call|>${call}<|function_call|>${second}`,
+    reasoning: think,
+    lookalike: `<|function_call|>${unknown}`,
   },
   {
     family: 'generic',

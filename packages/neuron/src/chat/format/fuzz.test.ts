@@ -204,7 +204,11 @@ function checkNothingLost(
   // Reasoning and content are in order here: a block may follow text only where it is marked by tokens.
   const said = events.map((event) => ('text' in event ? event.text : '')).join('');
   assert.equal(said.length, reasoning.length + content.length, where);
-  assert.equal(bare(said), bare(text), where);
+  if (format.name === 'harmony' && bare(said) !== bare(text)) {
+    // The turn may have ended within a header.
+    const cut = text.replace(/<\|(start|channel)\|>[\w =.<|>-]*$/, '');
+    assert.ok(bare(said).startsWith(bare(cut)) && bare(text).startsWith(bare(said)), where);
+  } else assert.equal(bare(said), bare(text), where);
 }
 
 function bareText(text: string, format: ChatFormat): string {

@@ -27,7 +27,6 @@ export function gemmaCalls({ open, close, quote, grammar }: GemmaCalls): CallFor
     openers: [open],
     closers: [close],
     where: 'anywhere',
-    endsReasoning: true,
     grammar,
     read: (turn) => readCall(turn, close, quote),
   };

@@ -7,7 +7,7 @@
  */
 import type { CallForm, CallGrammar } from './chat-format.ts';
 import { type Cursor, rejection, type Steps } from './cursor.ts';
-import { copyDecodedString, copyJson, readJsonString } from './json-value.ts';
+import { copyArguments, copyJson, readJsonString } from './json-value.ts';
 import type { OfferedTool } from './offered-tools.ts';
 import type { Turn } from './turn.ts';
 
@@ -15,7 +15,6 @@ export interface JsonCalls {
   readonly openers: readonly string[];
   readonly closers: readonly string[];
   readonly where?: 'anywhere' | 'start';
-  readonly endsReasoning?: boolean;
   /** Text between the opener and the JSON, e.g. a code fence. */
   readonly fence?: string;
   /** A call is `{"the name": {arguments}}`. */
@@ -35,7 +34,6 @@ export function jsonCalls(options: JsonCalls): CallForm {
     openers: options.openers,
     closers: options.closers,
     where: options.where ?? 'anywhere',
-    endsReasoning: options.endsReasoning ?? false,
     grammar: options.grammar,
     read: (turn, opener) => readCalls(turn, options, opener),
   };
@@ -166,14 +164,14 @@ function* readArguments(turn: Turn, draft: Draft, first: string): Steps {
   if (first !== '{' && first !== '"') throw rejection;
   if (draft.tool === null) {
     let kept = '';
-    yield* copyArguments(cursor, first, (text) => {
+    yield* copyArguments(cursor, (text) => {
       kept += text;
     });
     draft.kept = kept;
     return;
   }
   begin(turn, draft);
-  yield* copyArguments(cursor, first, turn.callArguments);
+  yield* copyArguments(cursor, turn.callArguments);
   turn.endCall();
 }
 
@@ -188,25 +186,6 @@ function begin(turn: Turn, draft: Draft): void {
   if (draft.tool === null) throw rejection;
   draft.isDone = true;
   turn.startCall(draft.tool, draft.id);
-}
-
-/** An object, or a string that holds one. */
-function* copyArguments(cursor: Cursor, first: string, out: (text: string) => void): Steps {
-  if (first !== '"') return yield* copyJson(cursor, out);
-  const inside = yield* cursor.takeOneOf(['"{', '""', '"']);
-  if (inside === '""') return out('{}');
-  if (inside === '"{') {
-    out('{');
-    return yield* copyDecodedString(cursor, out);
-  }
-  out('"');
-  yield* copyJsonStringRest(cursor, out);
-}
-
-function* copyJsonStringRest(cursor: Cursor, out: (text: string) => void): Steps {
-  const pieces: string[] = [];
-  yield* copyDecodedString(cursor, (text) => void pieces.push(text));
-  out(JSON.stringify(pieces.join('')).slice(1));
 }
 
 function* takeJson(cursor: Cursor): Steps<string> {

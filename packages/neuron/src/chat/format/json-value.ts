@@ -127,7 +127,7 @@ export function* readJsonString(cursor: Cursor, max: number): Steps<string> {
  * The value of a JSON string while it arrives: arguments that a model put into a string. The opening quote
  * is taken already.
  */
-export function* copyDecodedString(cursor: Cursor, out: Out): Steps {
+function* copyDecodedString(cursor: Cursor, out: Out): Steps {
   for (;;) {
     const plain = cursor.takeUpTo(notPlain);
     if (plain !== '') out(plain);
@@ -141,6 +141,24 @@ export function* copyDecodedString(cursor: Cursor, out: Out): Steps {
       out(isWhole ? (JSON.parse(`"${written}"`) as string) : written);
     }
   }
+}
+
+/** How arguments begin; a string that holds them is what models write that saw them so in their history. */
+const argumentsBegin = ['{', '"{', '""'];
+
+export function* isAtArguments(cursor: Cursor): Steps<boolean> {
+  return (yield* cursor.lookingAt(argumentsBegin)) !== null;
+}
+
+/** An object, or a string: one that holds an object is given out as that, another as it is. */
+export function* copyArguments(cursor: Cursor, out: Out): Steps {
+  if ((yield* cursor.peek()) !== '"') return yield* copyJson(cursor, out);
+  const inside = yield* cursor.lookingAt(argumentsBegin);
+  if (inside === null) return yield* copyJsonString(cursor, out);
+  cursor.take(inside.length);
+  if (inside === '""') return out('{}');
+  out('{');
+  yield* copyDecodedString(cursor, out);
 }
 
 /**

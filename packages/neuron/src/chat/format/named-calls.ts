@@ -1,7 +1,7 @@
 /** Calls with the name between markers and the arguments as JSON: `<open>NAME<sep>{...}<close>`. */
 import type { CallForm, CallGrammar } from './chat-format.ts';
 import { type Cursor, rejection, type Steps } from './cursor.ts';
-import { copyJson } from './json-value.ts';
+import { copyArguments, isAtArguments } from './json-value.ts';
 import type { OfferedTool } from './offered-tools.ts';
 import type { Turn } from './turn.ts';
 
@@ -12,7 +12,6 @@ export interface NamedCalls {
   readonly callClose: readonly string[];
   /** May stand between the arguments and `callClose`, e.g. the end of a code fence. */
   readonly afterArguments?: readonly string[];
-  readonly endsReasoning?: boolean;
   /** From behind `callOpen` to in front of the arguments; throws `rejection` when it is no name. */
   readonly readName: (turn: Turn) => Steps<NamedCall>;
   readonly grammar: CallGrammar;
@@ -30,7 +29,6 @@ export function namedCalls(options: NamedCalls): CallForm {
     openers: [...sections, callOpen],
     closers: [...callClose, ...(section === undefined ? [] : [section.close]), callOpen],
     where: 'anywhere',
-    endsReasoning: options.endsReasoning ?? false,
     grammar: options.grammar,
     read: (turn, opener) => readCalls(turn, options, opener),
   };
@@ -53,9 +51,9 @@ function* readCall(turn: Turn, options: NamedCalls): Steps {
   const { cursor } = turn;
   const { tool, id } = yield* options.readName(turn);
   yield* cursor.takeBlanks();
-  if ((yield* cursor.peek()) === '{') {
+  if (yield* isAtArguments(cursor)) {
     turn.startCall(tool, id);
-    yield* copyJson(cursor, turn.callArguments);
+    yield* copyArguments(cursor, turn.callArguments);
   } else if ((yield* cursor.lookingAt(options.callClose)) !== null) {
     turn.startCall(tool, id);
     turn.callArguments('{}');

@@ -27,7 +27,6 @@ export function pythonCalls(options: PythonCalls): CallForm {
     openers: options.openers,
     closers: options.closers,
     where: options.where ?? 'anywhere',
-    endsReasoning: false,
     grammar: options.grammar,
     read: (turn, opener) => readPythonCalls(turn, options, opener),
   };

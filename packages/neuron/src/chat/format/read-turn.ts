@@ -18,7 +18,7 @@ export function* readTurn(turn: Turn, format: ChatFormat, start: TurnStart): Ste
   for (const markers of format.reasoning) blocks.set(markers.open, { kind: 'reasoning', markers });
   const markers = new Markers([...blocks.keys()]);
   const atStart = forms.filter((form) => form.where === 'start');
-  const ending = anywhere.filter((form) => form.endsReasoning);
+  const ending = format.callsEndReasoning ? anywhere : [];
   if (start.inReasoning) {
     // Some models open the block once more.
     turn.marker('reasoning');

@@ -12,7 +12,10 @@ import { copyPythonValue } from './python-value.ts';
 export type JsonSchema = Readonly<Record<string, unknown>>;
 export type ValueType = 'string' | 'number' | 'integer' | 'boolean' | 'null' | 'object' | 'array';
 
-const all: readonly ValueType[] = ['string', 'number', 'integer', 'boolean', 'null', 'object', 'array'];
+const others: readonly ValueType[] = ['number', 'integer', 'boolean', 'null', 'object', 'array'];
+export const onlyString: ReadonlySet<ValueType> = new Set(['string']);
+/** What a value is that the format says to be no string. */
+export const noString: ReadonlySet<ValueType> = new Set(others);
 const none: ReadonlySet<ValueType> = new Set();
 /** References and alternatives followed below one parameter; a schema may refer to itself. */
 const visitsMax = 256;
@@ -71,7 +74,7 @@ function ownTypes(schema: JsonSchema): ValueType[] {
   const named = (Array.isArray(type) ? type : [type])
     .filter((each) => typeof each === 'string')
     .map((each) => each.toLowerCase() as ValueType)
-    .filter((each) => all.includes(each));
+    .filter((each) => each === 'string' || others.includes(each));
   if (named.length > 0) return named;
   if (Object.hasOwn(schema, 'const')) return [typeOf(schema.const)];
   if (Array.isArray(schema.enum)) return schema.enum.map(typeOf);
@@ -120,12 +123,14 @@ export function isStringOrNull(types: ReadonlySet<ValueType>): boolean {
 export function toJsonValue(text: string, types: ReadonlySet<ValueType>): string {
   if (isAlwaysString(types)) return toJsonString(text);
   const trimmed = text.trim();
-  const literal = { true: 'true', True: 'true', false: 'false', False: 'false' }[trimmed];
+  const literal = /^(true|false)$/i.test(trimmed) ? trimmed.toLowerCase() : undefined;
   const may = (...kinds: ValueType[]) => types.size === 0 || kinds.some((kind) => types.has(kind));
   if (literal !== undefined && may('boolean')) return literal;
   if ((trimmed === 'null' || trimmed === 'None') && may('null')) return 'null';
   const parsed = parse(trimmed);
   if (typeof parsed === 'number' && may('number', 'integer')) return trimmed;
+  // Quoted though it may be no string: the value in quotes is what is meant.
+  if (typeof parsed === 'string' && types.size > 0 && !types.has('string')) return trimmed;
   if (typeof parsed === 'object' && parsed !== null && may(Array.isArray(parsed) ? 'array' : 'object')) {
     return trimmed;
   }

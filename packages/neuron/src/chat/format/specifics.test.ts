@@ -106,6 +106,18 @@ describe('JSON calls', () => {
   });
 });
 
+describe('calls with the name between markers', () => {
+  it('read arguments in a string', () => {
+    const functionary = formatOf('{{ tools }}<function=x></function>');
+    const text = '<function=lookup_tide>"{\\"days\\": 2}"</function><function=ring_bell>""</function>';
+    assert.deepEqual(callsOf(parse(functionary, text, { cut: byCharacter })), [
+      ['lookup_tide', { days: 2 }],
+      ['ring_bell', {}],
+    ]);
+    assert.equal(parse(functionary, '<function=ring_bell>"so"</function>').calls.length, 0);
+  });
+});
+
 describe('calls with tags', () => {
   const typed: OfferedTool = {
     name: 'f',
@@ -140,6 +152,9 @@ describe('calls with tags', () => {
     ['maybe', 'a longer text than null can be', 'a longer text than null can be'],
     ['number', '-1.5e3', -1500],
     ['number', 'many', 'many'],
+    ['number', '"5"', '5'],
+    ['flag', 'constructor', 'constructor'],
+    ['unknown', 'toString', 'toString'],
     ['either', '7', 7],
     ['either', 'seven', 'seven'],
     ['flag', 'True', true],
@@ -165,6 +180,21 @@ describe('calls with tags', () => {
       }
     });
   }
+
+  it('go by what the format says of a value', () => {
+    const dsml = formatOf('{{ tools }}DSML function_calls');
+    const tag = (name: string, more: string, value: string): string =>
+      `<｜DSML｜parameter name="${name}"${more}>${value}</｜DSML｜parameter>\n`;
+    const text =
+      '<｜DSML｜function_calls>\n<｜DSML｜invoke name="f">\n' +
+      tag('x', ' string="true"', '5') +
+      tag('y', ' string="false"', '5') +
+      tag('z', ' string="false"', '"5"') +
+      tag('text', '', '5') +
+      '</｜DSML｜invoke>\n</｜DSML｜function_calls>';
+    const turn = parse(dsml, text, { tools: [typed], cut: byCharacter });
+    assert.deepEqual(callsOf(turn), [['f', { x: '5', y: 5, z: '5', text: '5' }]]);
+  });
 
   it('stream a string while it arrives', () => {
     const text = '<tool_call>\n<function=f>\n<parameter=text>\nonce upon';
@@ -268,6 +298,12 @@ describe('Harmony', () => {
     );
     assert.deepEqual([turn.reasoning, turn.content, callsOf(turn)], ['Hm.', '', [['ring_bell', {}]]]);
     assert.equal(parse(harmony, 'plain text to=you').content, 'plain text to=you');
+    // A turn that the token limit ends within a header.
+    const cut = '<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>fin';
+    assert.deepEqual(parse(harmony, cut), { reasoning: 'Hm.', content: '', calls: [] });
+    for (const text of ['See <|channel|> tokens', 'See <|start|>user', 'See <|channel|>finale']) {
+      assert.equal(parse(harmony, text).content, text);
+    }
   });
 });
 
@@ -282,6 +318,9 @@ describe('reasoning', () => {
       'I ring.<|tool_calls_section_begin|><|tool_call_begin|>functions.ring_bell:0<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>';
     const turn = parse(kimi, inKimi, { startsInReasoning: true });
     assert.deepEqual([turn.reasoning, turn.content, callsOf(turn)], ['I ring.', '', [['ring_bell', {}]]]);
+    const xml = '<tool_call>\n<function=ring_bell>\n</function>\n</tool_call>';
+    assert.equal(parse(coder, `I ring.${xml}`, { startsInReasoning: true }).calls.length, 1);
+    assert.equal(parse(hermes, `I ring.${xml}`, { startsInReasoning: true }).calls.length, 0);
     const inHermes = 'I could say <tool_call>{"name": "ring_bell"}</tool_call> now.</think>No.';
     assert.deepEqual(parse(hermes, inHermes, { startsInReasoning: true }), {
       reasoning: 'I could say <tool_call>{"name": "ring_bell"}</tool_call> now.',

@@ -11,7 +11,14 @@ import { Markers, rejection, type Steps } from './cursor.ts';
 import { escapeJson, toJsonString } from './json-value.ts';
 import { readToolName, readUntil } from './named-calls.ts';
 import { type OfferedTool, parameterTypes } from './offered-tools.ts';
-import { isAlwaysString, isStringOrNull, toJsonValue, type ValueType } from './schema-types.ts';
+import {
+  isAlwaysString,
+  isStringOrNull,
+  noString,
+  onlyString,
+  toJsonValue,
+  type ValueType,
+} from './schema-types.ts';
 import type { Turn } from './turn.ts';
 
 export interface TaggedCalls {
@@ -31,9 +38,8 @@ export interface TaggedCalls {
   readonly valueClose: string;
   /** Values stand on lines of their own: the line ends around them are not part of them. */
   readonly isFramed?: boolean;
-  readonly endsReasoning?: boolean;
   /** The end of the key says that the value is (or is not) a string. */
-  readonly saysString?: (keyEnd: string) => boolean;
+  readonly saysString?: (keyEnd: string) => boolean | undefined;
   readonly grammar: CallGrammar;
 }
 
@@ -47,7 +53,6 @@ export function taggedCalls(options: TaggedCalls): CallForm {
     openers: [section.open, ...(options.alsoOpens ?? [])],
     closers: [callClose, section.close, section.open].filter((text) => text !== ''),
     where: 'anywhere',
-    endsReasoning: options.endsReasoning ?? false,
     grammar: options.grammar,
     read: (turn, opener) => readCalls(turn, options, opener),
   };
@@ -113,8 +118,7 @@ function* readParameter(turn: Turn, options: TaggedCalls, tool: OfferedTool): St
   const name = key.trim();
   turn.callArguments(`${toJsonString(name)}: `);
   const said = options.saysString?.(end);
-  const known = parameterTypes(tool, name);
-  const types: ReadonlySet<ValueType> = said === true ? new Set(['string']) : known;
+  const types = said === undefined ? parameterTypes(tool, name) : said ? onlyString : noString;
   const value = new BareValue(types, options.isFramed ?? false, turn.callArguments);
   const markers = new Markers([options.valueClose]);
   for (;;) {

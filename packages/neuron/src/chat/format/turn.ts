@@ -137,7 +137,8 @@ export class Turn {
   #toId(name: string, index: number, own: string | undefined): string {
     const { idStyle, randomText } = this.#options;
     let id = own?.trim() ?? '';
-    if (id === '' || this.#ids.has(id)) {
+    // A bare number counts within the turn (Command-A); with the next turn it would come again.
+    if (id === '' || /^\d{1,4}$/.test(id) || this.#ids.has(id)) {
       if (idStyle === 'kimi') id = `functions.${name}:${index}`;
       else if (idStyle === 'nine') id = randomText().slice(0, 9);
       else id = `call_${randomText().slice(0, 24)}`;

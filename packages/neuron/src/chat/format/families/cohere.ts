@@ -33,10 +33,10 @@ export const commandA: Family = {
     jsonCalls({
       openers: ['<|START_ACTION|>'],
       closers: ['<|END_ACTION|>'],
-      endsReasoning: true,
       grammar: actionGrammar,
     }),
   ],
+  callsEndReasoning: true,
   stops: ['<|END_OF_TURN_TOKEN|>'],
   reasoning: [cohereThinking],
   dropped: ['<|START_RESPONSE|>', '<|END_RESPONSE|>', '<|START_TEXT|>', '<|END_TEXT|>'],

@@ -10,6 +10,8 @@ export interface Family {
   readonly stops: readonly string[];
   /** Markers the family uses even where the template does not mention them. */
   readonly reasoning?: readonly ReasoningMarkers[];
+  /** See ChatFormat; false when absent. */
+  readonly callsEndReasoning?: boolean;
   readonly dropped?: readonly string[];
   readonly idStyle?: ChatFormat['idStyle'];
   readonly describeTools?: ChatFormat['describeTools'];

@@ -47,7 +47,6 @@ const next = '>>>';
 const recipientCalls: CallForm = {
   openers: [next, ''],
   where: 'start',
-  endsReasoning: false,
   closers: [next],
   *read(turn: Turn): Steps {
     const { cursor } = turn;

@@ -45,6 +45,7 @@ export const gemma4: Family = {
       grammar: grammar('<|tool_call>', '<tool_call|>', '<|"|>'),
     }),
   ],
+  callsEndReasoning: true,
   stops: ['<turn|>', '<|tool_response>'],
   reasoning: [gemmaThought],
   // Gemma 4 closes a channel at times that it did not open.
@@ -62,6 +63,7 @@ export const functionGemma: Family = {
       grammar: grammar('<start_function_call>', '<end_function_call>', '<escape>'),
     }),
   ],
+  callsEndReasoning: true,
   stops: ['<end_of_turn>', '<start_function_response>'],
 };
 

@@ -11,7 +11,7 @@
 import { attempt } from '../attempt.ts';
 import type { CallForm, ChatFormat, TurnStart } from '../chat-format.ts';
 import { Markers, rejection, type Steps } from '../cursor.ts';
-import { copyJson } from '../json-value.ts';
+import { copyArguments, isAtArguments } from '../json-value.ts';
 import { readUntil } from '../named-calls.ts';
 import type { OfferedTool } from '../offered-tools.ts';
 import type { Turn } from '../turn.ts';
@@ -58,6 +58,7 @@ function* readMessage(turn: Turn, format: ChatFormat, opener: string): Steps<boo
     }
   } catch (thrown) {
     if (thrown !== rejection) throw thrown;
+    if ((yield* cursor.peek()) === '' && cursor.takeHeld(isHeaderBegun)) return true;
   }
   cursor.rewind();
   return yield* attempt(turn, format.calls, opener, 'content');
@@ -77,6 +78,17 @@ function* readHeader({ cursor, tools }: Turn): Steps<Header> {
   return { channel, recipient };
 }
 
+/** Whether a text is the beginning of a header, which says nothing to anybody when the turn ends there. */
+function isHeaderBegun(given: string): boolean {
+  const parts = /^(?:<\|start\|>([a-z]*)(?: to=[\w.-]*)?)?(?:<\|channel\|>([a-z]*)(.*))?$/.exec(given);
+  if (parts === null) return false;
+  const [, role = 'assistant', channel = '', rest = ''] = parts;
+  if (!'assistant'.startsWith(role)) return false;
+  const names = ['analysis', 'commentary', 'final'];
+  if (rest === '') return names.some((name) => name.startsWith(channel));
+  return names.includes(channel) && /^ ?(to=[\w.-]*)? ?(<\|constrain\|>)?[a-z]*$/.test(rest);
+}
+
 function* readBody(turn: Turn, kind: 'content' | 'reasoning'): Steps {
   const { cursor } = turn;
   const found = yield* cursor.until(bodyEnds, (piece) => turn.text(kind, piece));
@@ -88,7 +100,6 @@ function* readBody(turn: Turn, kind: 'content' | 'reasoning'): Steps {
 const harmonyCalls: CallForm = {
   openers: headerOpeners,
   where: 'start',
-  endsReasoning: false,
   closers: ends,
   *read(turn: Turn, opener: string): Steps {
     const { cursor } = turn;
@@ -101,9 +112,9 @@ const harmonyCalls: CallForm = {
       turn.startCall(tool);
       turn.callArguments('{}');
     } else {
-      if ((yield* cursor.peek()) !== '{') throw rejection;
+      if (!(yield* isAtArguments(cursor))) throw rejection;
       turn.startCall(tool);
-      yield* copyJson(cursor, turn.callArguments);
+      yield* copyArguments(cursor, turn.callArguments);
     }
     turn.endCall();
     yield* cursor.takeBlanks();

@@ -28,7 +28,6 @@ export const kimi: Family = {
       section: { open: '<|tool_calls_section_begin|>', close: '<|tool_calls_section_end|>' },
       callOpen: '<|tool_call_begin|>',
       callClose: ['<|tool_call_end|>'],
-      endsReasoning: true,
       readName,
       grammar: {
         begin: '<|tool_calls_section_begin|>',
@@ -46,6 +45,7 @@ export const kimi: Family = {
       },
     }),
   ],
+  callsEndReasoning: true,
   stops: ['<|im_end|>'],
   idStyle: 'kimi',
 };

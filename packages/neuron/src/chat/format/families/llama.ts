@@ -35,7 +35,6 @@ const builtin = pythonCalls({
 export const pythonTagCalls: CallForm = {
   openers: [pythonTag],
   where: 'anywhere',
-  endsReasoning: false,
   closers: ['<|eom_id|>', '<|eot_id|>'],
   grammar: bareJson.grammar,
   *read(turn: Turn): Steps {

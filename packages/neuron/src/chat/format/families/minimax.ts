@@ -15,6 +15,11 @@ interface Invoke {
   readonly saysString: boolean;
 }
 
+/** What the end of a key says about the value; nothing when the model left it out. */
+function readStringMark(keyEnd: string): boolean | undefined {
+  return keyEnd.includes('string=') ? keyEnd.includes('"true"') : undefined;
+}
+
 function invokeCalls({ section, prefix, saysString }: Invoke): CallForm {
   const open = (tag: string): string => `<${prefix}${tag}`;
   const close = (tag: string): string => `</${prefix}${tag}>`;
@@ -28,8 +33,7 @@ function invokeCalls({ section, prefix, saysString }: Invoke): CallForm {
     keyEnds: saysString ? [stringMark(true), stringMark(false), '">'] : ['">'],
     valueOpen: '',
     valueClose: close('parameter'),
-    endsReasoning: true,
-    ...(saysString ? { saysString: (end: string) => end === stringMark(true) } : {}),
+    ...(saysString ? { saysString: readStringMark } : {}),
     grammar: {
       begin: `${open(section)}>\n`,
       between: '\n',
@@ -57,6 +61,7 @@ export const minimax: Family = {
   name: 'minimax',
   matches: (template) => template.includes('<minimax:tool_call>'),
   calls: () => [invokeCalls({ section: 'minimax:tool_call', prefix: '', saysString: false })],
+  callsEndReasoning: true,
   stops: ['[e~['],
 };
 
@@ -67,5 +72,6 @@ export const deepseekDsml: Family = {
     const section = template.includes('function_calls') ? 'function_calls' : 'tool_calls';
     return [invokeCalls({ section, prefix: '｜DSML｜', saysString: true })];
   },
+  callsEndReasoning: true,
   stops: ['<｜end▁of▁sentence｜>'],
 };

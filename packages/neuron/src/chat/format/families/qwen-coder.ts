@@ -44,7 +44,6 @@ function calls(open: string, close: string, isFramed: boolean): CallForm {
     valueOpen: '',
     valueClose: '</parameter>',
     isFramed,
-    endsReasoning: true,
     grammar: grammar(open, close, isFramed ? '\n' : ''),
   });
 }
@@ -56,6 +55,7 @@ export const qwenCoder: Family = {
   matches: (template) =>
     template.includes('<tool_call>') && template.includes('<function=') && template.includes('<parameter='),
   calls: () => [qwenCoderCalls, hermesCalls],
+  callsEndReasoning: true,
   stops: ['<|im_end|>'],
 };
 
@@ -63,6 +63,7 @@ export const seed: Family = {
   name: 'seed-oss',
   matches: (template) => template.includes('<seed:tool_call>'),
   calls: () => [calls('<seed:tool_call>', '</seed:tool_call>', false)],
+  callsEndReasoning: true,
   stops: ['<seed:eos>'],
   reasoning: [{ open: '<seed:think>', close: '</seed:think>', anywhere: false }],
 };

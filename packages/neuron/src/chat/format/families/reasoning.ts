@@ -26,12 +26,19 @@ const graniteHeadings: ReasoningMarkers = {
   close: 'Here is my response:',
   anywhere: false,
 };
+/** Apriel 1.6; the prompt ends with the heading. */
+const aprielSteps: ReasoningMarkers = {
+  open: 'Here are my reasoning steps:',
+  close: '[BEGIN FINAL RESPONSE]',
+  anywhere: false,
+};
 
 const known: readonly ReasoningMarkers[] = [
   thinkToken,
   cohereThinking,
   gemmaThought,
   graniteHeadings,
+  aprielSteps,
   tag('seed:think'),
   tag('mm:think'),
   tag('thinking'),
