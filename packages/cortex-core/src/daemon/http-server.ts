@@ -149,6 +149,10 @@ export class HttpServer {
     const fields = { request_id: exchange.requestId, path: exchange.path, code: error.code, cause };
     if (error.status >= 500) this.#options.log.error(error.message, fields);
     else this.#options.log.debug(error.message, fields);
+    // A connection that stays open would hold the shutdown up, and its next request would be refused too.
+    if (this.#closed !== null && !exchange.response.headersSent) {
+      exchange.response.setHeader('connection', 'close');
+    }
     respondError(exchange, error, this.#options.envelopeOf(exchange.path, exchange.request));
   }
 }

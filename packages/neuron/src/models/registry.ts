@@ -151,6 +151,8 @@ export class ModelRegistry {
 
   /** What a request runs on. Errors: `model_not_found`, `model_loading`, `model_recovering`, ... */
   serving(id: string): ServingModel {
+    // Whoever comes over an open connection is told that the neuron goes, not that its models are gone.
+    if (this.#isClosing) throw shuttingDown();
     const entry = this.#entries.get(id);
     if (entry === undefined) throw notFound(id);
     return entry.serving();
