@@ -188,7 +188,7 @@ describe('a shutdown', () => {
     generation.emit('last');
     generation.finish();
     const text = await textOf(running.response);
-    assert.match(text, /first .*last.*\[DONE\]\n\n$/s);
+    assert.match(text, /first.* last.*\[DONE\]\n\n$/s);
     await closed;
   });
 

@@ -148,6 +148,8 @@ async function readPrompt(
   const tokens = await device.tokenize(handle, text, { addSpecial: true, parseSpecial: true }, signal);
   const tail = text.slice(-200);
   const isOpen = startsInReasoning(format, tail);
-  const mayOpen = canReason && kwargs.enable_thinking !== false && end === 'generation_prompt';
+  // a client's own grammar is the whole answer
+  const isFree = request.grammar === undefined && end === 'generation_prompt';
+  const mayOpen = canReason && kwargs.enable_thinking !== false && isFree;
   return { tokens, isOpen, tail, mayOpen, budget };
 }

@@ -116,10 +116,8 @@ const badGrammars: readonly (readonly [string, string])[] = [
   ['a grammar without root', 'other ::= "a"'],
   ['a rule that is missing', 'root ::= missing'],
   ['left recursion', 'root ::= root "a"'],
-  ['a repetition of 3,000', 'root ::= "a"{3000}'],
   ['a repetition backwards', 'root ::= "a"{5,1}'],
   ['a repetition backwards around a comment', 'root ::= "a"{5,#}\n1}'],
-  ['all tokens but one', 'root ::= .!<[5]>'],
   ['a token by its id', 'root ::= "a"<[99999]>'],
   ['20,000 brackets', `root ::= ${'('.repeat(20_000)}"a"${')'.repeat(20_000)}`],
   ['200,000 brackets that stay open', `root ::= ${'('.repeat(200_000)}`],
@@ -245,7 +243,7 @@ for (const worker of ['thread', 'process'] as const) {
         { maxTokens: 2 ** 31 - 1, ignoreEos: true },
         { stops: Array.from({ length: 64 }, (_, each) => `${each}${'x'.repeat(4000)}`) },
         { grammar: { gbnf: `root ::= ${'('.repeat(190)}"a"${')'.repeat(190)}` } },
-        { grammar: { gbnf: `root ::= r0\n${ruleChain(8000)}` } },
+        { grammar: { gbnf: `root ::= r0\n${ruleChain(100)}` } },
         { tokens: new Int32Array(context).fill(300), maxTokens: 50 },
       ];
       for (const over of extremes) {
