@@ -51,7 +51,8 @@ export const importTable = {
   'neuron/device': { may: core },
   'neuron/device/thread-transport.ts': { may: [...core, 'neuron/device', 'neuron/engine'], optional: true },
   'neuron/device/owner': { may: [...core, 'neuron/device/jobs', 'neuron/engine'] },
-  'neuron/engine': { may: [...wire, 'neuron/libllama'] },
+  'neuron/engine': { may: [...wire, 'neuron/libllama', 'neuron/engine/grammar'] },
+  'neuron/engine/grammar': { may: wire, ...pure },
   'neuron/libllama': { may: wire },
   'cortex-cli': {
     may: [...core, 'cortex-gateway/gateway.ts', 'neuron/neuron.ts', 'neuron/machine.ts'],

@@ -153,6 +153,8 @@ export class FakeNeuron {
         return await this.#unload(JSON.parse(body.toString()), response);
       case '/v1/chat/completions':
       case '/v1/completions':
+      case '/v1/embeddings':
+      case '/v1/rerank':
         return await this.#chat(path, request, response, body);
       default:
         return sendJson(response, 404, { error: `no ${path}` });

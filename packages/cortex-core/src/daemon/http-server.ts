@@ -19,6 +19,7 @@ import {
   toAppError,
   toOpenAiEnvelope,
 } from '../wire/errors.ts';
+import { checkJsonNesting } from '../wire/json-scan.ts';
 import { readBody } from './http-body.ts';
 import type { Log } from './log.ts';
 import { matchRoute, type Route } from './router.ts';
@@ -148,6 +149,10 @@ export class HttpServer {
     const fields = { request_id: exchange.requestId, path: exchange.path, code: error.code, cause };
     if (error.status >= 500) this.#options.log.error(error.message, fields);
     else this.#options.log.debug(error.message, fields);
+    // A connection that stays open would hold the shutdown up, and its next request would be refused too.
+    if (this.#closed !== null && !exchange.response.headersSent) {
+      exchange.response.setHeader('connection', 'close');
+    }
     respondError(exchange, error, this.#options.envelopeOf(exchange.path, exchange.request));
   }
 }
@@ -225,6 +230,7 @@ function createExchange(
 
 function parseJson(bytes: Buffer): unknown {
   if (bytes.length === 0) throw new AppError('malformed_json', 'the request has no body; send a JSON object');
+  checkJsonNesting(bytes);
   try {
     return JSON.parse(bytes.toString('utf8'));
   } catch (cause) {

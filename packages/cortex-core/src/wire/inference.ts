@@ -80,6 +80,11 @@ export interface ModelFacts {
   readonly addEos: boolean;
   /** Every token id that ends a generation. */
   readonly eogTokens: readonly number[];
+  /**
+   * Bytes of the longest text of one token: no text has fewer tokens than its bytes divided by this. Null or
+   * absent where a tokenizer drops or rewrites text, so that the bytes say nothing.
+   */
+  readonly longestPieceBytes?: number | null | undefined;
   /** All scalar GGUF metadata as strings. */
   readonly metadata: Readonly<Record<string, string>>;
   /** MiB that the load took, measured where the device can tell, else computed from the buffers' sizes. */
@@ -134,12 +139,48 @@ export interface GenerateParams {
   readonly maxTokens: number | null;
   /** Texts that end the answer; they are not part of it. */
   readonly stops: readonly string[];
-  /** GBNF; null = none. */
-  readonly grammar: string | null;
+  /** What the answer must be; null = anything. */
+  readonly grammar: GrammarSpec | null;
+  /** The reasoning block of a thinking model; null or absent = none is expected. */
+  readonly reasoning?: ReasoningSpec | null | undefined;
   /** Alternatives to report per token, 0..20; null = no logprobs. */
   readonly topLogprobs: number | null;
   /** Generate past end-of-generation tokens (benchmarks). */
   readonly ignoreEos: boolean;
+}
+
+export type GrammarTrigger =
+  | { readonly kind: 'token'; readonly token: number }
+  | { readonly kind: 'text'; readonly text: string };
+
+/**
+ * A grammar that the answer must match as a whole, enforced token by token. With `reasoning` in the same
+ * request it begins after the reasoning block; a few blanks may stand between.
+ */
+export interface GrammarSpec {
+  /** llama.cpp's GBNF. */
+  readonly gbnf: string;
+  /** The rule to start from; `root` when absent. */
+  readonly root?: string | undefined;
+  /**
+   * Nothing is enforced until one of the triggers appears in the answer; from the trigger's first byte on the
+   * rest of the answer must match, so the grammar begins with the triggers themselves.
+   */
+  readonly lazy?: { readonly triggers: readonly GrammarTrigger[] } | undefined;
+}
+
+/** Where a thinking model's block begins and ends. Found in the text, whatever tokens spell it. */
+export interface ReasoningSpec {
+  /** The prompt has opened the block already; otherwise the answer may open it, once, at its beginning. */
+  readonly isOpen: boolean;
+  /** e.g. `<think>`; only looked for when `isOpen` is false. */
+  readonly start: string;
+  /** e.g. `</think>`. */
+  readonly end: string;
+  /** Tokens inside the block at most, then its end is forced token by token; null = no limit. */
+  readonly budget: number | null;
+  /** What is written to force the end; contains `end`, and is `end` when absent. */
+  readonly forcedEnd?: string | undefined;
 }
 
 export interface TokenLogprob {

@@ -2,7 +2,7 @@
 import type { AppError } from 'cortex-core/wire/errors';
 
 export interface Dialect {
-  readonly name: 'chat' | 'completions' | 'messages';
+  readonly name: 'chat' | 'completions' | 'embeddings' | 'rerank' | 'messages';
   /** Throws an AppError that names the field at fault. */
   readonly parse: (body: Uint8Array) => InferenceRequest;
 }

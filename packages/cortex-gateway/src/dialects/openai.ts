@@ -38,6 +38,24 @@ export const openAiCompletions: Dialect = {
   },
 };
 
+/** Nothing is generated: the quota reserves for the input alone. */
+export const openAiEmbeddings: Dialect = {
+  name: 'embeddings',
+  parse: (body) => withoutOutput('/v1/embeddings', body),
+};
+
+export const rerank: Dialect = {
+  name: 'rerank',
+  parse: (body) => withoutOutput('/v1/rerank', body),
+};
+
+/** Inputs are read one by one, so that their sum says nothing about the context: no estimate refuses them. */
+function withoutOutput(path: string, body: Uint8Array): InferenceRequest {
+  const json = parseObject(body);
+  const request = passThrough(path, body, json, modelOf(json), 1);
+  return { ...request, stream: false, maxTokens: Math.max(1, Math.ceil(body.length / 4)) };
+}
+
 function passThrough(
   upstreamPath: string,
   body: Uint8Array,

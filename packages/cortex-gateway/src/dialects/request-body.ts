@@ -1,10 +1,12 @@
 import { AppError } from 'cortex-core/wire/errors';
+import { checkJsonNesting } from 'cortex-core/wire/json-scan';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
 /** The body as a JSON object; `malformed_json` or `invalid_request` otherwise. Content-type plays no part. */
 export function parseObject(body: Uint8Array): JsonObject {
   if (body.length === 0) throw new AppError('malformed_json', 'the request has no body; send a JSON object');
+  checkJsonNesting(body);
   let value: unknown;
   try {
     value = JSON.parse(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('utf8'));

@@ -297,6 +297,25 @@ describe('pass-through', () => {
     }
   });
 
+  test('passes embeddings and rerank on byte by byte, and counts what they read', async () => {
+    const { gateway, neurons } = await setup([{ models: [loaded('m')] }]);
+    const answer = '{"data": [ {"embedding":"é/+8="} ],\n"usage":{"prompt_tokens":7,"total_tokens":7}}';
+    neurons[0]!.onChat = async ({ response }) => {
+      response.writeHead(200, { 'content-type': 'application/json' });
+      response.end(answer);
+    };
+    for (const path of ['/v1/embeddings', '/rerank']) {
+      const body = '{ "model":"m","input":["日本",  "a"], "query":"q","documents":[ "d"] }';
+      const response = await post(gateway, path, body);
+      assert.equal(await response.text(), answer);
+      const call = neurons[0]!.chats.at(-1)!;
+      assert.equal(call.body.toString(), body);
+      assert.equal(call.path, path.startsWith('/v1') ? path : `/v1${path}`);
+    }
+    const metrics = await (await fetch(`http://127.0.0.1:${gateway.metricsPort}/metrics`)).text();
+    assert.match(metrics, /cortex_prompt_tokens_total\{[^}]*model="m"[^}]*\} 14/);
+  });
+
   test('forwards the bytes that arrived, with only the model replaced for an alias', async () => {
     const { gateway, neurons } = await setup([{ models: [loaded('real')] }], {
       models: [{ id: 'real', vram_mb: 10 }],

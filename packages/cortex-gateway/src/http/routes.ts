@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import type { EnvelopeStyle, Exchange } from 'cortex-core/daemon/http-server';
 import type { Method, Route } from 'cortex-core/daemon/router';
 import { anthropicMessages } from '../dialects/anthropic.ts';
-import { openAiChat, openAiCompletions } from '../dialects/openai.ts';
+import { openAiChat, openAiCompletions, openAiEmbeddings, rerank } from '../dialects/openai.ts';
 import { type AdminDeps, adminHandlers } from './admin.ts';
 import { answerPreflight } from './cors.ts';
 import { healthHandler } from './health.ts';
@@ -31,6 +31,8 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
   const api: readonly (readonly [Method, string, Handler])[] = [
     ['POST', '/chat/completions', inferenceHandler(inference, openAiChat)],
     ['POST', '/completions', inferenceHandler(inference, openAiCompletions)],
+    ['POST', '/embeddings', inferenceHandler(inference, openAiEmbeddings)],
+    ['POST', '/rerank', inferenceHandler(inference, rerank)],
     ['POST', '/messages', inferenceHandler(inference, anthropicMessages)],
     ['GET', '/models', withKey(modelsHandler(models))],
     ['GET', '/models/:id*', withKey(modelHandler(models))],

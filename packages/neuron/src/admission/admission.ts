@@ -1,14 +1,18 @@
 /**
  * May this request run now? One `Admission` per loaded model.
  *
- * Design: permits equal to the engine's useful concurrency; waiters stand in one first-in
- * first-out queue with
- * a bound on its length and on each wait. Every state change is synchronous, so no counter can be seen half
- * changed, and each waiter leaves the queue exactly once: granted, timed out, aborted or refused.
+ * Problem: a device does a few things at once; whoever is beyond that waits, and must neither wait for ever
+ * nor be served after those who came later, nor leave a count behind when it goes away.
+ * Design: permits equal to the engine's useful concurrency, and one queue with a bound on its length and on
+ * each wait. A free permit goes to the principal that runs least (next-waiter.ts). Every state change is
+ * synchronous, so no counter can be seen half changed, and each waiter leaves the queue exactly once:
+ * granted, timed out, aborted or refused. How long permits are held is measured, and Retry-After says when
+ * those ahead will be through.
  * Limits: max_in_flight, max_queue_depth, max_wait_secs, max_per_principal (0 = off).
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import { AppError } from 'cortex-core/wire/errors';
+import { chooseNext, retryAfterSecs } from './next-waiter.ts';
 
 export interface AdmissionLimits {
   readonly maxInFlight: number;
@@ -35,17 +39,32 @@ export interface Permit {
 
 interface Waiter {
   readonly principal: string | null;
+  overtaken: number;
   readonly grant: () => void;
   readonly refuse: (error: unknown) => void;
 }
 
+/** What one principal has here. */
+interface Share {
+  running: number;
+  waiting: number;
+}
+
+/** Before anything was measured. */
+const heldMsDefault = 2000;
+const heldWeight = 0.2;
+
 export class Admission {
   readonly #limits: AdmissionLimits;
   readonly #clock: Clock;
+  /** In order of arrival. */
   readonly #queue: Waiter[] = [];
-  readonly #perPrincipal = new Map<string, number>();
+  /** Those who have something here, and nobody else. */
+  readonly #shares = new Map<string | null, Share>();
   readonly #idleListeners = new Set<() => void>();
   #inFlight = 0;
+  /** How long a permit is held, ms, as a moving average. */
+  #heldMs: number | null = null;
   #rejectedQueueFull = 0;
   #rejectedTimeout = 0;
   #rejectedPerPrincipal = 0;
@@ -75,9 +94,7 @@ export class Admission {
     return new Promise((resolve, reject) => {
       signal.throwIfAborted();
       this.#refuseNow(principal);
-      this.#count(principal, 1);
       if (this.#inFlight < this.#limits.maxInFlight && this.#queue.length === 0) {
-        this.#inFlight++;
         return resolve(this.#permit(principal, 0));
       }
       this.#enqueue(principal, signal, resolve, reject);
@@ -87,7 +104,7 @@ export class Admission {
   /** Refuses everyone who waits and whoever comes, with `reason()`. Who runs goes on. Idempotent. */
   close(reason: () => AppError = shuttingDown): void {
     this.#closed ??= reason;
-    for (const waiter of [...this.#queue]) waiter.refuse(reason());
+    for (const waiter of [...this.#queue]) waiter.refuse(this.#closed());
   }
 
   /** Resolves when nothing runs any more. */
@@ -108,26 +125,23 @@ export class Admission {
     });
   }
 
-  /** Seconds until a retry makes sense: two for everyone who is ahead. */
+  /** Seconds until whoever comes next would run, by how long permits were held so far. */
   retryAfterSecs(): number {
-    const pending = this.#inFlight + this.#queue.length;
-    const ahead = Math.max(pending - this.#limits.maxInFlight, 0) + 1;
-    return Math.min(Math.max(ahead * 2, 1), 120);
+    const { maxInFlight } = this.#limits;
+    const isFull = this.#inFlight >= maxInFlight || this.#queue.length > 0;
+    return retryAfterSecs(isFull ? this.#queue.length + 1 : 0, maxInFlight, this.#heldMs ?? heldMsDefault);
   }
 
   #refuseNow(principal: string | null): void {
     if (this.#closed !== null) throw this.#closed();
     const { maxPerPrincipal, maxQueueDepth, maxInFlight } = this.#limits;
-    if (
-      principal !== null &&
-      maxPerPrincipal > 0 &&
-      (this.#perPrincipal.get(principal) ?? 0) >= maxPerPrincipal
-    ) {
+    const { running, waiting } = this.#shares.get(principal) ?? { running: 0, waiting: 0 };
+    if (principal !== null && maxPerPrincipal > 0 && running + waiting >= maxPerPrincipal) {
       this.#rejectedPerPrincipal++;
       throw new AppError(
         'rate_limit_exceeded',
         `this account already has ${maxPerPrincipal} requests here; wait for one to end`,
-        { retryAfterSecs: this.retryAfterSecs() },
+        { retryAfterSecs: this.#ownRetrySecs(running) },
       );
     }
     const full = this.#inFlight >= maxInFlight || this.#queue.length > 0;
@@ -135,6 +149,14 @@ export class Admission {
       this.#rejectedQueueFull++;
       throw this.#overloaded('the queue of this model is full; retry later');
     }
+  }
+
+  /** Until one of its own has ended: of those that run, or of those that wait, once they have run. */
+  #ownRetrySecs(running: number): number {
+    const heldMs = this.#heldMs ?? heldMsDefault;
+    if (running > 0) return retryAfterSecs(1, running, heldMs);
+    const { maxInFlight } = this.#limits;
+    return retryAfterSecs(this.#queue.length + maxInFlight, maxInFlight, heldMs);
   }
 
   #enqueue(
@@ -145,21 +167,20 @@ export class Admission {
   ): void {
     const sinceMs = this.#clock.monotonicMs();
     const leave = (): void => {
-      const at = this.#queue.indexOf(waiter);
-      if (at !== -1) this.#queue.splice(at, 1);
+      this.#queue.splice(this.#queue.indexOf(waiter), 1);
+      this.#count(principal, 'waiting', -1);
       timer.cancel();
       signal.removeEventListener('abort', onAbort);
     };
     const waiter: Waiter = {
       principal,
+      overtaken: 0,
       grant: () => {
         leave();
-        this.#inFlight++;
         resolve(this.#permit(principal, this.#clock.monotonicMs() - sinceMs));
       },
       refuse: (error) => {
         leave();
-        this.#count(principal, -1);
         reject(error);
       },
     };
@@ -170,9 +191,13 @@ export class Admission {
     });
     signal.addEventListener('abort', onAbort, { once: true });
     this.#queue.push(waiter);
+    this.#count(principal, 'waiting', 1);
   }
 
   #permit(principal: string | null, queueMs: number): Permit {
+    const sinceMs = this.#clock.monotonicMs();
+    this.#inFlight++;
+    this.#count(principal, 'running', 1);
     let released = false;
     return {
       queueMs,
@@ -180,21 +205,30 @@ export class Admission {
         if (released) return;
         released = true;
         this.#inFlight--;
-        this.#count(principal, -1);
-        if (this.#closed === null && this.#inFlight < this.#limits.maxInFlight) this.#queue[0]?.grant();
-        if (this.#inFlight === 0) {
-          for (const listener of this.#idleListeners) listener();
-          this.#idleListeners.clear();
-        }
+        this.#count(principal, 'running', -1);
+        const heldMs = this.#clock.monotonicMs() - sinceMs;
+        this.#heldMs = this.#heldMs === null ? heldMs : this.#heldMs + heldWeight * (heldMs - this.#heldMs);
+        this.#grantNext();
+        if (this.#inFlight > 0) return;
+        for (const listener of this.#idleListeners) listener();
+        this.#idleListeners.clear();
       },
     };
   }
 
-  #count(principal: string | null, by: number): void {
-    if (principal === null) return;
-    const count = (this.#perPrincipal.get(principal) ?? 0) + by;
-    if (count === 0) this.#perPrincipal.delete(principal);
-    else this.#perPrincipal.set(principal, count);
+  #grantNext(): void {
+    if (this.#closed !== null || this.#inFlight >= this.#limits.maxInFlight) return;
+    const at = chooseNext(this.#queue, (principal) => this.#shares.get(principal)?.running ?? 0);
+    if (at === null) return;
+    for (const waiter of this.#queue.slice(0, at)) waiter.overtaken++;
+    this.#queue[at]?.grant();
+  }
+
+  #count(principal: string | null, what: keyof Share, by: number): void {
+    const share = this.#shares.get(principal) ?? { running: 0, waiting: 0 };
+    share[what] += by;
+    if (share.running === 0 && share.waiting === 0) this.#shares.delete(principal);
+    else this.#shares.set(principal, share);
   }
 
   #overloaded(message: string): AppError {

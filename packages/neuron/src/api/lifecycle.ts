@@ -92,7 +92,14 @@ export async function serveCapabilities(deps: ApiDeps, exchange: Exchange): Prom
 export async function serveOpenAiModels(deps: ApiDeps, exchange: Exchange): Promise<void> {
   const loaded = (await deps.registry.list()).filter((model) => model.status === 'loaded');
   const created = Math.floor(deps.clock.now() / 1000 - deps.uptimeSecs());
-  const data = loaded.map((model) => ({ id: model.id, object: 'model', created, owned_by: 'neuron' }));
+  const data = loaded.map(({ id, capabilities, limit }) => ({
+    id,
+    object: 'model',
+    created,
+    owned_by: 'neuron',
+    capabilities,
+    ...(limit === undefined ? {} : { limit }),
+  }));
   exchange.sendJson(200, { object: 'list', data });
 }
 

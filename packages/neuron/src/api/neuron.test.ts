@@ -114,9 +114,9 @@ for (const worker of ['thread', 'process'] as const) {
         ['{', 400, 'malformed_json'],
         [{ ...question, model: 'nope' }, 404, 'model_not_found'],
         [{ ...question, messages: 'hi' }, 422, 'invalid_request_body'],
-        [{ ...question, n: 2 }, 400, 'unsupported_parameter'],
-        [{ ...question, temperature: -1 }, 422, 'invalid_request_body'],
-        [{ ...question, response_format: { type: 'json_object' } }, 400, 'unsupported_parameter'],
+        [{ ...question, n: 129 }, 400, 'invalid_request'],
+        [{ ...question, temperature: -1 }, 400, 'invalid_request'],
+        [{ ...question, modalities: ['audio'] }, 400, 'unsupported_parameter'],
         [
           { ...question, messages: [{ role: 'user', content: 'x '.repeat(9000) }] },
           400,

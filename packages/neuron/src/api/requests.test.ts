@@ -295,7 +295,7 @@ describe('a request of the wrong shape', () => {
     await start();
     const content = [{ type: 'text', text: 7 }];
     const cases: [string, unknown, number, string][] = [
-      ['/v1/chat/completions', { ...chat, messages: [] }, 422, 'messages'],
+      ['/v1/chat/completions', { ...chat, messages: [] }, 400, 'messages'],
       [
         '/v1/chat/completions',
         { ...chat, messages: [{ role: 'user', content: 3 }] },
@@ -310,15 +310,15 @@ describe('a request of the wrong shape', () => {
       ],
       ['/v1/chat/completions', { ...chat, messages: [{ role: 'constructor' }] }, 422, 'messages.0.role'],
       ['/v1/chat/completions', { ...chat, messages: [{ role: '__proto__' }] }, 422, 'messages.0.role'],
-      ['/v1/chat/completions', { ...chat, stop: Array(10_000).fill('x') }, 422, 'stop'],
-      ['/v1/chat/completions', { ...chat, temperature: 'NaN' }, 422, 'temperature'],
+      ['/v1/chat/completions', { ...chat, stop: Array(10_000).fill('x') }, 400, 'stop'],
+      ['/v1/chat/completions', { ...chat, temperature: 'NaN' }, 400, 'temperature'],
       [
         '/v1/chat/completions',
-        '{"model":"cortex-tiny","messages":[],"temperature":1e999}',
-        422,
+        '{"model":"cortex-tiny","messages":[{"role":"user"}],"temperature":1e999}',
+        400,
         'temperature',
       ],
-      ['/v1/chat/completions', { ...chat, seed: 'x' }, 422, 'seed'],
+      ['/v1/chat/completions', { ...chat, seed: 'x' }, 400, 'seed'],
       ['/v1/chat/completions', { ...chat, model: 1 }, 422, 'model'],
       ['/v1/chat/completions', [], 422, ''],
       ['/v1/completions', { model: 'cortex-tiny', prompt: [] }, 400, 'prompt'],
@@ -327,7 +327,7 @@ describe('a request of the wrong shape', () => {
       ['/v1/completions', { model: 'cortex-tiny', prompt: 'x'.repeat(5000) }, 400, 'prompt'],
       ['/tokenize', { model: 'cortex-tiny' }, 422, 'content'],
       ['/tokenize', { model: 'cortex-tiny', content: 1 }, 422, 'content'],
-      ['/detokenize', { model: 'cortex-tiny', tokens: [1.5] }, 422, 'tokens.0'],
+      ['/detokenize', { model: 'cortex-tiny', tokens: [1.5] }, 400, 'tokens'],
       ['/detokenize', { model: 'cortex-tiny', tokens: [scriptedVocabulary] }, 400, 'tokens'],
     ];
     for (const [path, body, status, param] of cases) {

@@ -4,7 +4,9 @@ import type { EnvelopeStyle, Exchange } from 'cortex-core/daemon/http-server';
 import type { Method, Route } from 'cortex-core/daemon/router';
 import { AppError } from 'cortex-core/wire/errors';
 import type { ApiDeps } from './api-deps.ts';
-import { serveChat, serveCompletion } from './inference.ts';
+import { serveChat } from './chat.ts';
+import { serveCompletion } from './completions.ts';
+import { serveEmbeddings } from './embeddings.ts';
 import {
   serveCapabilities,
   serveEndpoint,
@@ -16,6 +18,7 @@ import {
   serveRecycle,
   serveUnload,
 } from './lifecycle.ts';
+import { serveRerank } from './rerank.ts';
 import { serveDetokenize, serveTokenize } from './tokens.ts';
 
 type Handler = (deps: ApiDeps, exchange: Exchange) => void | Promise<void>;
@@ -29,6 +32,9 @@ export function createRoutes(deps: ApiDeps): readonly Route<Exchange>[] {
   return [
     route('POST', '/v1/chat/completions', serveChat),
     route('POST', '/v1/completions', serveCompletion),
+    route('POST', '/v1/embeddings', serveEmbeddings),
+    route('POST', '/v1/rerank', serveRerank),
+    route('POST', '/rerank', serveRerank),
     route('GET', '/v1/models', serveOpenAiModels),
     route('POST', '/tokenize', serveTokenize),
     route('POST', '/detokenize', serveDetokenize),

@@ -6,6 +6,7 @@ import type {
   LoadSpec,
   ModelFacts,
   StepEvent,
+  TokenizeOptions,
 } from 'cortex-core/wire/inference';
 import type { Device } from '../device/device.ts';
 
@@ -37,9 +38,9 @@ export class Generation {
     });
   }
 
-  emit(text: string): void {
+  emit(text: string, logprobs?: StepEvent['logprobs']): void {
     this.#made++;
-    this.#onStep({ text, tokens: [this.#made] });
+    this.#onStep({ text, tokens: [this.#made], logprobs });
   }
 
   finish(finishReason: GenerateResult['finishReason'] = 'stop'): void {
@@ -52,6 +53,13 @@ export class Generation {
     });
   }
 }
+
+/** Texts that are one token, by themselves and where special tokens are read. */
+const specials: ReadonlyMap<string, number> = new Map([
+  ['<|fim_prefix|>', 1],
+  ['<|fim_suffix|>', 2],
+  ['<|fim_middle|>', 3],
+]);
 
 /** A token per character, its code point. */
 export class ScriptedDevice implements Device {
@@ -116,7 +124,9 @@ export class ScriptedDevice implements Device {
     return generation.result;
   }
 
-  async tokenize(_handle: number, text: string): Promise<Int32Array> {
+  async tokenize(_handle: number, text: string, options: TokenizeOptions): Promise<Int32Array> {
+    const special = options.parseSpecial ? specials.get(text) : undefined;
+    if (special !== undefined) return Int32Array.of(special);
     return Int32Array.from([...text], (character) => character.codePointAt(0) ?? 0);
   }
 

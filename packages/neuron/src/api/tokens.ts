@@ -2,9 +2,12 @@
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
 import { chatRequestSchema, parseBody } from 'cortex-core/wire/openai';
+import { tokenIdsSchema } from 'cortex-core/wire/prompt-field';
 import { z } from 'zod';
 import type { ApiDeps } from './api-deps.ts';
-import { onModel, tokenizeChat } from './inference.ts';
+import { tokenizeChat } from './chat.ts';
+import { onModel } from './generation.ts';
+import { refuseOversized } from './prompt-size.ts';
 
 const tokenizeSchema = z.looseObject({
   ...chatRequestSchema.shape,
@@ -16,7 +19,7 @@ const tokenizeSchema = z.looseObject({
 
 const detokenizeSchema = z.looseObject({
   model: z.string(),
-  tokens: z.array(z.number().int().min(0)).max(1_000_000),
+  tokens: tokenIdsSchema,
 });
 
 export async function serveTokenize(deps: ApiDeps, exchange: Exchange): Promise<void> {
@@ -26,6 +29,7 @@ export async function serveTokenize(deps: ApiDeps, exchange: Exchange): Promise<
   const tokens = await onModel(deps, model, () => {
     if (messages) return tokenizeChat({ ...request, messages }, model, exchange.signal);
     if (typeof content === 'string') {
+      refuseOversized(content, 'content', model.facts);
       const options = {
         addSpecial: request.add_special ?? false,
         parseSpecial: request.parse_special ?? true,

@@ -1,4 +1,5 @@
 /** What the engine generated -> OpenAI's chat and completion answers, whole and in chunks. Pure. */
+import type { ChatEvent } from 'cortex-core/wire/chat-events';
 import type { FinishReason, GenerateResult, StepEvent, TokenLogprob } from 'cortex-core/wire/inference';
 import type {
   ChatChunk,
@@ -10,7 +11,9 @@ import type {
   WireLogprob,
   WireToolCall,
 } from 'cortex-core/wire/openai';
-import { type AnswerEvent, ToolCallParser } from './tool-calls.ts';
+import type { ChatFormat } from './format/chat-format.ts';
+import { type ChatParser, createChatParser } from './format/chat-parser.ts';
+import type { OfferedTool } from './format/offered-tools.ts';
 
 export interface AnswerIdentity {
   /** `chatcmpl-...` or `cmpl-...`. */
@@ -20,19 +23,38 @@ export interface AnswerIdentity {
   readonly model: string;
 }
 
+export interface ChatAnswerOptions {
+  /** Of the model; see `detectFormat`. */
+  readonly format: ChatFormat;
+  /** What calls are looked for: the tools of the request, none for `tool_choice: "none"`. */
+  readonly tools: readonly OfferedTool[];
+  /** The prompt left a reasoning block open; see `startsInReasoning`. */
+  readonly startsInReasoning: boolean;
+  /** `parallel_tool_calls`; false = the answer ends where a second call begins. */
+  readonly parallel: boolean;
+}
+
 /** Turns steps into chat chunks and, from the same state, into the whole answer: the two cannot differ. */
 export class ChatAnswer {
   readonly #identity: AnswerIdentity;
-  readonly #parser: ToolCallParser | null;
-  readonly #calls: WireToolCall[] = [];
+  readonly #parser: ChatParser;
+  readonly #calls: { readonly id: string; readonly name: string; arguments: string }[] = [];
   #content = '';
+  #reasoning = '';
+  #reasoningTokens = 0;
   readonly #logprobs: WireLogprob[] = [];
   #withLogprobs = false;
 
-  /** Tool calls are looked for only when the request offered tools. */
-  constructor(identity: AnswerIdentity, options: { readonly parseToolCalls: boolean }) {
+  constructor(identity: AnswerIdentity, options: ChatAnswerOptions) {
     this.#identity = identity;
-    this.#parser = options.parseToolCalls ? new ToolCallParser() : null;
+    const { format, tools, startsInReasoning, parallel } = options;
+    const randomText = toRandomTexts(identity.id);
+    this.#parser = createChatParser(format, { tools, startsInReasoning, parallel, randomText });
+  }
+
+  /** The rest of the turn will not be part of the answer: generation may end. */
+  get isOver(): boolean {
+    return this.#parser.isOver;
   }
 
   begin(): ChatChunk {
@@ -45,26 +67,30 @@ export class ChatAnswer {
       this.#withLogprobs = true;
       this.#logprobs.push(...logprobs);
     }
-    const events = this.#parser === null ? plain(event.text) : this.#parser.push(event.text);
-    const chunks = events.map((each) => this.#take(each));
-    if (logprobs === undefined || logprobs.length === 0) return chunks;
-    const first = chunks[0] ?? this.#chunk({ content: '' });
-    return [withLogprobs(first, logprobs), ...chunks.slice(1)];
+    const wasReasoning = this.#parser.isReasoning;
+    const chunks = this.#parser.push(event.text).map((each) => this.#take(each));
+    // The markers of a block are part of what thinking costs.
+    if (wasReasoning || this.#parser.isReasoning) this.#reasoningTokens += event.tokens.length;
+    if (logprobs === undefined || logprobs.length === 0) return chunks.flat();
+    const [first = this.#chunk({ content: '' }), ...rest] = chunks.flat();
+    return [withLogprobs(first, logprobs), ...rest];
   }
 
   /** The chunks after the last step: what was held back, then the one with the finish reason. */
   finish(result: GenerateResult): ChatChunk[] {
-    const chunks = (this.#parser?.end() ?? []).map((each) => this.#take(each));
+    const chunks = this.#parser.finish().flatMap((each) => this.#take(each));
     return [...chunks, this.#chunk({}, this.#finishReason(result.finishReason))];
   }
 
   usageChunk(result: GenerateResult, timings: ChatTimings): ChatChunk {
-    return { ...head(this.#identity), choices: [], usage: toUsage(result), timings };
+    return { ...head(this.#identity), choices: [], usage: this.#usage(result), timings };
   }
 
   /** After `finish`. */
   whole(result: GenerateResult, timings: ChatTimings): ChatCompletion {
-    const calls = this.#calls;
+    const calls = this.#calls.map(({ id, name, arguments: given }): WireToolCall => {
+      return { id, type: 'function', function: { name, arguments: given } };
+    });
     return {
       ...head(this.#identity),
       object: 'chat.completion',
@@ -75,30 +101,49 @@ export class ChatAnswer {
             role: 'assistant',
             content: this.#content === '' && calls.length > 0 ? null : this.#content,
             refusal: null,
+            ...(this.#reasoning === '' ? {} : { reasoning_content: this.#reasoning }),
             ...(calls.length === 0 ? {} : { tool_calls: calls }),
           },
           logprobs: this.#withLogprobs ? { content: this.#logprobs } : null,
           finish_reason: this.#finishReason(result.finishReason),
         },
       ],
-      usage: toUsage(result),
+      usage: this.#usage(result),
       timings,
     };
   }
 
-  #take(event: AnswerEvent): ChatChunk {
-    if (event.kind === 'text') {
-      this.#content += event.text;
-      return this.#chunk({ content: event.text });
+  #take(event: ChatEvent): ChatChunk[] {
+    switch (event.kind) {
+      case 'content':
+        this.#content += event.text;
+        return [this.#chunk({ content: event.text })];
+      case 'reasoning':
+        this.#reasoning += event.text;
+        return [this.#chunk({ reasoning_content: event.text })];
+      case 'call_start': {
+        const { index, id, name } = event;
+        this.#calls.push({ id, name, arguments: '' });
+        return [
+          this.#chunk({ tool_calls: [{ index, id, type: 'function', function: { name, arguments: '' } }] }),
+        ];
+      }
+      case 'call_arguments': {
+        const call = this.#calls[event.index];
+        if (call !== undefined) call.arguments += event.text;
+        return [this.#chunk({ tool_calls: [{ index: event.index, function: { arguments: event.text } }] })];
+      }
+      case 'call_end':
+        return [];
+      default:
+        return event satisfies never;
     }
-    const index = this.#calls.length;
-    const call: WireToolCall = {
-      id: `call_${this.#identity.id.replace(/^\w+-/, '')}_${index}`,
-      type: 'function',
-      function: { name: event.name, arguments: event.argumentsJson },
-    };
-    this.#calls.push(call);
-    return this.#chunk({ tool_calls: [{ index, ...call }] });
+  }
+
+  #usage(result: GenerateResult): ChatUsage {
+    // The engine does not count the token that ends a generation; steps show it to nobody, but to be sure.
+    const reasoning = Math.min(this.#reasoningTokens, result.usage.completionTokens);
+    return { ...toUsage(result), completion_tokens_details: { reasoning_tokens: reasoning } };
   }
 
   #finishReason(reason: FinishReason): ChatFinishReason {
@@ -112,6 +157,17 @@ export class ChatAnswer {
       choices: [{ index: 0, delta, logprobs: null, finish_reason: finishReason }],
     };
   }
+}
+
+/** Texts for the ids of calls: as random as the answer's own id, and different within the answer. */
+function toRandomTexts(id: string): () => string {
+  const base = id
+    .replace(/^[a-z]+-/, '')
+    .toLowerCase()
+    .replace(/[^a-z0-9]/g, '')
+    .padEnd(24, '0');
+  let count = 0;
+  return () => `${(count++).toString(36)}${base}`;
 }
 
 export function toUsage(result: GenerateResult): ChatUsage {
@@ -136,35 +192,6 @@ export function toFinishReason(reason: FinishReason): 'stop' | 'length' {
     default:
       return reason satisfies never;
   }
-}
-
-/** One choice of /v1/completions, whole or as a chunk: both have the same object name. */
-export function toTextCompletion(
-  identity: AnswerIdentity,
-  text: string,
-  finishReason: 'stop' | 'length' | null,
-  logprobs: readonly TokenLogprob[] | undefined,
-): Readonly<Record<string, unknown>> {
-  return {
-    id: identity.id,
-    object: 'text_completion',
-    created: identity.created,
-    model: identity.model,
-    choices: [{ text, index: 0, logprobs: toTextLogprobs(logprobs), finish_reason: finishReason }],
-  };
-}
-
-function toTextLogprobs(logprobs: readonly TokenLogprob[] | undefined): unknown {
-  if (logprobs === undefined) return null;
-  return {
-    tokens: logprobs.map((each) => each.text),
-    token_logprobs: logprobs.map((each) => each.logprob),
-    top_logprobs: logprobs.map((each) => Object.fromEntries(each.top.map((alt) => [alt.text, alt.logprob]))),
-  };
-}
-
-function plain(text: string): AnswerEvent[] {
-  return text === '' ? [] : [{ kind: 'text', text }];
 }
 
 function withLogprobs(chunk: ChatChunk, content: readonly WireLogprob[]): ChatChunk {

@@ -1,5 +1,6 @@
 import type { LlamaApi } from '../libllama/bindings.gen.ts';
 import { allocateNative, type NativeBlock, readFloat, readInt32 } from '../libllama/native-memory.ts';
+import { forEachToken, type TokenMask } from './grammar/token-mask.ts';
 
 export interface Chosen {
   readonly token: number;
@@ -13,8 +14,8 @@ const entryBytes = 12;
 const headerBytes = 32;
 
 /**
- * A llama_token_data_array of the whole vocabulary and one of a single token, allocated once per model. They
- * are what samplers that cannot work on the context's own logits are applied to.
+ * A llama_token_data_array with room for the whole vocabulary, allocated once per model: what samplers are
+ * applied to that may not choose from all of the context's own logits.
  */
 export class Candidates {
   readonly #api: LlamaApi;
@@ -26,53 +27,49 @@ export class Candidates {
   constructor(api: LlamaApi, vocabSize: number) {
     this.#api = api;
     this.#size = vocabSize;
-    // [header of all][header of one][entry of one, padded][entries of all]
-    this.#memory = allocateNative(2 * headerBytes + 16 + vocabSize * entryBytes);
+    this.#memory = allocateNative(headerBytes + vocabSize * entryBytes);
     this.#ids = new Int32Array(this.#memory.buffer);
     this.#logits = new Float32Array(this.#memory.buffer);
   }
 
   /** Makes the array the whole row, unsorted, nothing selected. */
   fill(row: Float32Array): void {
-    this.#reset(0, 2 * headerBytes + 16, this.#size);
-    let at = (2 * headerBytes + 16) / 4;
+    this.#reset(this.#size);
+    let at = headerBytes / 4;
     for (let token = 0; token < this.#size; token++) {
       this.#ids[at] = token;
       this.#logits[at + 1] = row[token] as number;
-      at += 3;
+      at += entryBytes / 4;
     }
-  }
-
-  apply(sampler: bigint): void {
-    this.#api.llama_sampler_apply(sampler, this.#memory.address);
   }
 
   /** Applies a chain that ends in a choosing sampler. */
   choose(chain: bigint): Chosen {
-    this.apply(chain);
+    this.#api.llama_sampler_apply(chain, this.#memory.address);
     const [data = 0n, , selected = 0n] = new BigUint64Array(this.#memory.buffer, 0, 3);
     // Samplers may move `data` (llama.h), so it is read through its address.
     const entry = data + selected * BigInt(entryBytes);
     return { token: readInt32(entry), logit: readFloat(entry + 4n) };
   }
 
-  /** Whether a grammar lets `token` come next. */
-  isAllowed(grammar: bigint, token: number): boolean {
-    const at = 2 * headerBytes;
-    this.#reset(headerBytes, at, 1);
-    this.#ids[at / 4] = token;
-    this.#logits[at / 4 + 1] = 1;
-    this.#api.llama_sampler_apply(grammar, this.#memory.address + BigInt(headerBytes));
-    return this.#logits[at / 4 + 1] === 1;
+  /** Makes the array the members of `mask` only, unsorted, nothing selected. */
+  fillAllowed(row: Float32Array, mask: TokenMask): void {
+    this.#reset(mask.count);
+    let at = headerBytes / 4;
+    forEachToken(mask, (token) => {
+      this.#ids[at] = token;
+      this.#logits[at + 1] = row[token] as number;
+      at += entryBytes / 4;
+    });
   }
 
   close(): void {
     this.#memory.close();
   }
 
-  #reset(header: number, data: number, size: number): void {
-    const words = new BigUint64Array(this.#memory.buffer, header, 4);
-    words[0] = this.#memory.address + BigInt(data);
+  #reset(size: number): void {
+    const words = new BigUint64Array(this.#memory.buffer, 0, 4);
+    words[0] = this.#memory.address + BigInt(headerBytes);
     words[1] = BigInt(size);
     words[2] = BigInt.asUintN(64, -1n);
     words[3] = 0n;

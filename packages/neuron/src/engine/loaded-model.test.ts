@@ -233,10 +233,10 @@ test('bad requests are refused before any work, naming the field', () => {
     ['invalid_request', 'top_logprobs', good, { topLogprobs: 21 }],
     ['invalid_request', 'stop', good, { stops: Array.from({ length: 65 }, (_, index) => `s${index}`) }],
     ['invalid_request', 'stop', good, { stops: [''] }],
-    ['invalid_request', 'grammar', good, { grammar: 'root ::= (' }],
-    ['invalid_request', 'grammar', good, { grammar: 'other ::= "a"' }],
-    ['invalid_request', 'grammar', good, { grammar: 'root ::= missing' }],
-    ['invalid_request', 'grammar', good, { grammar: 'root ::= root "a"' }],
+    ['invalid_request', 'grammar', good, { grammar: { gbnf: 'root ::= (' } }],
+    ['invalid_request', 'grammar', good, { grammar: { gbnf: 'other ::= "a"' } }],
+    ['invalid_request', 'grammar', good, { grammar: { gbnf: 'root ::= missing' } }],
+    ['invalid_request', 'grammar', good, { grammar: { gbnf: 'root ::= root "a"' } }],
   ];
   for (const [code, param, tokens, over] of cases) {
     assertRefused(() => listen(model, requestFor(tokens, over)), code, param);
@@ -304,10 +304,10 @@ test('logit_bias and penalties change a greedy answer; a window larger than the 
 });
 
 test('a grammar decides what can be said', () => {
-  const heard = ask(model, franceQuestion, { grammar: 'root ::= "yes" | "no"' });
+  const heard = ask(model, franceQuestion, { grammar: { gbnf: 'root ::= "yes" | "no"' } });
   assert.ok(['yes', 'no'].includes(heard.text), heard.text);
   const digits = ask(model, 'What is 3 plus 4?', {
-    grammar: 'root ::= [0-9] [0-9] [0-9]',
+    grammar: { gbnf: 'root ::= [0-9] [0-9] [0-9]' },
     sampling: { temperature: 1, seed: 3, topP: 0.9 },
   });
   assert.match(digits.text, /^\d{3}$/);

@@ -16,6 +16,7 @@ import { DecodeBatch } from './decode-batch.ts';
 import type { DraftModel } from './draft-model.ts';
 import { createEmbedder, type Embedder, type SteppedTask } from './embedder.ts';
 import type { EngineFaults } from './engine-faults.ts';
+import { createGrammarCache } from './grammar/compiled-grammar.ts';
 import { createKvMemory } from './kv-memory.ts';
 import { KvSnapshots } from './kv-snapshots.ts';
 import { createLogitsReader } from './logits-reader.ts';
@@ -83,6 +84,7 @@ export class LoadedModel {
       contextTokens,
       logits: createLogitsReader(api, context, vocabulary.size),
       candidates: new Candidates(api, vocabulary.size),
+      grammars: createGrammarCache(vocabulary),
       defaults: this.samplingDefaults,
     };
     const shared = { kv, batch: this.#batch, modelId: spec.modelId };

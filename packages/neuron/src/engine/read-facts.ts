@@ -47,6 +47,7 @@ export function readFacts(
     addBos: api.llama_vocab_get_add_bos(vocabulary.address),
     addEos: api.llama_vocab_get_add_eos(vocabulary.address),
     eogTokens: vocabulary.eogTokens,
+    longestPieceBytes: vocabulary.longestPieceBytes(),
     metadata: withoutTemplates(metadata),
     ...readMemory(api, opened, metadata, spec, measured),
     loadMs: measured.loadMs,

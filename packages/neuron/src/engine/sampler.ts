@@ -5,14 +5,17 @@
  *   top-n-sigma, top-k, typical, top-p, min-p, xtc, temperature, dist(seed)      or greedy at temperature 0
  *
  * A grammar is asked after the chain chose: it mostly agrees, and one token is checked instead of the
- * vocabulary. Only when it objects is the whole row masked by the grammar and sampled again (as llama.cpp's
- * common_sampler).
+ * vocabulary. Only when it objects is the row reduced to what it allows and sampled again (as llama.cpp's
+ * common_sampler). Where few bytes may come next, between the parts of JSON, the row is reduced at once: that
+ * is cheaper than choosing from all of it.
  */
 import { AppError } from 'cortex-core/wire/errors';
 import type { GenerateParams, SamplingParams } from 'cortex-core/wire/inference';
 import type { LlamaApi } from '../libllama/bindings.gen.ts';
 import { allocateNative, allocateStrings, readFloat } from '../libllama/native-memory.ts';
+import { type AnswerGuide, createAnswerGuide } from './answer-guide.ts';
 import type { Candidates } from './candidates.ts';
+import type { GrammarCache } from './grammar/compiled-grammar.ts';
 import { isSamplable } from './logits-health.ts';
 import type { LogitsReader } from './logits-reader.ts';
 import type { SamplingDefaults } from './sampling-defaults.ts';
@@ -28,6 +31,7 @@ export interface SamplerHost {
   /** Tokens one sequence may hold: what a window of -1 means. */
   readonly contextTokens: number;
   readonly defaults: SamplingDefaults;
+  readonly grammars: GrammarCache;
 }
 
 const minKeep = 1;
@@ -36,6 +40,8 @@ const dryBaseDefault = 1.75;
 const dryAllowedLengthDefault = 2;
 const xtcThresholdDefault = 0.1;
 const dryBreakersDefault = ['\n', ':', '"', '*'];
+/** Logits divided by less overflow to infinity, of which libllama would take the last; what is meant is 0. */
+const temperatureMin = 1e-6;
 /** llama.h: this seed means "take a random one". */
 const randomSeed = 0xffffffff;
 
@@ -43,15 +49,15 @@ const randomSeed = 0xffffffff;
 export class Sampler {
   readonly #host: SamplerHost;
   readonly #isGreedy: boolean;
+  readonly #guide: AnswerGuide | null;
   #chain: bigint | null;
-  #grammar: bigint | null = null;
 
   /** Errors: `invalid_request` when the grammar does not parse. The request must be validated already. */
   constructor(host: SamplerHost, params: GenerateParams) {
     this.#host = host;
     const sampling = withDefaults(params.sampling, host.defaults);
     this.#isGreedy = sampling.temperature === 0;
-    if (params.grammar !== null) this.#grammar = parseGrammar(host, params.grammar);
+    this.#guide = createGuide(host, params);
     this.#chain = buildChain(host, sampling, params);
   }
 
@@ -65,39 +71,43 @@ export class Sampler {
     const address = logits.addressOf(row);
     // Sorting a row with NaN is undefined behaviour in C++; greedy only compares, and its choice is checked.
     if (!this.#isGreedy && !isSamplable(logits.rowAt(address))) throw notFinite(logits, address);
-    if (this.#grammar !== null) return this.#sampleByGrammar(chain, this.#grammar, address);
+    const guide = this.#guide;
+    if (guide !== null) {
+      const token = guide.forced() ?? (guide.canRefuse ? this.#sampleGuided(chain, guide, address) : null);
+      if (token !== null) {
+        guide.accept(token);
+        api.llama_sampler_accept(chain, token);
+        return token;
+      }
+    }
     const token = api.llama_sampler_sample(chain, context, row);
     if (!Number.isFinite(readFloat(address + BigInt(token * 4)))) throw notFinite(logits, address);
+    guide?.accept(token);
     return token;
   }
 
   /** Idempotent. */
   close(): void {
     if (this.#chain !== null) this.#host.api.llama_sampler_free(this.#chain);
-    if (this.#grammar !== null) this.#host.api.llama_sampler_free(this.#grammar);
     this.#chain = null;
-    this.#grammar = null;
   }
 
-  #sampleByGrammar(chain: bigint, grammar: bigint, address: bigint): number {
-    const { api, candidates, logits } = this.#host;
+  /** The chain's choice among what the guide allows; not accepted yet. */
+  #sampleGuided(chain: bigint, guide: AnswerGuide, address: bigint): number {
+    const { candidates, logits } = this.#host;
     const row = logits.rowAt(address);
-    candidates.fill(row);
-    let chosen = candidates.choose(chain);
-    if (!Number.isFinite(row[chosen.token])) throw notFinite(logits, address);
-    if (!candidates.isAllowed(grammar, chosen.token)) {
+    if (!guide.isNarrow) {
       candidates.fill(row);
-      candidates.apply(grammar);
-      chosen = candidates.choose(chain);
-      if (!Number.isFinite(chosen.logit)) {
-        throw new AppError(
-          'job_failed',
-          "the grammar allows none of the model's tokens here; check the grammar",
-        );
-      }
+      const { token } = candidates.choose(chain);
+      if (!Number.isFinite(row[token])) throw notFinite(logits, address);
+      if (guide.isAllowed(token)) return token;
+      if (guide.closesReasoning(token)) return guide.forced() ?? token;
     }
-    api.llama_sampler_accept(grammar, chosen.token);
-    api.llama_sampler_accept(chain, chosen.token);
+    const mask = guide.mask();
+    if (mask.count === 0) throw nothingAllowed();
+    candidates.fillAllowed(row, mask);
+    const chosen = candidates.choose(chain);
+    if (!Number.isFinite(chosen.logit)) throw nothingAllowed();
     return chosen.token;
   }
 
@@ -105,6 +115,22 @@ export class Sampler {
     if (this.#chain === null) throw new Error('the sampler is closed');
     return this.#chain;
   }
+}
+
+function createGuide({ grammars, vocabulary }: SamplerHost, params: GenerateParams): AnswerGuide | null {
+  const { grammar, reasoning = null } = params;
+  const isBounded = reasoning !== null && reasoning.budget !== null;
+  if (grammar === null && !isBounded) return null;
+  return createAnswerGuide({
+    grammar: grammar === null ? null : grammars.compile(grammar.gbnf, grammar.root ?? 'root'),
+    lazy: grammar?.lazy,
+    reasoning,
+    vocabulary,
+  });
+}
+
+function nothingAllowed(): AppError {
+  return new AppError('job_failed', "the grammar allows none of the model's tokens here; check the grammar");
 }
 
 function notFinite(logits: LogitsReader, address: bigint): AppError {
@@ -120,17 +146,8 @@ function notFinite(logits: LogitsReader, address: bigint): AppError {
 /** What the request leaves open is what the model's file recommends. */
 function withDefaults(sampling: SamplingParams, defaults: SamplingDefaults): SamplingParams {
   const given = Object.entries(sampling).filter(([, value]) => value !== undefined && value !== null);
-  return { ...defaults, ...(Object.fromEntries(given) as Partial<SamplingParams>) } as SamplingParams;
-}
-
-function parseGrammar({ api, vocabulary }: SamplerHost, grammar: string): bigint {
-  const sampler = api.llama_sampler_init_grammar(vocabulary.address, grammar, 'root') as bigint | null;
-  if (sampler === null) {
-    throw new AppError('invalid_request', 'grammar is not valid GBNF, or has no rule named root', {
-      param: 'grammar',
-    });
-  }
-  return sampler;
+  const merged = { ...defaults, ...(Object.fromEntries(given) as Partial<SamplingParams>) } as SamplingParams;
+  return merged.temperature < temperatureMin ? { ...merged, temperature: 0 } : merged;
 }
 
 function buildChain(host: SamplerHost, sampling: SamplingParams, params: GenerateParams): bigint {

@@ -1,6 +1,7 @@
 import type { SamplingParams } from 'cortex-core/wire/inference';
+import { isInRange } from './validate-request.ts';
 
-/** Sampling settings that a model file recommends; only those it names are present. */
+/** Sampling settings that a model file recommends: those it names, where they are in range. */
 export type SamplingDefaults = Partial<SamplingParams>;
 
 /** GGUF key (llama_model_meta_key_str) -> our field. Mirostat is not offered. */
@@ -20,7 +21,7 @@ export function readSamplingDefaults(metadata: Readonly<Record<string, string>>)
   for (const [key, field] of Object.entries(fieldByKey)) {
     const text = metadata[key];
     const value = text === undefined ? Number.NaN : Number(text);
-    if (Number.isFinite(value)) found[field] = value;
+    if (isInRange(field, value)) found[field] = value;
   }
   return found;
 }

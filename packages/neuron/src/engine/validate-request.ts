@@ -1,6 +1,6 @@
 /** Refuses what the native side would not survive or would silently misread. Pure; runs before any work. */
 import { AppError } from 'cortex-core/wire/errors';
-import type { GenerateParams, SamplingParams } from 'cortex-core/wire/inference';
+import type { GenerateParams, GrammarSpec, ReasoningSpec, SamplingParams } from 'cortex-core/wire/inference';
 import { checkTokens } from './vocabulary.ts';
 
 export interface RequestLimits {
@@ -19,6 +19,8 @@ const stopsMax = 64;
 const stopLengthMax = 4096;
 const topLogprobsMax = 20;
 const grammarLengthMax = 1 << 20;
+const triggersMax = 64;
+const tagLengthMax = 1024;
 const logitBiasMax = 4096;
 const drySequenceBreakersMax = 64;
 const dryBreakerLengthMax = 256;
@@ -49,6 +51,12 @@ const ranges: Readonly<Record<NumberKey, readonly [string, number, number, boole
   seed: ['seed', Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, true],
 };
 
+/** Whether a model file's own recommendation can be used. */
+export function isInRange(field: keyof typeof ranges, value: number): boolean {
+  const [, min, max, isWhole] = ranges[field];
+  return value >= min && value <= max && (!isWhole || Number.isInteger(value));
+}
+
 /** Errors: `invalid_request` naming the field, `context_length_exceeded`. */
 export function validateRequest(params: GenerateParams, limits: RequestLimits): TokenBudget {
   checkPrompt(params.tokens, limits);
@@ -57,9 +65,8 @@ export function validateRequest(params: GenerateParams, limits: RequestLimits): 
   if (params.topLogprobs !== null) {
     checkNumber(params.topLogprobs, 'top_logprobs', 0, topLogprobsMax, true);
   }
-  if (params.grammar !== null && params.grammar.length > grammarLengthMax) {
-    throw invalid('grammar', `grammar is longer than ${grammarLengthMax} characters`);
-  }
+  if (params.grammar !== null) checkGrammar(params.grammar, limits);
+  if (params.reasoning !== null && params.reasoning !== undefined) checkReasoning(params.reasoning);
   if (params.maxTokens !== null) checkNumber(params.maxTokens, 'max_tokens', 0, int32Max, true);
   // The last token of an answer is never decoded, so a full context still has room for one.
   const fits = Math.max(1, limits.context - params.tokens.length);
@@ -116,6 +123,36 @@ function checkStops(stops: readonly string[]): void {
       throw invalid('stop', `a stop must be text of 1 to ${stopLengthMax} characters`);
     }
   }
+}
+
+function checkGrammar({ gbnf, lazy }: GrammarSpec, { vocabSize }: RequestLimits): void {
+  if (typeof gbnf !== 'string' || gbnf.length > grammarLengthMax) {
+    throw invalid('grammar', `grammar must be text of at most ${grammarLengthMax} characters`);
+  }
+  const triggers = lazy?.triggers ?? [];
+  if (triggers.length > triggersMax || (lazy !== undefined && triggers.length === 0)) {
+    throw invalid('grammar', `a lazy grammar needs 1 to ${triggersMax} triggers, not ${triggers.length}`);
+  }
+  for (const trigger of triggers) {
+    if (trigger.kind === 'token') checkNumber(trigger.token, 'grammar', 0, vocabSize - 1, true);
+    else checkTag(trigger.text, 'grammar', 'a trigger');
+  }
+}
+
+function checkReasoning({ isOpen, start, end, budget, forcedEnd = end }: ReasoningSpec): void {
+  if (!isOpen) checkTag(start, 'reasoning', 'the start of the reasoning block');
+  checkTag(end, 'reasoning', 'the end of the reasoning block');
+  if (budget !== null) checkNumber(budget, 'reasoning_budget', 0, int32Max, true);
+  checkTag(forcedEnd, 'reasoning', 'what forces the end of the reasoning block');
+  const at = forcedEnd.indexOf(end);
+  if (at < 0 || !/^\s{0,8}$/.test(forcedEnd.slice(at + end.length))) {
+    throw invalid('reasoning', 'what forces the end of the reasoning block must finish with that end');
+  }
+}
+
+function checkTag(text: string, param: string, what: string): void {
+  if (typeof text === 'string' && text !== '' && text.length <= tagLengthMax) return;
+  throw invalid(param, `${what} must be text of 1 to ${tagLengthMax} characters`);
 }
 
 function checkNumber(value: number, name: string, min: number, max: number, isWhole: boolean): void {

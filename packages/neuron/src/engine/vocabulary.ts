@@ -1,6 +1,6 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { TokenizeOptions } from 'cortex-core/wire/inference';
-import type { LlamaApi } from '../libllama/bindings.gen.ts';
+import { type LlamaApi, LlamaVocabType } from '../libllama/bindings.gen.ts';
 import type { Piece } from './text-stream.ts';
 
 /** A model's tokens. Reads native memory of the model: not to be used after the model is freed. */
@@ -11,6 +11,8 @@ export interface Vocabulary {
   readonly eogTokens: readonly number[];
   isEog(token: number): boolean;
   pieceOf(token: number): Piece;
+  /** See ModelFacts.longestPieceBytes. Reads every token. */
+  longestPieceBytes(): number | null;
   tokenize(text: string, options: TokenizeOptions): Int32Array;
   /** Special tokens are rendered. Errors: `invalid_request` for an id outside the vocabulary. */
   detokenize(tokens: Int32Array): string;
@@ -41,6 +43,7 @@ export function readVocabulary(api: LlamaApi, model: bigint): Vocabulary {
       pieces[token] ??= readPiece(token);
       return pieces[token];
     },
+    longestPieceBytes: () => longestPieceBytes(api, address, size),
     tokenize: (text, options) => tokenize(api, address, text, options),
     detokenize(tokens) {
       checkTokens(tokens, size);
@@ -51,6 +54,9 @@ export function readVocabulary(api: LlamaApi, model: bigint): Vocabulary {
 
 /** Errors: `invalid_request`; an id outside the vocabulary would abort the process inside libllama. */
 export function checkTokens(tokens: Int32Array, vocabSize: number): void {
+  if (!(tokens instanceof Int32Array)) {
+    throw new AppError('invalid_request', 'token ids come in an Int32Array', { param: 'tokens' });
+  }
   for (let index = 0; index < tokens.length; index++) {
     const token = tokens[index] as number;
     if (token < 0 || token >= vocabSize) {
@@ -61,6 +67,23 @@ export function checkTokens(tokens: Int32Array, vocabSize: number): void {
       );
     }
   }
+}
+
+/** These two split a text and keep all of it; the others normalise, strip or skip. */
+const lossless: readonly number[] = [
+  LlamaVocabType.LLAMA_VOCAB_TYPE_SPM,
+  LlamaVocabType.LLAMA_VOCAB_TYPE_BPE,
+];
+
+function longestPieceBytes(api: LlamaApi, vocab: bigint, size: number): number | null {
+  if (!lossless.includes(api.llama_vocab_type(vocab))) return null;
+  const none = new Uint8Array(0);
+  let longest = 1;
+  for (let token = 0; token < size; token++) {
+    // Without room it answers with the negative of what it wanted (llama.h).
+    longest = Math.max(longest, -api.llama_token_to_piece(vocab, token, none, 0, 0, true));
+  }
+  return longest;
 }
 
 export function toPiece(bytes: Uint8Array): Piece {

@@ -31,6 +31,8 @@ export interface GgufHeader {
   readonly tensors: readonly GgufTensor[];
   readonly dataOffset: number;
   readonly fileBytes: number;
+  /** Which of the tokens that were asked for the vocabulary has. */
+  readonly foundTokens?: ReadonlySet<string>;
 }
 
 /** The file is no GGUF that this program reads; the message completes "FILE is not usable: ...". */
@@ -39,6 +41,7 @@ export class GgufFault extends Error {}
 /** The bytes at hand end before the header does. */
 class NeedMore extends Error {}
 
+const noTokens: ReadonlySet<string> = new Set();
 const headerBytesMax = 256 * 1024 * 1024;
 const keysMax = 65_536;
 const tensorsMax = 1_000_000;
@@ -83,7 +86,10 @@ export const blockSizes: Readonly<Record<number, readonly [number, number]>> = {
   42: [64, 18],
 };
 
-export async function readGgufHeader(file: string): Promise<GgufHeader> {
+export async function readGgufHeader(
+  file: string,
+  tokens: ReadonlySet<string> = noTokens,
+): Promise<GgufHeader> {
   const handle = await open(file, 'r');
   try {
     const { size } = await handle.stat();
@@ -97,7 +103,7 @@ export async function readGgufHeader(file: string): Promise<GgufHeader> {
         have += bytesRead;
       }
       try {
-        return parseGgufHeader(bytes.subarray(0, have), size);
+        return parseGgufHeader(bytes.subarray(0, have), size, tokens);
       } catch (error) {
         if (!(error instanceof NeedMore)) throw error;
         if (length === size) throw new GgufFault('it ends inside its header; copy or download it again');
@@ -109,7 +115,7 @@ export async function readGgufHeader(file: string): Promise<GgufHeader> {
   }
 }
 
-function parseGgufHeader(bytes: Buffer, fileBytes: number): GgufHeader {
+function parseGgufHeader(bytes: Buffer, fileBytes: number, tokens: ReadonlySet<string>): GgufHeader {
   if (fileBytes === 0) throw new GgufFault('it is empty');
   if (bytes.length < 4 || bytes.toString('latin1', 0, 4) !== 'GGUF') {
     throw new GgufFault('it does not begin with "GGUF"; it is another kind of file');
@@ -125,6 +131,7 @@ function parseGgufHeader(bytes: Buffer, fileBytes: number): GgufHeader {
   const metadata = new Map<string, GgufScalar>();
   const numberArrays = new Map<string, readonly number[]>();
   const arrayLengths = new Map<string, number>();
+  const foundTokens = new Set<string>();
   for (let i = 0; i < keyCount; i++) {
     const key = reader.string();
     const type = reader.u32();
@@ -132,7 +139,10 @@ function parseGgufHeader(bytes: Buffer, fileBytes: number): GgufHeader {
       metadata.set(key, reader.scalar(type));
       continue;
     }
-    const { length, numbers } = reader.array();
+    const { length, numbers } = reader.array(
+      key === 'tokenizer.ggml.tokens' ? tokens : noTokens,
+      foundTokens,
+    );
     arrayLengths.set(key, length);
     if (numbers !== null) numberArrays.set(key, numbers);
   }
@@ -142,7 +152,7 @@ function parseGgufHeader(bytes: Buffer, fileBytes: number): GgufHeader {
     throw new GgufFault(`its alignment is ${alignment}`);
   }
   const dataOffset = Math.ceil(reader.at / alignment) * alignment;
-  return { version, metadata, numberArrays, arrayLengths, tensors, dataOffset, fileBytes };
+  return { version, metadata, numberArrays, arrayLengths, tensors, dataOffset, fileBytes, foundTokens };
 }
 
 function readTensor(reader: Reader): GgufTensor {
@@ -207,13 +217,24 @@ class Reader {
     return readNumber(this.#bytes, this.at - size, type);
   }
 
-  array(): { readonly length: number; readonly numbers: readonly number[] | null } {
+  /** Strings are skipped; those in `wanted` are noted in `found`. */
+  array(
+    wanted: ReadonlySet<string>,
+    found: Set<string>,
+  ): { readonly length: number; readonly numbers: readonly number[] | null } {
     const type = this.u32();
     const length = this.u64();
     if (type === 9) throw new GgufFault('its header holds nested arrays');
     if (type === 8) {
       if (length * 8 > this.#fileBytes) throw new GgufFault('an array is longer than the file');
-      for (let i = 0; i < length; i++) this.skip(this.u64());
+      const longest = Math.max(0, ...[...wanted].map((text) => Buffer.byteLength(text)));
+      for (let i = 0; i < length; i++) {
+        const bytes = this.u64();
+        this.skip(bytes);
+        if (bytes > longest) continue;
+        const text = this.#bytes.toString('utf8', this.at - bytes, this.at);
+        if (wanted.has(text)) found.add(text);
+      }
       return { length, numbers: null };
     }
     const size = scalarSize(type);

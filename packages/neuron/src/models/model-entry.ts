@@ -3,6 +3,10 @@ import type { Clock } from 'cortex-core/daemon/clock';
 import { AppError } from 'cortex-core/wire/errors';
 import type { ArchHandle, GenerateResult, ModelFacts } from 'cortex-core/wire/inference';
 import type { ModelLimit, ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
+import { type Capabilities, capabilitiesOf } from '../chat/capabilities.ts';
+import type { ChatFormat } from '../chat/format/chat-format.ts';
+import { detectFormat } from '../chat/format/detect-format.ts';
+import { findInfillTokens, type InfillTokens } from '../chat/infill.ts';
 import { ChatTemplate } from '../chat/template.ts';
 import type { Device } from '../device/device.ts';
 import type { DeviceSlot } from './choose-target.ts';
@@ -30,6 +34,11 @@ export interface ServingModel {
   readonly handle: ArchHandle;
   readonly facts: ModelFacts;
   readonly template: ChatTemplate;
+  readonly capabilities: readonly string[];
+  /** How it writes reasoning and calls. */
+  readonly format: ChatFormat;
+  /** The tokens for filling in the middle; null = the model was not made for it. */
+  infill(): Promise<InfillTokens | null>;
   readonly admission: Gate;
   /** Aborts when the model is taken away from under the request. */
   readonly cut: AbortSignal;
@@ -42,6 +51,9 @@ type EntryLimits = Pick<LimitSources, 'outputTokensMax' | 'prefillSecsMax'>;
 interface Attached {
   readonly model: LoadedModel;
   readonly template: ChatTemplate;
+  readonly format: ChatFormat;
+  readonly infill: () => Promise<InfillTokens | null>;
+  readonly can: Capabilities;
 }
 
 const rateWeight = 0.3;
@@ -120,12 +132,26 @@ export class ModelEntry {
   }
 
   attach(model: LoadedModel): void {
-    const hasChatMl = async (): Promise<boolean> => {
+    const { facts } = model.arch;
+    const idOf = async (text: string): Promise<number | null> => {
       const { slot, arch } = this.#attached?.model ?? model;
       const options = { addSpecial: false, parseSpecial: true };
-      return (await slot.device.tokenize(arch.handle, '<|im_start|>', options)).length === 1;
+      const ids = await slot.device.tokenize(arch.handle, text, options);
+      return ids.length === 1 ? (ids[0] ?? null) : null;
     };
-    this.#attached = { model, template: new ChatTemplate(this.id, model.arch.facts, hasChatMl) };
+    const template = new ChatTemplate(facts, {
+      modelId: this.id,
+      hasChatMl: async () => (await idOf('<|im_start|>')) !== null,
+      now: () => new Date(this.#clock.now()),
+    });
+    this.#attached = {
+      model,
+      template,
+      format: detectFormat(facts, facts.architecture),
+      // Asked when a request needs it: a job at every load would make a suspect of a model that only came up.
+      infill: () => findInfillTokens(facts.metadata, idOf),
+      can: capabilitiesOf({ pooling: facts.pooling, template: template.look(), infill: false }),
+    };
     if (this.#cut.signal.aborted) this.#cut = new AbortController();
     this.status = 'loaded';
   }
@@ -144,7 +170,7 @@ export class ModelEntry {
   serving(): ServingModel {
     const canServe = this.status === 'loaded' || this.status === 'draining';
     if (!canServe || this.#attached === null) throw this.refusal();
-    const { model, template } = this.#attached;
+    const { model, template, format, infill, can } = this.#attached;
     const current = (): LoadedModel => this.#attached?.model ?? model;
     const cut = (): AbortSignal => this.#cut.signal;
     return {
@@ -157,6 +183,9 @@ export class ModelEntry {
       },
       facts: model.arch.facts,
       template,
+      format,
+      capabilities: can.capabilities,
+      infill,
       admission: this.admission,
       get cut() {
         return cut();
@@ -272,7 +301,6 @@ export class ModelEntry {
   }
 
   toWire(): NeuronModel {
-    const template = this.#attached?.template;
     const unservable = this.#unservable();
     return {
       id: this.id,
@@ -281,10 +309,8 @@ export class ModelEntry {
       devices: [...(this.#attached?.model.slot.indices ?? [])],
       vram_used_mb: this.memory?.usedMb ?? null,
       vram_estimate_mb: this.memory?.estimateMb ?? null,
-      capabilities: ['text'],
+      ...(this.#attached?.can ?? { capabilities: ['text'], tool_call: false, reasoning: false }),
       ...(this.limit === null ? {} : { limit: this.limit }),
-      tool_call: template?.mentions('tools') ?? false,
-      reasoning: template?.mentions('enable_thinking') ?? false,
       ...(unservable === null ? {} : { servable: { ok: false, ...unservable } }),
       digest: this.#attached?.model.digest ?? null,
     };

@@ -19,6 +19,7 @@ import { AppError, describeCause, toAppError } from 'cortex-core/wire/errors';
 import type { LoadProgress, ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
 import type { OwnerDeath } from '../device/device.ts';
 import { type DeviceSlot, isAt } from './choose-target.ts';
+import { FileCapabilities } from './file-capabilities.ts';
 import type { CreateGate } from './gate.ts';
 import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
 import { LostHandles } from './lost-handles.ts';
@@ -46,6 +47,7 @@ const availableTtlMs = 5000;
 export class ModelRegistry {
   readonly #deps: RegistryDeps;
   readonly #entries = new Map<string, ModelEntry>();
+  readonly #capabilities = new FileCapabilities();
   readonly #unsubscribe: (() => void)[];
   readonly #mover: ModelMover;
   readonly #lost = new LostHandles();
@@ -147,6 +149,8 @@ export class ModelRegistry {
 
   /** What a request runs on. Errors: `model_not_found`, `model_loading`, `model_recovering`, ... */
   serving(id: string): ServingModel {
+    // Whoever comes over an open connection is told that the neuron goes, not that its models are gone.
+    if (this.#isClosing) throw shuttingDown();
     const entry = this.#entries.get(id);
     if (entry === undefined) throw notFound(id);
     return entry.serving();
@@ -173,8 +177,10 @@ export class ModelRegistry {
 
   /** Loaded and on the way first, then what this machine's disk has. Never loads, wakes or keeps a model. */
   async list(): Promise<readonly NeuronModel[]> {
-    const held = [...this.#entries.values()].map((entry) => entry.toWire());
-    const rest = (await this.#listAvailable()).filter((model) => !this.#entries.has(model.id));
+    const available = await this.#listAvailable();
+    const onDisk = new Map(available.map((model) => [model.id, model]));
+    const held = [...this.#entries.values()].map((entry) => withFile(entry.toWire(), onDisk.get(entry.id)));
+    const rest = available.filter((model) => !this.#entries.has(model.id));
     return [...held, ...rest].sort((a, b) => rank(a) - rank(b) || a.id.localeCompare(b.id));
   }
 
@@ -352,14 +358,21 @@ export class ModelRegistry {
         devices: [],
         vram_used_mb: null,
         vram_estimate_mb: await this.#deps.loader.estimateMb(entry.files),
-        capabilities: ['text'],
-        tool_call: false,
-        reasoning: false,
+        ...(await this.#capabilities.of(entry.files)),
         digest: null,
       });
     }
     return models;
   }
+}
+
+/** What only the file tells: all before it is loaded, then whether it can fill in the middle. */
+function withFile(model: NeuronModel, file: NeuronModel | undefined): NeuronModel {
+  if (file === undefined) return model;
+  const { capabilities, tool_call, reasoning } = file;
+  if (model.limit === undefined) return { ...model, capabilities, tool_call, reasoning };
+  const isNew = capabilities.includes('infill') && !model.capabilities.includes('infill');
+  return isNew ? { ...model, capabilities: [...model.capabilities, 'infill'] } : model;
 }
 
 function unloadedMidway(id: string): AppError {

@@ -1,0 +1,236 @@
+/** Several answers to one request, and raw completions, with a device that does what the test says. */
+import assert from 'node:assert/strict';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
+import { silentLog } from 'cortex-core/daemon/log';
+import { SseParser } from 'cortex-core/wire/sse';
+import { type Neuron, startNeuron } from '../neuron.ts';
+import { ScriptedDevice } from './scripted-device.test.kit.ts';
+
+const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
+const messages = [{ role: 'user', content: 'hello' }];
+
+let neuron: Neuron;
+let device: ScriptedDevice;
+afterEach(() => neuron.close());
+
+async function start(slots = 4): Promise<void> {
+  const config = neuronConfigSchema.parse({
+    listen: '127.0.0.1',
+    port: 0,
+    engine: { threads: 1, slots },
+    models: { hf_cache: join(tmpdir(), 'no-such-hub') },
+    default_models: [{ model_id: tiny }],
+  });
+  device = new ScriptedDevice();
+  neuron = await startNeuron(config, {
+    log: silentLog,
+    devices: [{ indices: [0], kind: 'cpu', device, budgetMb: 1000 }],
+  });
+  await neuron.activated;
+}
+
+function post(path: string, body: object): Promise<Response> {
+  return fetch(`${neuron.url}${path}`, {
+    method: 'POST',
+    body: JSON.stringify({ model: 'cortex-tiny', ...body }),
+  });
+}
+
+interface Answer {
+  readonly choices: {
+    readonly index: number;
+    readonly text: string;
+    readonly finish_reason: string | null;
+    readonly message: { readonly content: string };
+    readonly delta: { readonly content?: string };
+    readonly logprobs: Record<string, unknown> | null;
+  }[];
+  readonly usage: { prompt_tokens: number; completion_tokens: number; total_tokens: number };
+  readonly error: { code: string; param: string };
+}
+
+async function json(response: Promise<Response>): Promise<Answer> {
+  return (await (await response).json()) as Answer;
+}
+
+async function chunksOf(response: Promise<Response>): Promise<Answer[]> {
+  const bytes = new Uint8Array(await (await response).arrayBuffer());
+  const events = new SseParser().push(bytes).filter(({ data }) => data !== '[DONE]');
+  return events.map(({ data }) => JSON.parse(data) as Answer);
+}
+
+function textOf(tokens: Int32Array): string {
+  return String.fromCodePoint(...tokens);
+}
+
+describe('n', () => {
+  it('runs choices side by side under one permit, with seeds that follow from one', async () => {
+    await start();
+    const answer = json(post('/v1/chat/completions', { messages, n: 3, seed: 7 }));
+    const generations = [await device.next(), await device.next(), await device.next()];
+    assert.equal(neuron.registry.loads()[0]?.in_flight, 1);
+    assert.equal(generations[0]?.params.sampling.seed, 7);
+    assert.equal(new Set(generations.map((each) => each.params.sampling.seed)).size, 3);
+    for (const [at, each] of generations.entries()) {
+      each.emit(`answer ${at}`);
+      each.finish();
+    }
+    const { choices, usage } = await answer;
+    assert.deepEqual(
+      choices.map((choice) => [choice.index, choice.message.content]),
+      [0, 1, 2].map((at) => [at, `answer ${at}`]),
+    );
+    const prompt = generations[0]!.params.tokens.length;
+    assert.deepEqual([usage.prompt_tokens, usage.completion_tokens], [prompt, 3]);
+  });
+
+  it('streams each choice under its index, and one usage', async () => {
+    await start();
+    const stream = chunksOf(
+      post('/v1/chat/completions', { messages, n: 2, stream: true, stream_options: { include_usage: true } }),
+    );
+    const [first, second] = [await device.next(), await device.next()];
+    second.emit('b1');
+    first.emit('a1');
+    second.emit('b2');
+    second.finish();
+    first.finish('length');
+    const chunks = await stream;
+    const of = (index: number) =>
+      chunks.flatMap((chunk) => chunk.choices.filter((choice) => choice.index === index));
+    assert.equal(
+      of(0)
+        .map((choice) => choice.delta.content ?? '')
+        .join(''),
+      'a1',
+    );
+    assert.equal(
+      of(1)
+        .map((choice) => choice.delta.content ?? '')
+        .join(''),
+      'b1b2',
+    );
+    assert.deepEqual([of(0).at(-1)?.finish_reason, of(1).at(-1)?.finish_reason], ['length', 'stop']);
+    assert.deepEqual(chunks.at(-1)?.choices, []);
+    assert.equal(chunks.at(-1)?.usage.completion_tokens, 3);
+  });
+
+  it('never runs more at once than there are slots', async () => {
+    await start(2);
+    const answer = json(post('/v1/chat/completions', { messages, n: 5 }));
+    for (let at = 0; at < 5; at++) {
+      const generation = await device.next();
+      assert.ok(device.generations.length <= at + 2);
+      generation.emit('x');
+      generation.finish();
+    }
+    assert.equal((await answer).choices.length, 5);
+  });
+
+  it('stops the others when one fails', async () => {
+    await start();
+    const answer = json(post('/v1/chat/completions', { messages, n: 2 }));
+    const [first, second] = [await device.next(), await device.next()];
+    first.finish('cancelled');
+    await second.cancelled;
+    assert.equal((await answer).error.code, 'job_failed');
+    assert.equal(neuron.registry.loads()[0]?.in_flight, 0);
+  });
+
+  it('has a limit, over all prompts', async () => {
+    await start();
+    for (const [path, body] of [
+      ['/v1/chat/completions', { messages, n: 129 }],
+      ['/v1/completions', { prompt: ['a', 'b'], n: 65 }],
+      ['/v1/completions', { prompt: Array(129).fill('a') }],
+    ] as const) {
+      const response = await post(path, body);
+      assert.equal(response.status, 400);
+      await response.body?.cancel();
+    }
+  });
+});
+
+describe('POST /v1/completions', () => {
+  it('answers several prompts, n of each, in order', async () => {
+    await start(8);
+    const answer = json(post('/v1/completions', { prompt: ['one', 'two'], n: 2, max_tokens: 5 }));
+    for (let at = 0; at < 4; at++) {
+      const generation = await device.next();
+      generation.emit(`${textOf(generation.params.tokens)}!`);
+      generation.finish();
+    }
+    const { choices, usage } = await answer;
+    assert.deepEqual(
+      choices.map((choice) => [choice.index, choice.text]),
+      [
+        [0, 'one!'],
+        [1, 'one!'],
+        [2, 'two!'],
+        [3, 'two!'],
+      ],
+    );
+    assert.deepEqual([usage.prompt_tokens, usage.completion_tokens], [6, 4]);
+  });
+
+  it('echoes the prompt, also one of tokens, streamed and not', async () => {
+    await start();
+    for (const stream of [false, true]) {
+      const response = post('/v1/completions', { prompt: [0x68, 0x69], echo: true, stream });
+      const generation = await device.next();
+      generation.emit(' you');
+      generation.finish();
+      const answers = stream ? await chunksOf(response) : [await json(response)];
+      assert.equal(answers.flatMap((each) => each.choices.map((choice) => choice.text)).join(''), 'hi you');
+    }
+  });
+
+  it('gives logprobs in the old shape, with offsets into the text', async () => {
+    await start();
+    const answer = json(post('/v1/completions', { prompt: 'p', logprobs: 1 }));
+    const generation = await device.next();
+    const one = (text: string, logprob: number) => ({
+      token: 1,
+      text,
+      bytes: [],
+      logprob,
+      top: [{ token: 1, text, bytes: [], logprob }],
+    });
+    generation.emit('ab', [one('a', -1), one('b', -2)]);
+    generation.emit('c', [one('c', -3)]);
+    generation.finish();
+    assert.deepEqual((await answer).choices[0]?.logprobs, {
+      tokens: ['a', 'b', 'c'],
+      token_logprobs: [-1, -2, -3],
+      top_logprobs: [{ a: -1 }, { b: -2 }, { c: -3 }],
+      text_offset: [0, 1, 2],
+    });
+  });
+
+  it('fills in the middle with the tokens of the vocabulary, and takes markers in the text as text', async () => {
+    await start();
+    const answer = json(post('/v1/completions', { prompt: '<|fim_suffix|>', suffix: 'after' }));
+    const { params } = await device.next();
+    assert.equal(textOf(params.tokens), '\x01<|fim_suffix|>\x02after\x03');
+    device.generations[0]?.finish();
+    await answer;
+  });
+
+  it('refuses what it cannot do, by the field', async () => {
+    await start();
+    for (const [body, code, param] of [
+      [{ best_of: 2 }, 'unsupported_parameter', 'best_of'],
+      [{ echo: true, logprobs: 1 }, 'unsupported_parameter', 'echo'],
+      [{ prompt: [[1], [0x110000]] }, 'invalid_request', 'prompt.1'],
+      [{ prompt: ['a', ''] }, 'invalid_request', 'prompt'],
+    ] as const) {
+      const response = await post('/v1/completions', { prompt: 'p', ...body });
+      const { error } = (await response.json()) as Answer;
+      assert.deepEqual([response.status, error.code, error.param], [400, code, param]);
+    }
+  });
+});
