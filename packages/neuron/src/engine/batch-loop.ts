@@ -32,7 +32,6 @@ import {
   type Ending,
   fail,
   finish,
-  flush,
   type GenerateSink,
   isReading,
   type Sequence,
@@ -277,8 +276,7 @@ export class BatchLoop {
         return;
       }
       const ending = this.#sample(sequence, drafts, row);
-      if (ending === null) flush(sequence);
-      else this.#finish(sequence, ending);
+      if (ending !== null) this.#finish(sequence, ending);
     } catch (error) {
       // Of this request alone: logits that are no numbers, a grammar at its end, a sink that throws.
       this.#fail(sequence, error);
@@ -315,14 +313,6 @@ export class BatchLoop {
   }
 
   #finish(sequence: Sequence, ending: Ending): void {
-    if (sequence.isEnded) return;
-    try {
-      // A cancelled answer has no reader.
-      if (ending.reason !== 'cancelled') flush(sequence);
-    } catch (error) {
-      this.#fail(sequence, error);
-      return;
-    }
     if (this.#release(sequence, true)) finish(sequence, ending, this.#options.now());
   }
 

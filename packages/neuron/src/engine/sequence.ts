@@ -39,19 +39,11 @@ export interface Sequence extends SlotUse {
   promptComputed: number;
   /** Tokens chosen so far, the end-of-generation token not counted. */
   completion: number;
-  /** What the running step has yielded and the sink has not heard yet. */
-  readonly outbox: Outbox;
   isCancelled: boolean;
   isEnded: boolean;
   readonly submittedAt: number;
   startedAt: number | null;
   prefilledAt: number | null;
-}
-
-interface Outbox {
-  text: string;
-  tokens: number[];
-  logprobs: TokenLogprob[];
 }
 
 export interface SequenceParts {
@@ -90,7 +82,6 @@ export function createSequence({
     leader: null,
     promptComputed: 0,
     completion: 0,
-    outbox: { text: '', tokens: [], logprobs: [] },
     isCancelled: false,
     isEnded: false,
     submittedAt: now,
@@ -109,38 +100,38 @@ export interface Ending {
   readonly stopText: string | null;
 }
 
-/** Takes a chosen token in, and says whether the answer ends with it; `flush` tells the sink. */
+/** Takes a chosen token in: emits its text, and says whether the answer ends with it. */
 export function takeToken(
   sequence: Sequence,
   token: number,
   vocabulary: Vocabulary,
   row: () => Float32Array,
 ): Ending | null {
-  const { params, budget, text, outbox } = sequence;
+  const { params, budget, sink, text } = sequence;
   if (vocabulary.isEog(token)) {
-    outbox.text += text.flush();
+    emitRest(sequence);
     return { reason: 'stop', stopText: null };
   }
   sequence.completion++;
   sequence.tokens.push(token);
   const pushed = text.push(vocabulary.pieceOf(token));
   const isLast = pushed.stop === null && sequence.completion >= budget.tokens;
-  outbox.text += isLast ? pushed.text + text.flush() : pushed.text;
-  outbox.tokens.push(token);
-  if (params.topLogprobs !== null) {
-    outbox.logprobs.push(tokenLogprob(row(), token, params.topLogprobs, vocabulary));
-  }
+  const shown = isLast ? pushed.text + text.flush() : pushed.text;
+  const event = { text: shown, tokens: [token] };
+  sink.onStep(
+    params.topLogprobs === null
+      ? event
+      : { ...event, logprobs: [tokenLogprob(row(), token, params.topLogprobs, vocabulary)] },
+  );
   if (pushed.stop !== null) return { reason: 'stop', stopText: pushed.stop };
   if (!isLast) return null;
   return { reason: budget.isContextBound ? 'context_full' : 'length', stopText: null };
 }
 
-/** One event for all that a step has yielded. */
-export function flush(sequence: Sequence): void {
-  const { text, tokens, logprobs } = sequence.outbox;
-  if (text === '' && tokens.length === 0) return;
-  Object.assign(sequence.outbox, { text: '', tokens: [], logprobs: [] } satisfies Outbox);
-  sequence.sink.onStep(sequence.params.topLogprobs === null ? { text, tokens } : { text, tokens, logprobs });
+/** Shows what was held back; a cancelled answer has no reader and gets none. */
+function emitRest(sequence: Sequence): void {
+  const rest = sequence.text.flush();
+  if (rest !== '') sequence.sink.onStep({ text: rest, tokens: [] });
 }
 
 export function finish(sequence: Sequence, ending: Ending, now: number): void {

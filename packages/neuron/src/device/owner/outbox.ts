@@ -7,7 +7,7 @@ export interface OutboxContent {
 }
 
 /**
- * Steps closer together than this leave as one. A model whose step takes longer never waits; one of 3 M
+ * Steps closer together than this leave in one message. A model whose step takes longer never waits; one of 3 M
  * parameters, with four steps in that time, spends more on messages than on its maths otherwise. A reader
  * sees no difference: a screen shows a frame every 16 ms.
  */
@@ -15,7 +15,7 @@ const gatherMs = 4;
 
 /** What an owner has to say. The first token of a stream and the end of a job go at once. */
 export class Outbox {
-  #steps = new Map<JobId, StepEvent>();
+  #steps: StepOfJob[] = [];
   #settled: Settled[] = [];
   /** Streams whose first token was sent. */
   readonly #begun = new Set<JobId>();
@@ -23,8 +23,7 @@ export class Outbox {
   #takenAtMs = 0;
 
   addStep(id: JobId, event: StepEvent): void {
-    const earlier = this.#steps.get(id);
-    this.#steps.set(id, earlier === undefined ? event : join(earlier, event));
+    this.#steps.push({ id, event });
     if (this.#begun.has(id)) return;
     this.#begun.add(id);
     this.#isUrgent = true;
@@ -38,20 +37,13 @@ export class Outbox {
 
   /** Null when there is nothing, or nothing that has to go yet; `isLast`: no later turn will ask again. */
   take(nowMs: number, isLast: boolean): OutboxContent | null {
-    if (this.#steps.size === 0 && this.#settled.length === 0) return null;
+    if (this.#steps.length === 0 && this.#settled.length === 0) return null;
     if (!this.#isUrgent && !isLast && nowMs - this.#takenAtMs < gatherMs) return null;
-    const steps = Array.from(this.#steps, ([id, event]) => ({ id, event }));
-    const content = { steps, settled: this.#settled };
-    this.#steps = new Map();
+    const content = { steps: this.#steps, settled: this.#settled };
+    this.#steps = [];
     this.#settled = [];
     this.#isUrgent = false;
     this.#takenAtMs = nowMs;
     return content;
   }
-}
-
-function join(a: StepEvent, b: StepEvent): StepEvent {
-  const joined = { text: a.text + b.text, tokens: [...a.tokens, ...b.tokens] };
-  if (a.logprobs === undefined && b.logprobs === undefined) return joined;
-  return { ...joined, logprobs: [...(a.logprobs ?? []), ...(b.logprobs ?? [])] };
 }
