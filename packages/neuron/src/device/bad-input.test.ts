@@ -243,7 +243,7 @@ for (const worker of ['thread', 'process'] as const) {
         { maxTokens: 2 ** 31 - 1, ignoreEos: true },
         { stops: Array.from({ length: 64 }, (_, each) => `${each}${'x'.repeat(4000)}`) },
         { grammar: { gbnf: `root ::= ${'('.repeat(190)}"a"${')'.repeat(190)}` } },
-        { grammar: { gbnf: `root ::= r0\n${ruleChain(100)}` } },
+        { grammar: { gbnf: `root ::= r0\n${ruleChain(8000)}` } },
         { tokens: new Int32Array(context).fill(300), maxTokens: 50 },
       ];
       for (const over of extremes) {
