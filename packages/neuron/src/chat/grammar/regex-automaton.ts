@@ -1,6 +1,5 @@
 import type { CharSet } from './char-set.ts';
 import { type Regex, RegexError } from './regex-parser.ts';
-import type { RuleSet } from './rule-set.ts';
 
 /**
  * Glushkov's automaton: one state per character that the pattern can take, no empty moves. State 0 is the
@@ -14,7 +13,6 @@ export interface Automaton {
 
 const statesMax = 2000;
 const movesMax = 200_000;
-const rulesMax = 4000;
 
 interface Part {
   readonly isEmptyToo: boolean;
@@ -57,66 +55,6 @@ export function matches({ sets, follow, accepting }: Automaton, text: string): b
   return [...states].some((state) => accepting.has(state));
 }
 
-/**
- * Rules for the texts of `min` to `max` characters that the automaton accepts: one per state and length.
- * Errors: RegexError when they would be too many, or when no such text exists.
- */
-export function toBoundedRules(
-  { sets, follow, accepting }: Automaton,
-  min: number,
-  max: number | null,
-  toBody: (set: CharSet) => string,
-  rules: RuleSet,
-): string {
-  // Past `min` an unlimited length no longer counts.
-  const lengthMax = max ?? min;
-  const width = lengthMax + 1;
-  if (sets.length * width > rulesMax) {
-    throw new RegexError('is too large to be joined with a length; put the length into it, as in {1,20}');
-  }
-  const after = (length: number): number => (max === null ? Math.min(length + 1, lengthMax) : length + 1);
-  const isEnd = (state: number, length: number): boolean => length >= min && accepting.has(state);
-  const alive = findAlive({ sets, follow, accepting }, width, after, isEnd);
-  if (!alive.has(0)) throw new RegexError('matches no text of the length asked for');
-  const bodies = sets.map((set, state) => (state === 0 ? '' : toBody(set)));
-  const names = new Map([...alive].map((place) => [place, rules.fresh('sized')]));
-  const nameOf = (state: number, length: number): string => names.get(state * width + length) as string;
-  for (const place of alive) {
-    const [state, length] = [Math.floor(place / width), place % width];
-    const next = after(length);
-    const alternatives = (follow[state] as readonly number[])
-      .filter((target) => next <= lengthMax && alive.has(target * width + next))
-      .map((target) => `${bodies[target]} ${nameOf(target, next)}`);
-    if (isEnd(state, length)) alternatives.push('""');
-    rules.set(nameOf(state, length), alternatives.join(' | '));
-  }
-  return nameOf(0, 0);
-}
-
-/** Every place (state * width + length) from which an accepted text can still be reached. */
-function findAlive(
-  { sets, follow }: Automaton,
-  width: number,
-  after: (length: number) => number,
-  isEnd: (state: number, length: number) => boolean,
-): ReadonlySet<number> {
-  const alive = new Set<number>();
-  const isGood = (state: number, length: number): boolean => {
-    const next = after(length);
-    if (isEnd(state, length)) return true;
-    return next < width && (follow[state] as readonly number[]).some((to) => alive.has(to * width + next));
-  };
-  for (let before = -1; alive.size > before; ) {
-    before = alive.size;
-    for (let length = width - 1; length >= 0; length--) {
-      for (let state = 0; state < sets.length; state++) {
-        if (isGood(state, length)) alive.add(state * width + length);
-      }
-    }
-  }
-  return alive;
-}
-
 function build(draft: Draft, regex: Regex): Part {
   if (++draft.moves > movesMax) throw new RegexError('is too large');
   switch (regex.kind) {
@@ -139,7 +77,7 @@ function build(draft: Draft, regex: Regex): Part {
     case 'repeat':
       return buildRepeat(draft, regex.item, regex.min, regex.max);
     default:
-      throw new RegexError('has an anchor in the middle');
+      throw new RegexError('has an anchor or a lookahead in the middle');
   }
 }
 

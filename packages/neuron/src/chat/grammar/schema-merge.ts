@@ -39,6 +39,8 @@ const joins: Readonly<Record<string, Join>> = {
   exclusiveMinimum: larger,
   exclusiveMaximum: smaller,
   multipleOf: joinSteps,
+  // A list of patterns is only ever made here.
+  pattern: (a, b) => [a, b].flat(),
   uniqueItems: (a, b) => a === true || b === true,
   nullable: (a, b) => a === true && b === true,
 };

@@ -126,7 +126,8 @@ function toExtra(
   const value = context.convertInner(rest, `${place}.additionalProperties`);
   if (schema.propertyNames !== undefined) {
     const key = toKeyRule(context, schema.propertyNames, names, place);
-    if (key !== null) return rules.add('extra', `${key} ":" ${json.blank} ${value}`);
+    if (key === 'none') return null;
+    if (key !== null) return rules.add('extra', `${key.rule} ":" ${json.blank} ${value}`);
   }
   const key = addKeyExcept(rules, json.keyChar, names);
   return rules.add('extra', `"\\x22" ${key} "\\x22:" ${json.blank} ${value}`);
@@ -158,22 +159,29 @@ function toPatternExtra(
   return context.rules.add('extra', `${key} ":" ${context.json.blank} ${value}`);
 }
 
+/** The rule for keys that `propertyNames` allows and `names` does not have; null = any key is allowed. */
 function toKeyRule(
   context: SchemaContext,
   propertyNames: unknown,
   names: readonly string[],
   place: string,
-): string | null {
+): { readonly rule: string } | 'none' | null {
   const at = `${place}.propertyNames`;
   const flat = context.flatten(propertyNames, at);
-  if (typeof flat === 'boolean') return null;
-  const bad = names.find((name) => !isStringValid(context, name, flat, at));
+  if (typeof flat === 'boolean') return flat ? null : 'none';
+  const isListed = (name: string): boolean => !Array.isArray(flat.enum) || flat.enum.includes(name);
+  const bad = names.find((name) => !isListed(name) || !isStringValid(context, name, flat, at));
   if (bad !== undefined) context.fail(at, `does not allow "${bad}", which properties list`);
+  if (Array.isArray(flat.enum)) {
+    const left = flat.enum.filter((name) => typeof name === 'string' && !names.includes(name));
+    if (left.length === 0) return 'none';
+    return { rule: context.convertInner({ ...flat, type: 'string', enum: left }, at) };
+  }
   if (names.length > 0) {
     context.refuse(place, 'propertyNames', 'cannot be enforced next to properties');
     return null;
   }
-  return context.convertInner({ type: 'string', ...flat }, at);
+  return { rule: context.convertInner({ ...flat, type: 'string' }, at) };
 }
 
 /**

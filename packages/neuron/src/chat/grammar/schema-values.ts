@@ -87,9 +87,9 @@ export function isStringValid(
   const length = [...value].length;
   if (length < ((schema.minLength as number | undefined) ?? 0)) return false;
   if (length > ((schema.maxLength as number | undefined) ?? Number.POSITIVE_INFINITY)) return false;
-  if (typeof schema.pattern !== 'string') return true;
+  const patterns = [schema.pattern ?? []].flat() as unknown as readonly string[];
   try {
-    return isPatternIn(schema.pattern, value);
+    return patterns.every((pattern) => isPatternIn(pattern, value));
   } catch (error) {
     if (!(error instanceof RegexError)) throw error;
     context.refuse(place, 'pattern', error.message);
