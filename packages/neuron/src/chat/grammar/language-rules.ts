@@ -3,7 +3,7 @@
  * product of their subset constructions, one rule per state.
  */
 import { type CharSet, intersect, invert, unite } from './char-set.ts';
-import type { Automaton } from './regex-automaton.ts';
+import { type Automaton, type Effort, step } from './regex-automaton.ts';
 import { RegexError } from './regex-parser.ts';
 import type { RuleSet } from './rule-set.ts';
 
@@ -28,6 +28,8 @@ interface Point {
 
 const pointsMax = 4000;
 const classesMax = 300;
+const conditionsMax = 16;
+const effortMax = 5_000_000;
 
 /** Errors: RegexError when there is no such text, or when the rules would be too many. */
 export function addLanguageRules(
@@ -36,6 +38,7 @@ export function addLanguageRules(
   toBody: (set: CharSet) => string,
   rules: RuleSet,
 ): string {
+  if (conditions.length > conditionsMax) throw new RegexError(`comes with more than ${conditionsMax} others`);
   const points = explore(conditions, lengths);
   const isEnd = ({ states, length }: Point): boolean =>
     length >= lengths.min &&
@@ -61,6 +64,7 @@ export function addLanguageRules(
 function explore(conditions: readonly Condition[], { min, max }: Lengths): Point[] {
   const classes = splitClasses(conditions.flatMap(({ automaton }) => automaton.sets));
   const points: Point[] = [];
+  const effort: Effort = { left: effortMax };
   const known = new Map<string, number>();
   const numberOf = (states: readonly (readonly number[])[], length: number): number => {
     const key = `${length} ${states.map((set) => set.join(',')).join(' ')}`;
@@ -85,7 +89,11 @@ function explore(conditions: readonly Condition[], { min, max }: Lengths): Point
     const after = max === null ? Math.min(length + 1, min) : length + 1;
     const byTarget = new Map<number, CharSet[]>();
     for (const set of classes) {
-      const next = conditions.map((condition, at) => step(condition, states[at] as readonly number[], set));
+      // No set of the automata splits this one: any of its characters speaks for all.
+      const code = set[0]?.[0] as number;
+      const next = conditions.map(({ automaton }, at) =>
+        step(automaton, states[at] as readonly number[], code, effort),
+      );
       if (next.some((left, at) => left.length === 0 && conditions[at]?.isNegated === false)) continue;
       const target = numberOf(next, after);
       byTarget.set(target, [...(byTarget.get(target) ?? []), set]);
@@ -93,18 +101,6 @@ function explore(conditions: readonly Condition[], { min, max }: Lengths): Point
     for (const [target, sets] of byTarget) moves.push({ set: unite(...sets), target });
   }
   return points;
-}
-
-/** States after a character of `set`, which no set of the automaton splits. */
-function step({ automaton }: Condition, states: readonly number[], set: CharSet): readonly number[] {
-  const code = set[0]?.[0] as number;
-  const next = new Set<number>();
-  for (const state of states) {
-    for (const target of automaton.follow[state] as readonly number[]) {
-      if (automaton.sets[target]?.some(([from, to]) => from <= code && code <= to)) next.add(target);
-    }
-  }
-  return [...next].sort((a, b) => a - b);
 }
 
 /** The coarsest sets that none of `sets` splits; together they are every character. */

@@ -40,19 +40,37 @@ export function automatonOf(regex: Regex): Automaton {
   };
 }
 
-export function matches({ sets, follow, accepting }: Automaton, text: string): boolean {
-  let states = new Set([0]);
-  for (const char of text) {
-    const code = char.codePointAt(0) as number;
-    const next = new Set<number>();
-    for (const state of states) {
-      for (const target of follow[state] as readonly number[]) {
-        if (sets[target]?.some(([from, to]) => from <= code && code <= to)) next.add(target);
-      }
+/** Moves that may still be looked at. */
+export interface Effort {
+  left: number;
+}
+
+/** States after a character, ascending. Errors: RegexError when the effort is spent. */
+export function step(
+  { sets, follow }: Automaton,
+  states: readonly number[],
+  code: number,
+  effort: Effort,
+): readonly number[] {
+  const next = new Set<number>();
+  for (const state of states) {
+    const targets = follow[state] as readonly number[];
+    effort.left -= targets.length;
+    if (effort.left < 0) throw new RegexError('takes too long to work out; write it with less choice');
+    for (const target of targets) {
+      if (sets[target]?.some(([from, to]) => from <= code && code <= to)) next.add(target);
     }
-    states = next;
   }
-  return [...states].some((state) => accepting.has(state));
+  return [...next].sort((a, b) => a - b);
+}
+
+export function matches(automaton: Automaton, text: string, effort: Effort): boolean {
+  let states: readonly number[] = [0];
+  for (const char of text) {
+    if (states.length === 0) return false;
+    states = step(automaton, states, char.codePointAt(0) as number, effort);
+  }
+  return states.some((state) => automaton.accepting.has(state));
 }
 
 function build(draft: Draft, regex: Regex): Part {

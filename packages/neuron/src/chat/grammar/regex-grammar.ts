@@ -5,6 +5,7 @@ import { automatonOf, matches } from './regex-automaton.ts';
 import { anyText, parseRegex, type Regex, RegexError } from './regex-parser.ts';
 import type { RuleSet } from './rule-set.ts';
 
+const testEffortMax = 20_000_000;
 /** Code points that JSON may spell as themselves inside a string. */
 const plainChars: CharSet = [
   [0x20, 0x21],
@@ -41,11 +42,15 @@ function fromStart(regex: Regex): Regex {
   return { kind: 'sequence', items: [{ kind: 'start' }, ...items] };
 }
 
-/** Whether `pattern` is found in `text`, in time linear in both. Errors: RegexError. */
-export function isPatternIn(pattern: string, text: string): boolean {
-  return conditionsOf(parsePattern(pattern)).every(
-    ({ automaton, isNegated }) => matches(automaton, text) !== isNegated,
-  );
+/**
+ * Makes the test whether all of `patterns` are found in a text, in time linear in both.
+ * Errors: RegexError, from the test too, when all its texts together take too long.
+ */
+export function createPatternTest(patterns: readonly string[]): (text: string) => boolean {
+  const conditions = patterns.map(parsePattern).flatMap(conditionsOf);
+  const effort = { left: testEffortMax };
+  return (text) =>
+    conditions.every(({ automaton, isNegated }) => matches(automaton, text, effort) !== isNegated);
 }
 
 function conditionsOf({ regex, also }: Pattern): Condition[] {

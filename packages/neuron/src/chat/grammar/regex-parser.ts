@@ -14,6 +14,7 @@ export type Regex =
 /** Why a pattern cannot be enforced; the message ends a sentence that names the keyword. */
 export class RegexError extends Error {}
 
+const lengthMax = 10_000;
 const depthMax = 50;
 const repeatMax = 10_000;
 const digit: CharSet = [[0x30, 0x39]];
@@ -38,6 +39,7 @@ interface Reader {
 
 /** Errors: RegexError. */
 export function parseRegex(pattern: string): Regex {
+  if (pattern.length > lengthMax) throw new RegexError(`is longer than ${lengthMax} characters`);
   try {
     new RegExp(pattern, 'u');
   } catch {
