@@ -161,6 +161,13 @@ test('a model that would stop inside its reasoning closes it and gives what the 
   assert.match(heard.text, /^The capital of France is Paris\.<\/think>\s*(yes|no)$/);
 });
 
+test('a model speaks freely up to the trigger, which may begin inside a token, and then by the grammar', () => {
+  const lazy = { triggers: [{ kind: 'text', text: 'pital' }] } as const;
+  const grammar = { gbnf: 'root ::= "pital" " city" "!"', lazy };
+  assert.equal(ask(model, franceQuestion).text, 'The capital of France is Paris.');
+  assert.equal(ask(model, franceQuestion, { grammar }).text, 'The capital city!');
+});
+
 test('a grammar without a way on fails its own request with job_failed, beside others that go on', () => {
   // No piece of the vocabulary begins with a byte that UTF-8 never has after this letter.
   const grammar = { gbnf: 'root ::= "a" <[0]> "b"' };
