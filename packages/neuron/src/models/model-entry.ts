@@ -224,6 +224,7 @@ export class ModelEntry {
       ...(facts === undefined
         ? {}
         : { limit: { context: facts.context, output: Math.min(facts.context, this.#outputTokensMax) } }),
+      ...(facts?.threads === undefined ? {} : { threads: facts.threads }),
       tool_call: template?.mentions('tools') ?? false,
       reasoning: template?.mentions('enable_thinking') ?? false,
       ...(stuck ? { servable: { ok: false, reason: this.status, detail: this.refusal().message } } : {}),
