@@ -293,6 +293,7 @@ export class ModelEntry {
       ...(facts === undefined
         ? {}
         : { limit: { context: facts.context, output: Math.min(facts.context, this.#outputTokensMax) } }),
+      ...(facts?.threads === undefined ? {} : { threads: facts.threads }),
       ...(unservable === null ? {} : { servable: { ok: false, ...unservable } }),
       digest: this.#attached?.model.digest ?? null,
     };
