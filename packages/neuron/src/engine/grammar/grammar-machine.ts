@@ -3,9 +3,9 @@
  * a set is a GrammarState. Sets met again are the same object and remember where each byte led, so that the
  * machine becomes a table as it runs (a lazily built automaton): the second time a byte costs one look-up.
  *
- * Limits: a set has at most `placesMax` places, and one token may cost `effortMax` of them; after
- * `statesMax` sets, or `tablePlacesMax` places in them, the table is begun anew; what running requests hold
- * goes with them.
+ * Limits: a set has at most `placesMax` places, and one token may cost `effortMax` of them; after `statesMax`
+ * sets, or `tablePlacesMax` places in them, the table is begun anew, and what running requests hold goes
+ * with them.
  */
 import { AppError } from 'cortex-core/wire/errors';
 import type { Reach } from './check-program.ts';
