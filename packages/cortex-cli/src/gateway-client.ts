@@ -10,6 +10,8 @@ import { CliError } from './cli-error.ts';
 export interface GatewayAddress {
   readonly endpoint: string;
   readonly apiKey?: string | undefined;
+  /** What is at the address, for messages; a gateway when left out. */
+  readonly program?: 'neuron' | undefined;
 }
 
 export const DEFAULT_ENDPOINT = 'http://127.0.0.1:31313';
@@ -18,8 +20,10 @@ const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
 export class GatewayClient {
   readonly #base: URL;
   readonly #apiKey: string | undefined;
+  readonly #program: 'gateway' | 'neuron';
 
   constructor(address: GatewayAddress) {
+    this.#program = address.program ?? 'gateway';
     this.#base = parseEndpoint(address.endpoint || DEFAULT_ENDPOINT);
     this.#apiKey = address.apiKey === '' ? undefined : address.apiKey;
   }
@@ -76,7 +80,7 @@ export class GatewayClient {
       const options = { method, headers, agent: false as const, ...(signal === undefined ? {} : { signal }) };
       const request = send(url, options, resolve);
       request.once('error', (error: NodeJS.ErrnoException) => {
-        reject(signal?.aborted ? error : explainConnectError(error, this.endpoint));
+        reject(signal?.aborted ? error : explainConnectError(error, this.endpoint, this.#program));
       });
       request.end(bytes ?? undefined);
     });
@@ -94,16 +98,23 @@ function toCliError(status: number, text: string, url: string): CliError {
   return new CliError(`${url} answered with status ${status}`);
 }
 
-function explainConnectError(error: NodeJS.ErrnoException, endpoint: string): CliError {
-  const elsewhere = 'or say where one is with --endpoint or CORTEX_ENDPOINT';
+function explainConnectError(
+  error: NodeJS.ErrnoException,
+  endpoint: string,
+  program: 'gateway' | 'neuron',
+): CliError {
+  const isGateway = program === 'gateway';
+  const option = isGateway ? '--endpoint or CORTEX_ENDPOINT' : '--url';
   if (error.code === 'ENOTFOUND' || error.code === 'EAI_AGAIN') {
-    return new CliError(`the host of ${endpoint} is unknown; check --endpoint or CORTEX_ENDPOINT`, 1, {
-      cause: error,
-    });
+    return new CliError(`the host of ${endpoint} is unknown; check ${option}`, 1, { cause: error });
   }
   const known = error.code === 'ECONNREFUSED' || error.code === 'ETIMEDOUT' || error.code === 'EHOSTUNREACH';
-  const why = known ? 'no gateway is running at' : `the gateway closed the connection (${error.message}) at`;
-  return new CliError(`${why} ${endpoint}; start one with "cortex up", ${elsewhere}`, 1, { cause: error });
+  const why = known
+    ? `no ${program} is running at`
+    : `the ${program} closed the connection (${error.message}) at`;
+  const start = isGateway ? 'cortex up' : 'neuron';
+  const what = `start one with "${start}", or say where one is with ${option}`;
+  return new CliError(`${why} ${endpoint}; ${what}`, 1, { cause: error });
 }
 
 function parseEndpoint(text: string): URL {

@@ -4,42 +4,25 @@
  * closed channel ends it.
  */
 import { dirname, resolve } from 'node:path';
-import { Command } from 'commander';
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import { systemClock } from 'cortex-core/daemon/clock';
 import { createLog } from 'cortex-core/daemon/log';
 import { CliError } from './cli-error.ts';
 import { loadNeuronConfig } from './load-files.ts';
 import type { FromNeuron, ToNeuron } from './neuron-process.ts';
-import { parsePort, runProgram } from './program-runner.ts';
+import { createNeuronProgram } from './neuron-program.ts';
+import { runProgram } from './program-runner.ts';
 import { listenForStop } from './stop-signals.ts';
 import { createTerminal } from './terminal.ts';
-import { formatVersion, readVersion } from './version.ts';
 
 const STOP_MS_MAX = 20_000;
 /** `cortex up` kills after 3 s; this ends on its own before, also when nobody is there to kill. */
 const SUPERVISED_STOP_MS_MAX = 4000;
 
 if (process.argv[2] === '--supervised' && process.send !== undefined) runSupervised();
-else await runProgram(createNeuronProgram(), 'neuron', createTerminal());
-
-function createNeuronProgram(): Command {
-  return new Command('neuron')
-    .description('The daemon of one machine: finds its devices and runs models on them.')
-    .option(
-      '-c, --config <file>',
-      'neuron.toml (default: built-in defaults and NEURON_ variables; env: NEURON_CONFIG)',
-    )
-    .option('-p, --port <port>', 'port to listen on, 0 = any free one (default: 13131)', parsePort)
-    .version(formatVersion('neuron', readVersion()), '-V, --version', 'print the version')
-    .addHelpText(
-      'after',
-      '\nExamples:\n' +
-        '  neuron                                      on port 13131, all devices\n' +
-        '  neuron --config /etc/cortex/neuron.toml\n' +
-        '  NEURON_CPU__MEMORY_MB=8192 neuron --port 13132',
-    )
-    .action((options: { config?: string; port?: number }) => runForeground(options));
+else {
+  const terminal = createTerminal();
+  await runProgram(createNeuronProgram(terminal, runForeground), 'neuron', terminal);
 }
 
 async function runForeground(options: { readonly config?: string; readonly port?: number }): Promise<void> {

@@ -1,8 +1,6 @@
 /** The command line of `cortex`: names, options and help; what they do is in the *-command files. */
 import { Command, Option } from 'commander';
-import { systemClock } from 'cortex-core/daemon/clock';
 import { type CheckOptions, CONFIG_KINDS, checkConfigs } from './check-command.ts';
-import { CliError } from './cli-error.ts';
 import type { DoctorOptions } from './doctor-command.ts';
 import {
   type LoadOptions,
@@ -13,9 +11,9 @@ import {
   unloadModel,
 } from './fleet-commands.ts';
 import { DEFAULT_ENDPOINT, type GatewayAddress } from './gateway-client.ts';
+import { interruptible } from './interruptible.ts';
 import { parsePort, parsePositiveInt, parseTemperature } from './program-runner.ts';
 import { type RunOptions, runPrompt } from './run-command.ts';
-import { exitCodeOf, listenForStop, type StopSignal } from './stop-signals.ts';
 import type { Terminal } from './terminal.ts';
 import type { UpOptions } from './up-config.ts';
 import { formatVersion, readVersion } from './version.ts';
@@ -198,27 +196,6 @@ function addGatewayOptions(command: Command): Command {
     .addOption(
       new Option('--api-key <key>', 'key for the gateway, where it wants one').env('CORTEX_API_KEY'),
     );
-}
-
-/** Runs until done or interrupted; an interruption ends the request too, and exits as shells expect. */
-async function interruptible(work: (signal: AbortSignal) => Promise<void>): Promise<void> {
-  const stop = new AbortController();
-  let stoppedBy: StopSignal | null = null;
-  const forget = listenForStop(process, systemClock, {
-    onFirst: (signal) => {
-      stoppedBy = signal;
-      stop.abort();
-    },
-    onSecond: (signal) => process.exit(exitCodeOf(signal)),
-  });
-  try {
-    await work(stop.signal);
-  } catch (thrown) {
-    if (stoppedBy !== null) throw new CliError('', exitCodeOf(stoppedBy));
-    throw thrown;
-  } finally {
-    forget();
-  }
 }
 
 function collect(value: string, before: readonly string[] | undefined): readonly string[] {

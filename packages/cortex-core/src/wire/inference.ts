@@ -60,6 +60,8 @@ export interface ModelFacts {
   /** Tokens one sequence may hold in this load. */
   readonly context: number;
   readonly slots: number;
+  /** Compute threads of a step. */
+  readonly threads?: number | undefined;
   readonly embeddingLength: number;
   readonly layerCount: number;
   readonly hasEncoder: boolean;

@@ -118,6 +118,8 @@ export const neuronModelSchema = z.object({
   vram_estimate_mb: z.number().nullable().default(null),
   capabilities: z.array(z.string()).default([]),
   limit: limitSchema.optional(),
+  /** Compute threads of a step, where it is loaded. */
+  threads: z.number().int().positive().optional(),
   cost: costSchema.optional(),
   tool_call: z.boolean().default(false),
   reasoning: z.boolean().default(false),

@@ -84,7 +84,7 @@ const samplingFields = {
   dry_base: optional(number),
   dry_allowed_length: optional(int),
   dry_penalty_last_n: optional(int),
-  dry_sequence_breakers: optional(z.array(z.string()).max(64)),
+  dry_sequence_breakers: optional(z.array(z.string()).max(16)),
   seed: optional(int),
   stop: optional(z.union([z.string(), z.array(z.string()).max(64)])),
   logit_bias: logitBiasSchema,

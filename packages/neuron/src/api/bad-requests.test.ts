@@ -33,7 +33,7 @@ const badFields: Readonly<Record<string, readonly string[]>> = {
   dry_base: ['0.5', '101', '"1"'],
   dry_allowed_length: ['-1', '0.5', '2147483648', '"1"'],
   dry_penalty_last_n: ['-2', '0.5', '2147483648', '"1"'],
-  dry_sequence_breakers: ['"x"', '[1]', list('"x"', 65), list('"x"', 200_000), `["${'x'.repeat(300)}"]`],
+  dry_sequence_breakers: ['"x"', '[1]', list('"x"', 17), list('"x"', 200_000), `["${'x'.repeat(300)}"]`],
   seed: ['0.5', '"x"', '"1"', '1e300', '9007199254740993', 'true', '[1]'],
   logit_bias: [
     '7',

@@ -6,7 +6,7 @@
  */
 import { toJson } from './jinja/print.ts';
 import type { PlainMessage, TemplateCall, TemplateMessage, TemplateTool } from './messages.ts';
-import type { TemplateTraits } from './template-traits.ts';
+import { type TemplateTraits, toThinkingParts } from './template-traits.ts';
 
 const between = '\n\n';
 
@@ -168,7 +168,11 @@ function finish(message: PlainMessage, traits: TemplateTraits, shape: Shape): Te
 
 function withReasoning(message: TemplateMessage, reasoning: string, traits: TemplateTraits): TemplateMessage {
   const field = traits.reasoningField;
-  if (field === null) return message; // as its makers meant: this template drops past reasoning
+  // where the probe saw none, the usual name: the template may show it with thinking switched on
+  if (field === null) return { ...message, reasoning_content: reasoning };
+  if (field === 'content_part') {
+    return { ...message, content: toThinkingParts(reasoning, String(message.content)) };
+  }
   const isSplit = message.tool_calls === undefined || traits.reasoningBesideContent || message.content === '';
   if (isSplit) return { ...message, [field]: reasoning };
   return { ...message, content: '', [field]: `${reasoning}${between}${message.content}` };

@@ -9,9 +9,13 @@ export interface TemplateCall {
   readonly function: { readonly name: string; readonly arguments: unknown };
 }
 
+export type TemplatePart =
+  | { readonly type: 'text'; readonly text: string }
+  | { readonly type: 'thinking'; readonly thinking: string };
+
 export interface TemplateMessage {
   readonly role: string;
-  readonly content: string | readonly { readonly type: 'text'; readonly text: string }[];
+  readonly content: string | readonly TemplatePart[];
   readonly name?: string;
   readonly reasoning_content?: string;
   readonly reasoning?: string;

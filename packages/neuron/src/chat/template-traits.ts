@@ -22,6 +22,8 @@ export interface TemplateTraits {
   readonly toolResults: boolean;
   /** Where it reads tools from; null = it shows none. */
   readonly toolsIn: ToolsPlace | null;
+  /** Fails on none where there are no tools, and takes an empty list. */
+  readonly needsToolList: boolean;
   /** Fails on a tool without a description. */
   readonly needsDescription: boolean;
   /** `nine` = only nine letters and digits (Mistral); `named` = the id is all that names a call (Kimi). */
@@ -32,7 +34,7 @@ export interface TemplateTraits {
   readonly laterSystem: boolean;
   readonly repeatedUser: boolean;
   readonly repeatedAssistant: boolean;
-  /** Field of an assistant message that holds its reasoning; null = none is shown. */
+  /** Where an assistant message holds its reasoning; null = none was shown. */
   readonly reasoningField: ReasoningField | null;
   /** Whether a turn with a call may have both reasoning and content. */
   readonly reasoningBesideContent: boolean;
@@ -45,7 +47,8 @@ export interface TemplateTraits {
 /** A variable, or (Phi-4) the field `tools` of the first system message, as JSON text. */
 const toolsPlaces = ['tools', 'xml_tools', 'system_message'] as const;
 export type ToolsPlace = (typeof toolsPlaces)[number];
-const reasoningFields = ['reasoning_content', 'reasoning', 'thinking'] as const;
+/** A field of the message, or (Ministral) a part of the content of type `thinking`. */
+const reasoningFields = ['reasoning_content', 'reasoning', 'thinking', 'content_part'] as const;
 export type ReasoningField = (typeof reasoningFields)[number];
 const thinkingSwitches = ['enable_thinking', 'thinking'] as const;
 export type ThinkingSwitch = (typeof thinkingSwitches)[number];
@@ -114,11 +117,19 @@ function probeTurns(render: Probe) {
       return false;
     }
   };
+  const isShownWithList = (): boolean => {
+    try {
+      return render([{ role: 'user', content: mark }], { tools: [] }).includes(mark);
+    } catch {
+      return false;
+    }
+  };
   const two = [`${mark}a`, `${mark}b`] as const;
   const twice = (role: string) => two.map((content) => ({ role, content }));
   return {
     firstSystem: shown([system(mark), user]),
     severalSystems: shown([system(two[0]), system(two[1]), user], two),
+    needsToolList: !shown([{ role: 'user', content: mark }]) && isShownWithList(),
     laterSystem: staysInPlace([system('xqfirst'), user, said, system(mark), user]),
     repeatedUser: shown(twice('user'), two),
     repeatedAssistant: shown([user, ...twice('assistant'), user], two),
@@ -199,6 +210,12 @@ function callArgumentsOf(render: Probe, result: TemplateMessage): 'object' | 'st
   return null;
 }
 
+/** Reasoning and text as parts of one content. */
+export function toThinkingParts(reasoning: string, text: string): TemplateMessage['content'] {
+  const thought = { type: 'thinking' as const, thinking: reasoning };
+  return text === '' ? [thought] : [thought, { type: 'text', text }];
+}
+
 function probeReasoning(render: Probe) {
   const shown = toShown(render);
   const { callArguments } = probeCalls(render);
@@ -210,13 +227,24 @@ function probeReasoning(render: Probe) {
     content: 'done',
   };
   const last: TemplateMessage = { role: 'assistant', content: 'Yo' };
+  const withWhy = (message: TemplateMessage, field: ReasoningField): TemplateMessage => {
+    if (field !== 'content_part') return { ...message, [field]: `${mark}why` };
+    return { ...message, content: toThinkingParts(`${mark}why`, String(message.content)) };
+  };
+  const isShown = (messages: readonly TemplateMessage[], tools: readonly unknown[]): boolean => {
+    try {
+      const text = render(messages, tools.length > 0 ? { tools } : {});
+      // a template that knows no parts prints the list itself
+      return text.includes(`${mark}why`) && !/['"]thinking['"]/.test(text);
+    } catch {
+      return false;
+    }
+  };
   const reasoningField = reasoningFields.find((field) => {
-    const within =
-      callArguments !== null &&
-      shown([user, { ...call, [field]: `${mark}why` }, result], [`${mark}why`], [tool]);
-    return within || shown([user, { ...last, [field]: `${mark}why` }], [`${mark}why`]);
+    const within = callArguments !== null && isShown([user, withWhy(call, field), result], [tool]);
+    return within || isShown([user, withWhy(last, field)], []);
   });
-  const full = { ...call, content: `${mark}said`, [reasoningField ?? 'reasoning_content']: `${mark}why` };
+  const full = withWhy({ ...call, content: `${mark}said` }, reasoningField ?? 'reasoning_content');
   const changes = (name: string, a: unknown, b: unknown): boolean => {
     try {
       return render([user], { [name]: a }) !== render([user], { [name]: b });

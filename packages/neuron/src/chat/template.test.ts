@@ -26,6 +26,9 @@ function ask(template: ChatTemplate, messages: readonly PlainMessage[], kwargs =
 /** One call a turn, each with its result. */
 const wordsOfSplit = [...wordsOfAll.slice(0, 7), 'RESULTROME', 'CITYBONN', 'RESULTBONN'];
 
+/** These show of a turn with calls the calls alone. */
+const dropsTextOfCalls = new Set(['hermes', 'llama-3', 'mistral-nemo', 'mistral-small-3.2']);
+
 /** This template puts the system text into the last user turn; its makers trained it so. */
 const movesSystem = new Set(['mistral-nemo']);
 
@@ -228,12 +231,39 @@ describe('a conversation that the template would refuse or cut', () => {
   });
 
   it('keeps reasoning of the current turn where the template shows any', async () => {
-    for (const family of ['qwen3', 'gpt-oss', 'glm-4.6', 'kimi-k2', 'minimax-m2', 'seed-oss']) {
+    for (const family of [
+      'qwen3',
+      'gpt-oss',
+      'glm-4.6',
+      'kimi-k2',
+      'minimax-m2',
+      'seed-oss',
+      'ministral-3',
+    ]) {
       assert.match(await from(family).render(conversations.one_call!), /REASONONE/, family);
     }
     // and drops it where the model was trained without
     assert.doesNotMatch(await from('qwen3').render(conversations.chat!), /REASONONE/);
     assert.doesNotMatch(await from('qwen2.5').render(conversations.one_call!), /REASONONE/);
+  });
+
+  it('takes an empty list of tools for none where only that renders', async () => {
+    const source = '{% for t in tools %}{{ t }}{% endfor %}{{ messages[0].content }}';
+    assert.equal(await ask(templateOf(source), plain({ role: 'user', content: 'x' })), 'x');
+  });
+
+  it('never loses what was said beside the reasoning', async () => {
+    const said = { role: 'assistant', content: 'SAIDTEXT', reasoning_content: 'WHY' };
+    const call = { id: 'call00001', function: { name: 'f', arguments: '{"a":1}' } };
+    const messages = plain(
+      { role: 'user', content: 'x' },
+      { ...said, tool_calls: [call] },
+      { role: 'tool', tool_call_id: 'call00001', content: 'r' },
+    );
+    for (const family of families) {
+      const text = await ask(from(family), messages);
+      assert.ok(text.includes('SAIDTEXT') || dropsTextOfCalls.has(family), `${family}: ${text}`);
+    }
   });
 
   it('renders parts and a string to the same bytes', async () => {

@@ -167,6 +167,7 @@ export class ChatTemplate {
     const isVariable = tools !== undefined && traits.toolsIn !== 'system_message';
     const variables = {
       ...this.#baseVariables(),
+      ...(traits.needsToolList ? { tools: [] } : {}),
       ...own,
       ...(isVariable ? { [traits.toolsIn ?? 'tools']: tools } : {}),
       messages: fitMessages(given, traits, tools),

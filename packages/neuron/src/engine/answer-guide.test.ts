@@ -130,6 +130,7 @@ test('a spent budget forces the end, but lets one that has begun be finished', (
     let forced = '';
     for (let token = guide.forced(); token !== null; token = guide.forced()) {
       forced += pieces[token];
+      assert.ok(forced.length < 100, `it goes on for ever: ${forced}`);
       guide.accept(token);
     }
     return forced;
@@ -159,6 +160,13 @@ test('a model that would stop inside its reasoning closes it and gives what the 
   const reasoning = { isOpen: true, start: '<think>', end: '</think>', budget: null };
   const heard = ask(model, franceQuestion, { grammar, reasoning });
   assert.match(heard.text, /^The capital of France is Paris\.<\/think>\s*(yes|no)$/);
+});
+
+test('a model speaks freely up to the trigger, which may begin inside a token, and then by the grammar', () => {
+  const lazy = { triggers: [{ kind: 'text', text: 'pital' }] } as const;
+  const grammar = { gbnf: 'root ::= "pital" " city" "!"', lazy };
+  assert.equal(ask(model, franceQuestion).text, 'The capital of France is Paris.');
+  assert.equal(ask(model, franceQuestion, { grammar }).text, 'The capital city!');
 });
 
 test('a grammar without a way on fails its own request with job_failed, beside others that go on', () => {

@@ -1,5 +1,6 @@
 import type { LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
 import type { LlamaApi } from '../libllama/bindings.gen.ts';
+import { defaultThreads } from './default-threads.ts';
 import { cacheTypeOf, type OpenedModel } from './open-model.ts';
 import { poolingOf } from './pooling.ts';
 import type { Vocabulary } from './vocabulary.ts';
@@ -34,6 +35,7 @@ export function readFacts(
     trainContext: api.llama_model_n_ctx_train(model),
     context: contextTokens,
     slots: spec.slots,
+    threads: spec.threads ?? defaultThreads(Number(api.llama_model_n_params(model))),
     embeddingLength: api.llama_model_n_embd(model),
     layerCount: api.llama_model_n_layer(model),
     hasEncoder: api.llama_model_has_encoder(model),

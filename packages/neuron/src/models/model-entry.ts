@@ -302,6 +302,7 @@ export class ModelEntry {
 
   toWire(): NeuronModel {
     const unservable = this.#unservable();
+    const facts = this.#attached?.model.arch.facts;
     return {
       id: this.id,
       harness: this.spec.harness,
@@ -311,6 +312,7 @@ export class ModelEntry {
       vram_estimate_mb: this.memory?.estimateMb ?? null,
       ...(this.#attached?.can ?? { capabilities: ['text'], tool_call: false, reasoning: false }),
       ...(this.limit === null ? {} : { limit: this.limit }),
+      ...(facts?.threads === undefined ? {} : { threads: facts.threads }),
       ...(unservable === null ? {} : { servable: { ok: false, ...unservable } }),
       digest: this.#attached?.model.digest ?? null,
     };

@@ -1,6 +1,5 @@
 import type { CharSet } from './char-set.ts';
 import { type Regex, RegexError } from './regex-parser.ts';
-import type { RuleSet } from './rule-set.ts';
 
 /**
  * Glushkov's automaton: one state per character that the pattern can take, no empty moves. State 0 is the
@@ -14,7 +13,6 @@ export interface Automaton {
 
 const statesMax = 2000;
 const movesMax = 200_000;
-const rulesMax = 4000;
 
 interface Part {
   readonly isEmptyToo: boolean;
@@ -42,79 +40,37 @@ export function automatonOf(regex: Regex): Automaton {
   };
 }
 
-export function matches({ sets, follow, accepting }: Automaton, text: string): boolean {
-  let states = new Set([0]);
-  for (const char of text) {
-    const code = char.codePointAt(0) as number;
-    const next = new Set<number>();
-    for (const state of states) {
-      for (const target of follow[state] as readonly number[]) {
-        if (sets[target]?.some(([from, to]) => from <= code && code <= to)) next.add(target);
-      }
-    }
-    states = next;
-  }
-  return [...states].some((state) => accepting.has(state));
+/** Moves that may still be looked at. */
+export interface Effort {
+  left: number;
 }
 
-/**
- * Rules for the texts of `min` to `max` characters that the automaton accepts: one per state and length.
- * Errors: RegexError when they would be too many, or when no such text exists.
- */
-export function toBoundedRules(
-  { sets, follow, accepting }: Automaton,
-  min: number,
-  max: number | null,
-  toBody: (set: CharSet) => string,
-  rules: RuleSet,
-): string {
-  // Past `min` an unlimited length no longer counts.
-  const lengthMax = max ?? min;
-  const width = lengthMax + 1;
-  if (sets.length * width > rulesMax) {
-    throw new RegexError('is too large to be joined with a length; put the length into it, as in {1,20}');
-  }
-  const after = (length: number): number => (max === null ? Math.min(length + 1, lengthMax) : length + 1);
-  const isEnd = (state: number, length: number): boolean => length >= min && accepting.has(state);
-  const alive = findAlive({ sets, follow, accepting }, width, after, isEnd);
-  if (!alive.has(0)) throw new RegexError('matches no text of the length asked for');
-  const bodies = sets.map((set, state) => (state === 0 ? '' : toBody(set)));
-  const names = new Map([...alive].map((place) => [place, rules.fresh('sized')]));
-  const nameOf = (state: number, length: number): string => names.get(state * width + length) as string;
-  for (const place of alive) {
-    const [state, length] = [Math.floor(place / width), place % width];
-    const next = after(length);
-    const alternatives = (follow[state] as readonly number[])
-      .filter((target) => next <= lengthMax && alive.has(target * width + next))
-      .map((target) => `${bodies[target]} ${nameOf(target, next)}`);
-    if (isEnd(state, length)) alternatives.push('""');
-    rules.set(nameOf(state, length), alternatives.join(' | '));
-  }
-  return nameOf(0, 0);
-}
-
-/** Every place (state * width + length) from which an accepted text can still be reached. */
-function findAlive(
+/** States after a character, ascending. Errors: RegexError when the effort is spent. */
+export function step(
   { sets, follow }: Automaton,
-  width: number,
-  after: (length: number) => number,
-  isEnd: (state: number, length: number) => boolean,
-): ReadonlySet<number> {
-  const alive = new Set<number>();
-  const isGood = (state: number, length: number): boolean => {
-    const next = after(length);
-    if (isEnd(state, length)) return true;
-    return next < width && (follow[state] as readonly number[]).some((to) => alive.has(to * width + next));
-  };
-  for (let before = -1; alive.size > before; ) {
-    before = alive.size;
-    for (let length = width - 1; length >= 0; length--) {
-      for (let state = 0; state < sets.length; state++) {
-        if (isGood(state, length)) alive.add(state * width + length);
-      }
+  states: readonly number[],
+  code: number,
+  effort: Effort,
+): readonly number[] {
+  const next = new Set<number>();
+  for (const state of states) {
+    const targets = follow[state] as readonly number[];
+    effort.left -= targets.length;
+    if (effort.left < 0) throw new RegexError('takes too long to work out; write it with less choice');
+    for (const target of targets) {
+      if (sets[target]?.some(([from, to]) => from <= code && code <= to)) next.add(target);
     }
   }
-  return alive;
+  return [...next].sort((a, b) => a - b);
+}
+
+export function matches(automaton: Automaton, text: string, effort: Effort): boolean {
+  let states: readonly number[] = [0];
+  for (const char of text) {
+    if (states.length === 0) return false;
+    states = step(automaton, states, char.codePointAt(0) as number, effort);
+  }
+  return states.some((state) => automaton.accepting.has(state));
 }
 
 function build(draft: Draft, regex: Regex): Part {
@@ -139,7 +95,7 @@ function build(draft: Draft, regex: Regex): Part {
     case 'repeat':
       return buildRepeat(draft, regex.item, regex.min, regex.max);
     default:
-      throw new RegexError('has an anchor in the middle');
+      throw new RegexError('has an anchor or a lookahead in the middle');
   }
 }
 

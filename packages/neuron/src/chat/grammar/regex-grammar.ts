@@ -1,9 +1,11 @@
 import { type CharSet, intersect, setOf, unite } from './char-set.ts';
 import { toAlternatives, toClass, toLiteral, toRepeat } from './gbnf-text.ts';
-import { automatonOf, matches, toBoundedRules } from './regex-automaton.ts';
+import { addLanguageRules, type Condition, type Lengths } from './language-rules.ts';
+import { automatonOf, matches } from './regex-automaton.ts';
 import { anyText, parseRegex, type Regex, RegexError } from './regex-parser.ts';
 import type { RuleSet } from './rule-set.ts';
 
+const testEffortMax = 20_000_000;
 /** Code points that JSON may spell as themselves inside a string. */
 const plainChars: CharSet = [
   [0x20, 0x21],
@@ -13,17 +15,47 @@ const plainChars: CharSet = [
 ];
 const escapedChars = unite([[0, 0x1f]], setOf('"\\'));
 
-/**
- * JSON Schema's `pattern` -> one that matches the whole text: without an anchor anything may stand around it.
- * Errors: RegexError for what is not a regular language.
- */
-export function parsePattern(pattern: string): Regex {
-  return anchored(parseRegex(pattern));
+/** What a whole text must match, and what it must match or not match besides. */
+export interface Pattern {
+  readonly regex: Regex;
+  readonly also: readonly { readonly regex: Regex; readonly isNegated: boolean }[];
 }
 
-/** Whether `pattern` is found in `text`, in time linear in both. Errors: RegexError. */
-export function isPatternIn(pattern: string, text: string): boolean {
-  return matches(automatonOf(parsePattern(pattern)), text);
+/**
+ * JSON Schema's `pattern`, as conditions on the whole text: without an anchor anything may stand around it;
+ * lookaheads at its beginning are conditions of their own. Errors: RegexError for what cannot be enforced.
+ */
+export function parsePattern(pattern: string): Pattern {
+  const parsed = parseRegex(pattern);
+  const items = parsed.kind === 'sequence' ? [...parsed.items] : [parsed];
+  const also: { regex: Regex; isNegated: boolean }[] = [];
+  for (let item = items[1]; items[0]?.kind === 'start' && item?.kind === 'look'; item = items[1]) {
+    also.push({ regex: anchored(fromStart(item.item)), isNegated: item.isNegated });
+    items.splice(1, 1);
+  }
+  return { regex: anchored({ kind: 'sequence', items }), also };
+}
+
+function fromStart(regex: Regex): Regex {
+  if (regex.kind === 'choice') return { kind: 'choice', options: regex.options.map(fromStart) };
+  const items = regex.kind === 'sequence' ? regex.items : [regex];
+  return { kind: 'sequence', items: [{ kind: 'start' }, ...items] };
+}
+
+/**
+ * Makes the test whether all of `patterns` are found in a text, in time linear in both.
+ * Errors: RegexError, from the test too, when all its texts together take too long.
+ */
+export function createPatternTest(patterns: readonly string[]): (text: string) => boolean {
+  const conditions = patterns.map(parsePattern).flatMap(conditionsOf);
+  const effort = { left: testEffortMax };
+  return (text) =>
+    conditions.every(({ automaton, isNegated }) => matches(automaton, text, effort) !== isNegated);
+}
+
+function conditionsOf({ regex, also }: Pattern): Condition[] {
+  const all = [{ regex, isNegated: false }, ...also];
+  return all.map((part) => ({ automaton: automatonOf(part.regex), isNegated: part.isNegated }));
 }
 
 function toRegexBody(regex: Regex, rules: RuleSet): string {
@@ -37,26 +69,35 @@ function toRegexBody(regex: Regex, rules: RuleSet): string {
     case 'repeat':
       return toRepeat(toRegexBody(regex.item, rules), regex.min, regex.max);
     default:
-      throw new RegexError('has an anchor in the middle');
+      throw new RegexError('has an anchor or a lookahead in the middle');
   }
 }
 
 /**
- * GBNF for what stands between the quotes of a JSON string of `min` to `max` code points that `regex`
- * matches, spelled as JSON.stringify spells it. Errors: RegexError when that takes too many rules.
+ * GBNF for what stands between the quotes of a JSON string of `min` to `max` code points that matches all of
+ * `patterns`, spelled as JSON.stringify spells it. Errors: RegexError when there is none, or with too many
+ * rules.
  */
-export function toStringBody(regex: Regex, min: number, max: number | null, rules: RuleSet): string {
+export function toStringBody(patterns: readonly Pattern[], lengths: Lengths, rules: RuleSet): string {
+  const [only, second] = patterns;
+  if (only !== undefined && second === undefined && only.also.length === 0) {
+    const bounded = withLengths(only.regex, lengths);
+    if (bounded !== null) return toRegexBody(bounded, rules);
+  }
+  return addLanguageRules(patterns.flatMap(conditionsOf), lengths, (set) => toCharBody(set, rules), rules);
+}
+
+/** The pattern with the lengths in it, where that is simple; null where it is not. */
+function withLengths(regex: Regex, { min, max }: Lengths): Regex | null {
   const [shortest, longest] = lengthsOf(regex);
   const isMaxKept = max === null || (longest !== null && longest <= max);
-  if (shortest >= min && isMaxKept) return toRegexBody(regex, rules);
+  if (shortest >= min && isMaxKept) return regex;
   if (longest !== null && longest < min) throw new RegexError(`never reaches ${min} characters`);
   if (max !== null && shortest > max) throw new RegexError(`needs more than ${max} characters`);
   const single = onlyItem(regex);
-  if (single?.kind === 'repeat' && single.item.kind === 'chars') {
-    const high = single.max === null ? max : max === null ? single.max : Math.min(max, single.max);
-    return toRegexBody({ ...single, min: Math.max(min, single.min), max: high }, rules);
-  }
-  return toBoundedRules(automatonOf(regex), min, max, (set) => toCharBody(set, rules), rules);
+  if (single?.kind !== 'repeat' || single.item.kind !== 'chars') return null;
+  const high = single.max === null ? max : max === null ? single.max : Math.min(max, single.max);
+  return { ...single, min: Math.max(min, single.min), max: high };
 }
 
 /** Code points that a text may have which `regex` matches: fewest, most (null = without end). */

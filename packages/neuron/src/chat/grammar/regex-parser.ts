@@ -6,12 +6,15 @@ export type Regex =
   | { readonly kind: 'sequence'; readonly items: readonly Regex[] }
   | { readonly kind: 'choice'; readonly options: readonly Regex[] }
   | { readonly kind: 'repeat'; readonly item: Regex; readonly min: number; readonly max: number | null }
+  /** What follows must, or must not, begin with `item`. */
+  | { readonly kind: 'look'; readonly item: Regex; readonly isNegated: boolean }
   | { readonly kind: 'start' }
   | { readonly kind: 'end' };
 
 /** Why a pattern cannot be enforced; the message ends a sentence that names the keyword. */
 export class RegexError extends Error {}
 
+const lengthMax = 10_000;
 const depthMax = 50;
 const repeatMax = 10_000;
 const digit: CharSet = [[0x30, 0x39]];
@@ -36,6 +39,7 @@ interface Reader {
 
 /** Errors: RegexError. */
 export function parseRegex(pattern: string): Regex {
+  if (pattern.length > lengthMax) throw new RegexError(`is longer than ${lengthMax} characters`);
   try {
     new RegExp(pattern, 'u');
   } catch {
@@ -76,7 +80,9 @@ function readRepeat(reader: Reader, item: Regex): Regex {
   if (bounds === null) return item;
   // Lazy and greedy repetitions match the same texts.
   if (reader.chars[reader.at] === '?') reader.at++;
-  if (item.kind === 'start' || item.kind === 'end') throw new RegexError('repeats an anchor');
+  if (item.kind === 'start' || item.kind === 'end' || item.kind === 'look') {
+    throw new RegexError('repeats an anchor or a lookahead');
+  }
   const [min, max] = bounds;
   if (min > repeatMax || (max ?? 0) > repeatMax) {
     throw new RegexError(`repeats more than ${repeatMax} times`);
@@ -118,14 +124,14 @@ function readAtom(reader: Reader): Regex {
 function readGroup(reader: Reader): Regex {
   const head = reader.chars.slice(reader.at, reader.at + 80).join('');
   if (head.startsWith('?')) {
-    const opening = /^\?(?::|<[A-Za-z_$][\w$]*>)/.exec(head);
-    if (opening === null)
-      throw new RegexError('uses a lookaround or a modifier, which no grammar can express');
+    const opening = /^\?(?::|=|!|<[A-Za-z_$][\w$]*>)/.exec(head);
+    if (opening === null) throw new RegexError('looks behind or has a modifier, which cannot be enforced');
     reader.at += opening[0].length;
   }
   const inner = readChoice(reader);
   reader.at++;
-  return inner;
+  const isNegated = head.startsWith('?!');
+  return isNegated || head.startsWith('?=') ? { kind: 'look', item: inner, isNegated } : inner;
 }
 
 function readClass(reader: Reader): CharSet {

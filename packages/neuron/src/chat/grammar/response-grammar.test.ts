@@ -53,7 +53,9 @@ test('a keyword that cannot be enforced is refused by name', () => {
     [{ type: 'object', minProperties: 3, additionalProperties: { type: 'string' } }, '.minProperties'],
     [{ oneOf: [{ type: 'number' }, { type: 'integer' }] }, '.oneOf'],
     [{ type: 'object', patternProperties: { '^a': {}, '^b': {} } }, '.patternProperties'],
-    [{ allOf: [{ type: 'string', pattern: 'a' }, { pattern: 'b' }] }, '.allOf'],
+    [{ allOf: [{ type: 'string', format: 'date' }, { format: 'time' }] }, '.allOf'],
+    [{ type: 'string', format: 'date', pattern: '^[a-z]*$' }, '.pattern'],
+    [{ type: 'string', pattern: 'x(?!a)b' }, '.pattern'],
   ];
   for (const [schema, param] of cases) assertRefused(schema, param);
 });
@@ -80,6 +82,8 @@ test('a schema that is wrong, or that nothing satisfies, is refused at its place
     [{ const: 3, minimum: 4 }, '.const'],
     [{ allOf: [{ type: 'string' }, { type: 'number' }] }, ''],
     [{ anyOf: [] }, '.anyOf'],
+    [{ type: 'object', properties: { next: { $ref: '#' } }, required: ['next'] }, ''],
+    [{ type: 'array', items: { anyOf: [{ $ref: '#' }] }, minItems: 1 }, ''],
     [{ $ref: 'other.json#/x' }, '.$ref'],
     [{ $ref: '#/$defs/none' }, '.$ref'],
   ];
@@ -87,7 +91,10 @@ test('a schema that is wrong, or that nothing satisfies, is refused at its place
 });
 
 test('what a builder widens it does not refuse', () => {
-  const schema = { type: 'object', properties: { x: { type: 'string', not: {}, pattern: '(?=a)' } } };
+  const schema = {
+    type: 'object',
+    properties: { x: { type: 'string', not: { const: 'b' }, pattern: '(?=a)' } },
+  };
   assert.throws(() => createGrammarBuilder().addSchema(schema), AppError);
   const builder = createGrammarBuilder({ unsupported: 'widen' });
   const name = builder.addSchema(schema, 'arguments');

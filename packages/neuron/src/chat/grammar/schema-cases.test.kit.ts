@@ -46,7 +46,39 @@ const patterns: readonly (readonly [string, readonly string[]])[] = [
   ['^[\\w.-]{1,5}@$', ['a.b-_@']],
   ['^$', ['']],
   ['^a$|^b$', ['a', 'b']],
+  ['^(?!\\.)(?!.*\\.\\.)[a-z.]+$', ['a.b', 'abc.']],
+  ['^(?=.{2,5}$)(?=.*[0-9])\\w*$', ['a1', '12345']],
 ].filter(([pattern]) => pattern !== '^\\p') as unknown as readonly (readonly [string, readonly string[]])[];
+
+/** Several conditions on one text, as schema libraries write them. */
+const joinedStrings: readonly SchemaCase[] = [
+  {
+    schema: {
+      type: 'string',
+      format: 'email',
+      pattern:
+        "^(?!\\.)(?!.*\\.\\.)([A-Za-z0-9_'+\\-\\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\\-]*\\.)+[A-Za-z]{2,}$",
+    },
+    make: () => "o'neil+tag@mail.example.org",
+  },
+  {
+    schema: {
+      type: 'string',
+      format: 'uuid',
+      pattern: '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$',
+    },
+    make: () => '123e4567-e89b-42d3-a456-426614174000',
+  },
+  {
+    schema: {
+      type: 'string',
+      allOf: [{ pattern: '^ab.*' }, { pattern: '.*z$' }, { pattern: 'q' }],
+      maxLength: 9,
+    },
+    make: () => 'ab"q"z',
+  },
+  { schema: { type: 'string', pattern: '(ab|c)+', minLength: 3, maxLength: 6 }, make: () => 'xcabé' },
+];
 
 const texts = ['', 'a', 'hello world', 'say "hi"\n', 'back\\slash', 'ünïcödé 😀', '\u0001\u001f', '/slash/'];
 
@@ -68,7 +100,8 @@ export function randomSchema(random: Random, depth = 3): SchemaCase {
   return kind();
 
   function stringCase(): SchemaCase {
-    const way = below(4);
+    const way = below(6);
+    if (way === 5) return pick(joinedStrings);
     if (way === 0) {
       const [format, samples] = pick(formats);
       return { schema: { type: 'string', format }, make: () => pick(samples) };

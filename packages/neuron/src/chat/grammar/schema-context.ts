@@ -55,7 +55,7 @@ function countOf(
 }
 
 /** No answer reaches a count like this: an upper bound beyond it is none. */
-const countMax = 100_000;
+const countMax = 1_000_000;
 
 /** `min` and `max` as counts; null = no upper bound. */
 export function countsOf(

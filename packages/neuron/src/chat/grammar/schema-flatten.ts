@@ -17,6 +17,7 @@ export function createFlatten(
     if (typeof part === 'boolean') return part;
     if (!isSchemaObject(part)) throw invalid(place, 'must be a schema: an object, true or false');
     const { $ref: reference, allOf, ...rest } = part;
+    if (isNever(part)) return false;
     if (reference === undefined && allOf === undefined) return part;
     const parts: (SchemaObject | boolean)[] = [rest];
     if (reference !== undefined) {
@@ -43,6 +44,11 @@ export function createFlatten(
     }
   };
   return (part, place) => flatten(part, place, new Set());
+}
+
+/** `{not: {}}`, how schema libraries write `false`. */
+function isNever({ not }: SchemaObject): boolean {
+  return not === true || (isSchemaObject(not) && Object.keys(not).length === 0);
 }
 
 function invalid(place: string, why: string): AppError {

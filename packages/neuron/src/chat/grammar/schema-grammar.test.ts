@@ -208,6 +208,20 @@ test('a hostile schema is refused with a reason, and no answer can come of it', 
       pattern: `^${'('.repeat(40)}a${'{1000})'.repeat(40)}{2}$`,
       maxLength: 9,
     },
+    'an automaton of every letter': {
+      type: 'string',
+      pattern: `^(${'[a-z]*'.repeat(1200)})*[a-m](${'[a-z]?'.repeat(500)})$`,
+      maxLength: 3000,
+    },
+    'enum under a large pattern': {
+      enum: Array.from({ length: 4000 }, (_, i) => `${'a'.repeat(60)}${i}`),
+      pattern: `^(${'a?'.repeat(400)})*$`,
+    },
+    'a class of a hundred thousand characters': {
+      type: 'string',
+      pattern: `[${Array.from({ length: 100_000 }, (_, i) => String.fromCodePoint(0x10000 + 2 * i)).join('')}]`,
+      maxLength: 3,
+    },
     'groups 10,000 deep': { type: 'string', pattern: '('.repeat(10_000) + ')'.repeat(10_000) },
     'doubling references': {
       $ref: '#/$defs/d0',
@@ -228,7 +242,7 @@ test('a hostile schema is refused with a reason, and no answer can come of it', 
     let reason = '';
     try {
       const grammar = compile(schema);
-      assert.ok(name === 'doubling references' || name === 'nested counts', `${name} was compiled`);
+      assert.ok(name === 'doubling references', `${name} was compiled`);
       assert.ok(grammar.machine.start);
     } catch (error) {
       assert.ok(error instanceof AppError, `${name}: ${String(error)}`);

@@ -8,6 +8,7 @@
  */
 import { AppError } from 'cortex-core/wire/errors';
 import { areDisjoint } from './disjoint.ts';
+import { isEndless } from './endless.ts';
 import { addJsonRules } from './json-rules.ts';
 import type { RuleSet } from './rule-set.ts';
 import { toArrayBody } from './schema-array.ts';
@@ -75,7 +76,12 @@ export function addSchemaRules(
   options: SchemaOptions,
 ): string {
   checkSchemaSize(schema, options.param);
-  return createCompiler(rules, schema, hint, options).convert(schema, options.param);
+  const compiler = createCompiler(rules, schema, hint, options);
+  const rule = compiler.convert(schema, options.param);
+  if (isEndless(compiler, schema, options.param)) {
+    compiler.fail(options.param, 'can never be satisfied: it requires another value of itself, without end');
+  }
+  return rule;
 }
 
 function createCompiler(rules: RuleSet, root: unknown, hint: string, options: SchemaOptions): Compiler {

@@ -39,6 +39,8 @@ const joins: Readonly<Record<string, Join>> = {
   exclusiveMinimum: larger,
   exclusiveMaximum: smaller,
   multipleOf: joinSteps,
+  // A list of patterns is only ever made here.
+  pattern: (a, b) => [a, b].flat(),
   uniqueItems: (a, b) => a === true || b === true,
   nullable: (a, b) => a === true && b === true,
 };
@@ -104,12 +106,12 @@ function mergeObjects(a: SchemaObject, b: SchemaObject, merged: Record<string, u
   if (!objectKeywords.some((keyword) => keyword in a) || !objectKeywords.some((keyword) => keyword in b))
     return;
   const [ofA, ofB] = [propertiesOf(a), propertiesOf(b)];
-  const properties: Record<string, unknown> = {};
-  for (const name of new Set([...Object.keys(ofA), ...Object.keys(ofB)])) {
+  const names = [...new Set([...Object.keys(ofA), ...Object.keys(ofB)])];
+  const properties = names.map((name): [string, unknown] => {
     const sides = [sideOf(a, ofA, name), sideOf(b, ofB, name)].filter((side) => side !== true);
-    properties[name] = sides.length === 0 ? true : sides.length === 1 ? sides[0] : { allOf: sides };
-  }
-  if (Object.keys(properties).length > 0) merged.properties = properties;
+    return [name, sides.length === 0 ? true : sides.length === 1 ? sides[0] : { allOf: sides }];
+  });
+  if (properties.length > 0) merged.properties = Object.fromEntries(properties);
   if (a.patternProperties !== undefined && b.patternProperties !== undefined) {
     throw new NotJoinable('patternProperties');
   }

@@ -6,10 +6,8 @@
 
 import { toLiteral, toRepeat } from './gbnf-text.ts';
 import { addKeyExcept } from './key-except.ts';
-import { isPatternIn } from './regex-grammar.ts';
-import { RegexError } from './regex-parser.ts';
 import { countsOf, isSchemaObject, type SchemaContext, type SchemaObject } from './schema-context.ts';
-import { isStringValid } from './schema-values.ts';
+import { createTextTest } from './schema-values.ts';
 
 interface Member {
   /** GBNF of key, colon and value. */
@@ -26,6 +24,7 @@ interface Shape {
 }
 
 const membersMax = 1000;
+const onePattern = 'can be enforced for one pattern only';
 const countedMax = 4000;
 
 /** A rule body for objects. */
@@ -35,11 +34,8 @@ export function toObjectBody(context: SchemaContext, schema: SchemaObject, place
   const properties = readProperties(context, schema, place, required);
   const names = Object.keys(properties);
   const isOpen = opensUp(schema, names.length);
-  if (isOpen && names.length === 0 && schema.propertyNames === undefined && min <= 1 && max === null) {
-    if (schema.additionalProperties === undefined && min === 0) return context.json.object();
-  }
-  if (names.length > membersMax)
-    context.fail(`${place}.properties`, `has more than ${membersMax} properties`);
+  const saysNothing = schema.propertyNames === undefined && schema.additionalProperties === undefined;
+  if (isOpen && names.length === 0 && saysNothing && min === 0 && max === null) return context.json.object();
   const members = names.flatMap((name) => toMember(context, properties, name, place, required.has(name)));
   const extra = toExtra(context, schema, names, place, isOpen);
   const body = toMembersRule(context, { members, extra, min, max }, place);
@@ -71,12 +67,17 @@ function readProperties(
   const listed = schema.properties ?? {};
   if (!isSchemaObject(listed)) return context.fail(`${place}.properties`, 'must be an object of schemas');
   const unlisted = [...required].filter((name) => !Object.hasOwn(listed, name));
+  if (Object.keys(listed).length + unlisted.length > membersMax) {
+    context.fail(`${place}.properties`, `has more than ${membersMax} properties`);
+  }
   if (unlisted.length === 0) return listed;
   const rest = schema.additionalProperties ?? true;
   const patterns = isSchemaObject(schema.patternProperties) ? schema.patternProperties : {};
+  const [pattern, second] = Object.keys(patterns);
+  if (second !== undefined) context.refuse(place, 'patternProperties', onePattern);
+  const isFitting = pattern === undefined ? () => false : createKeyTest(context, pattern, place);
   const added = unlisted.map((name): [string, unknown] => {
-    const fitting = Object.keys(patterns).filter((pattern) => fits(context, pattern, name, place));
-    if (fitting.length > 0) return [name, { allOf: fitting.map((pattern) => patterns[pattern]) }];
+    if (pattern !== undefined && isFitting(name)) return [name, patterns[pattern]];
     if (rest === false)
       context.fail(`${place}.required`, `names "${name}", which is not among the properties`);
     return [name, rest];
@@ -84,14 +85,8 @@ function readProperties(
   return { ...listed, ...Object.fromEntries(added) };
 }
 
-function fits(context: SchemaContext, pattern: string, name: string, place: string): boolean {
-  try {
-    return isPatternIn(pattern, name);
-  } catch (error) {
-    if (!(error instanceof RegexError)) throw error;
-    context.refuse(place, 'patternProperties', `"${pattern.slice(0, 60)}" ${error.message}`);
-    return false;
-  }
+function createKeyTest(context: SchemaContext, pattern: string, place: string): (name: string) => boolean {
+  return createTextTest(context, { pattern }, `${place}.patternProperties`);
 }
 
 function toMember(
@@ -126,7 +121,8 @@ function toExtra(
   const value = context.convertInner(rest, `${place}.additionalProperties`);
   if (schema.propertyNames !== undefined) {
     const key = toKeyRule(context, schema.propertyNames, names, place);
-    if (key !== null) return rules.add('extra', `${key} ":" ${json.blank} ${value}`);
+    if (key === 'none') return null;
+    if (key !== null) return rules.add('extra', `${key.rule} ":" ${json.blank} ${value}`);
   }
   const key = addKeyExcept(rules, json.keyChar, names);
   return rules.add('extra', `"\\x22" ${key} "\\x22:" ${json.blank} ${value}`);
@@ -144,9 +140,9 @@ function toPatternExtra(
   const [pattern, second] = Object.keys(patterns);
   if (pattern === undefined) return null;
   if (second !== undefined) {
-    context.refuse(place, 'patternProperties', 'can be enforced for one pattern only');
+    context.refuse(place, 'patternProperties', onePattern);
   }
-  const clash = names.find((name) => fits(context, pattern, name, place));
+  const clash = names.find(createKeyTest(context, pattern, place));
   if (clash !== undefined) {
     context.refuse(place, 'patternProperties', `matches "${clash}" as well, which properties list`);
     return null;
@@ -158,22 +154,30 @@ function toPatternExtra(
   return context.rules.add('extra', `${key} ":" ${context.json.blank} ${value}`);
 }
 
+/** The rule for keys that `propertyNames` allows and `names` does not have; null = any key is allowed. */
 function toKeyRule(
   context: SchemaContext,
   propertyNames: unknown,
   names: readonly string[],
   place: string,
-): string | null {
+): { readonly rule: string } | 'none' | null {
   const at = `${place}.propertyNames`;
   const flat = context.flatten(propertyNames, at);
-  if (typeof flat === 'boolean') return null;
-  const bad = names.find((name) => !isStringValid(context, name, flat, at));
+  if (typeof flat === 'boolean') return flat ? null : 'none';
+  const isListed = (name: string): boolean => !Array.isArray(flat.enum) || flat.enum.includes(name);
+  const isTextValid = createTextTest(context, flat, at);
+  const bad = names.find((name) => !isListed(name) || !isTextValid(name));
   if (bad !== undefined) context.fail(at, `does not allow "${bad}", which properties list`);
+  if (Array.isArray(flat.enum)) {
+    const left = flat.enum.filter((name) => typeof name === 'string' && !names.includes(name));
+    if (left.length === 0) return 'none';
+    return { rule: context.convertInner({ ...flat, type: 'string', enum: left }, at) };
+  }
   if (names.length > 0) {
     context.refuse(place, 'propertyNames', 'cannot be enforced next to properties');
     return null;
   }
-  return context.convertInner({ type: 'string', ...flat }, at);
+  return { rule: context.convertInner({ ...flat, type: 'string' }, at) };
 }
 
 /**

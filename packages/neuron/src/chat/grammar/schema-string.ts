@@ -1,60 +1,54 @@
 import { toRepeat } from './gbnf-text.ts';
-import { parsePattern, toStringBody } from './regex-grammar.ts';
-import { type Regex, RegexError } from './regex-parser.ts';
+import { type Pattern, parsePattern, toStringBody } from './regex-grammar.ts';
+import { RegexError } from './regex-parser.ts';
 import { countsOf, type SchemaContext, type SchemaObject } from './schema-context.ts';
-import { formatRegex, isFreeFormat } from './string-formats.ts';
+import { formatPattern, isFreeFormat } from './string-formats.ts';
 
-/** A rule body for strings: format, pattern, minLength, maxLength. */
+/** A rule body for strings: format, pattern (or several, from allOf), minLength, maxLength. */
 export function toStringSchemaBody(context: SchemaContext, schema: SchemaObject, place: string): string {
-  const { min, max } = countsOf(context, schema, place, 'minLength', 'maxLength');
-  const content = toContent(context, schema, place, min, max);
-  return `"\\x22" ${content} "\\x22"`;
+  const lengths = countsOf(context, schema, place, 'minLength', 'maxLength');
+  const patterns = readPatterns(context, schema, place);
+  const format = readFormat(context, schema, place, patterns.length > 0);
+  const all = format === null ? patterns : [...patterns, format];
+  const free = `"\\x22" ${toRepeat(context.json.char, lengths.min, lengths.max)} "\\x22"`;
+  if (all.length === 0) return free;
+  try {
+    return `"\\x22" (${toStringBody(all, lengths, context.rules)}) "\\x22"`;
+  } catch (error) {
+    if (!(error instanceof RegexError)) throw error;
+    context.refuse(place, patterns.length > 0 ? 'pattern' : 'format', error.message);
+    return free;
+  }
 }
 
-/** What stands between the quotes. */
-function toContent(
+function readPatterns(context: SchemaContext, schema: SchemaObject, place: string): Pattern[] {
+  const given = schema.pattern === undefined ? [] : [schema.pattern].flat();
+  return given.flatMap((pattern) => {
+    if (typeof pattern !== 'string') return context.fail(`${place}.pattern`, 'must be text');
+    try {
+      return [parsePattern(pattern)];
+    } catch (error) {
+      if (!(error instanceof RegexError)) throw error;
+      context.refuse(place, 'pattern', error.message);
+      return [];
+    }
+  });
+}
+
+/** A format that is not known says nothing more where a pattern says what the text looks like. */
+function readFormat(
   context: SchemaContext,
   schema: SchemaObject,
   place: string,
-  min: number,
-  max: number | null,
-): string {
-  const free = (): string => toRepeat(context.json.char, min, max);
-  const pattern = readPattern(context, schema, place);
-  const format = readFormat(context, schema, place);
-  if (pattern !== null && format !== null) {
-    context.refuse(place, 'pattern', 'cannot be enforced next to format; keep one of them');
-  }
-  const [regex, keyword] = pattern !== null ? [pattern, 'pattern'] : [format, 'format'];
-  if (regex === null) return free();
-  try {
-    return `(${toStringBody(regex, min, max, context.rules)})`;
-  } catch (error) {
-    if (!(error instanceof RegexError)) throw error;
-    context.refuse(place, keyword, error.message);
-    return free();
-  }
-}
-
-function readPattern(context: SchemaContext, schema: SchemaObject, place: string): Regex | null {
-  const pattern = schema.pattern;
-  if (pattern === undefined) return null;
-  if (typeof pattern !== 'string') return context.fail(`${place}.pattern`, 'must be text');
-  try {
-    return parsePattern(pattern);
-  } catch (error) {
-    if (!(error instanceof RegexError)) throw error;
-    context.refuse(place, 'pattern', error.message);
-    return null;
-  }
-}
-
-function readFormat(context: SchemaContext, schema: SchemaObject, place: string): Regex | null {
-  const format = schema.format;
+  isJoined: boolean,
+): Pattern | null {
+  const { format } = schema;
   if (format === undefined) return null;
   if (typeof format !== 'string') return context.fail(`${place}.format`, 'must be text');
   if (isFreeFormat(format)) return null;
-  const regex = formatRegex(format);
-  if (regex === null) context.refuse(place, 'format', `"${format.slice(0, 40)}" cannot be enforced`);
-  return regex;
+  const pattern = formatPattern(format, isJoined);
+  if (pattern === null && !isJoined) {
+    context.refuse(place, 'format', `"${format.slice(0, 40)}" cannot be enforced`);
+  }
+  return pattern;
 }

@@ -1,6 +1,6 @@
 /** `const` and `enum`: the values themselves as literals, those that the other keywords rule out left out. */
 import { toLiteral } from './gbnf-text.ts';
-import { isPatternIn } from './regex-grammar.ts';
+import { createPatternTest } from './regex-grammar.ts';
 import { RegexError } from './regex-parser.ts';
 import type { SchemaContext, SchemaObject } from './schema-context.ts';
 
@@ -22,7 +22,7 @@ export function toValuesBody(context: SchemaContext, schema: SchemaObject, place
   }
   const kept = listed
     .filter((value) => allowed === null || texts.has(JSON.stringify(value)))
-    .filter((value) => isPlainlyValid(context, value, schema, place));
+    .filter(createPlainTest(context, schema, place));
   if (kept.length === 0) context.fail(`${place}.${keyword}`, 'has no value that the other keywords allow');
   return [...new Set(kept.map((value) => toValueBody(value, context.json.blank)))].join(' | ');
 }
@@ -40,16 +40,18 @@ function toValueBody(value: unknown, blank: string): string {
   return isList ? `"[" ${inside} "]"` : `"{" ${inside} "}"`;
 }
 
-/** Whether a value satisfies the schema's keywords for its type and for plain values. */
-function isPlainlyValid(
+/** Makes the test of the keywords for a value's type, for numbers and for texts. */
+function createPlainTest(
   context: SchemaContext,
-  value: unknown,
   schema: SchemaObject,
   place: string,
-): boolean {
-  if (!hasType(value, schema)) return false;
-  if (typeof value === 'number') return isNumberValid(value, schema);
-  return typeof value === 'string' ? isStringValid(context, value, schema, place) : true;
+): (value: unknown) => boolean {
+  const isTextValid = createTextTest(context, schema, place);
+  return (value) => {
+    if (!hasType(value, schema)) return false;
+    if (typeof value === 'number') return isNumberValid(value, schema);
+    return typeof value === 'string' ? isTextValid(value) : true;
+  };
 }
 
 function hasType(value: unknown, schema: SchemaObject): boolean {
@@ -78,21 +80,26 @@ function isNumberValid(value: number, schema: SchemaObject): boolean {
   );
 }
 
-export function isStringValid(
+/** Makes the test of the keywords for texts. */
+export function createTextTest(
   context: SchemaContext,
-  value: string,
   schema: SchemaObject,
   place: string,
-): boolean {
-  const length = [...value].length;
-  if (length < ((schema.minLength as number | undefined) ?? 0)) return false;
-  if (length > ((schema.maxLength as number | undefined) ?? Number.POSITIVE_INFINITY)) return false;
-  if (typeof schema.pattern !== 'string') return true;
-  try {
-    return isPatternIn(schema.pattern, value);
-  } catch (error) {
-    if (!(error instanceof RegexError)) throw error;
-    context.refuse(place, 'pattern', error.message);
-    return true;
-  }
+): (text: string) => boolean {
+  const { minLength = 0, maxLength = Number.POSITIVE_INFINITY } = schema;
+  const isLengthValid = (length: number): boolean =>
+    length >= (minLength as number) && length <= (maxLength as number);
+  const patterns = [schema.pattern ?? []].flat() as unknown as readonly string[];
+  let isMatched: ((text: string) => boolean) | null = null;
+  return (text) => {
+    if (!isLengthValid([...text].length)) return false;
+    try {
+      isMatched ??= createPatternTest(patterns);
+      return isMatched(text);
+    } catch (error) {
+      if (!(error instanceof RegexError)) throw error;
+      context.refuse(place, 'pattern', error.message);
+      return true;
+    }
+  };
 }

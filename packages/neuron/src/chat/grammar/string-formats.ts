@@ -2,8 +2,7 @@
  * The formats of JSON Schema (draft 2020-12, 7.3) and of OpenAI's structured outputs as patterns. Each stands
  * for the format or for a part of it: what is generated is always valid.
  */
-import { parsePattern } from './regex-grammar.ts';
-import type { Regex } from './regex-parser.ts';
+import { type Pattern, parsePattern } from './regex-grammar.ts';
 
 const byte = '(25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)';
 const ipv4 = `${byte}(\\.${byte}){3}`;
@@ -41,6 +40,7 @@ const duration =
   '(T(\\d{1,4}H(\\d{1,4}M(\\d{1,4}S)?)?|\\d{1,4}M(\\d{1,4}S)?|\\d{1,4}S))?' +
   '|T(\\d{1,4}H(\\d{1,4}M(\\d{1,4}S)?)?|\\d{1,4}M(\\d{1,4}S)?|\\d{1,4}S)|\\d{1,4}W)';
 const uuid = '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}';
+const base64 = '([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?';
 const pointer = '(/([^~/]|~[01])*)*';
 
 const patterns: Readonly<Record<string, string>> = {
@@ -64,7 +64,19 @@ const patterns: Readonly<Record<string, string>> = {
   guid: uuid,
   'json-pointer': pointer,
   'relative-json-pointer': `(0|[1-9]\\d{0,3})(#|${pointer})`,
-  byte: '([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?',
+  base64: base64,
+  byte: base64,
+};
+
+const labelEndless = '[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?';
+const hostEndless = `${labelEndless}(\\.${labelEndless})*`;
+const atomEndless = "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]+";
+
+/** The same formats without lengths. */
+const endless: Readonly<Record<string, string>> = {
+  email: `${atomEndless}(\\.${atomEndless})*@${labelEndless}(\\.${labelEndless})+`,
+  hostname: hostEndless,
+  uri: `[a-zA-Z][a-zA-Z0-9+.-]*://${hostEndless}(:[1-9]\\d{0,3})?([/?#]${segment}*)*`,
 };
 
 /** Formats that say what a text is for, not what it looks like. */
@@ -82,8 +94,12 @@ export function isFreeFormat(format: string): boolean {
   return freeFormats.includes(format);
 }
 
-/** null for a format that is not known, or that no regular language has. */
-export function formatRegex(format: string): Regex | null {
-  const pattern = Object.hasOwn(patterns, format) ? patterns[format] : undefined;
+/**
+ * null for a format that is not known, or that no regular language has. `isJoined`: another pattern stands
+ * beside it, which the short parts that keep a model from going on and on would only make larger.
+ */
+export function formatPattern(format: string, isJoined: boolean): Pattern | null {
+  const table = isJoined && Object.hasOwn(endless, format) ? endless : patterns;
+  const pattern = Object.hasOwn(table, format) ? table[format] : undefined;
   return pattern === undefined ? null : parsePattern(`^(${pattern})$`);
 }

@@ -33,4 +33,3 @@ test('after 4 ms, at the end of a job, and when no turn follows, everything leav
   assert.deepEqual([last?.steps.length, last?.settled.length], [1, 1]);
   assert.equal(outbox.take(200, true), null);
 });
-

@@ -7,8 +7,8 @@ export interface OutboxContent {
 }
 
 /**
- * Steps closer together than this leave in one message. A model whose step takes longer never waits; one of 3 M
- * parameters, with four steps in that time, spends more on messages than on its maths otherwise. A reader
+ * Steps closer together than this leave in one message. A model whose step takes longer never waits; one of
+ * 3 M parameters, with four steps in that time, spends more on messages than on its maths otherwise. A reader
  * sees no difference: a screen shows a frame every 16 ms.
  */
 const gatherMs = 4;

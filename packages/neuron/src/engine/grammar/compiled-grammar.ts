@@ -45,6 +45,8 @@ export function createGrammarCache(vocabulary: GrammarVocabulary): GrammarCache 
   const bytesOf = (token: number): Uint8Array =>
     vocabulary.isEog(token) ? new Uint8Array() : vocabulary.pieceOf(token).bytes;
   const toToken = (text: string): number | null => {
+    const id = /^<\[(\d{1,9})\]>$/.exec(text)?.[1];
+    if (id !== undefined) return Number(id) < vocabulary.size ? Number(id) : null;
     const tokens = vocabulary.tokenize(text, { addSpecial: false, parseSpecial: true });
     return tokens.length === 1 ? (tokens[0] as number) : null;
   };

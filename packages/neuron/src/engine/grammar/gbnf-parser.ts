@@ -161,8 +161,7 @@ function readToken(reader: Reader): GbnfNode {
     throw bad(reader, 'has a token that is not <name> or <[id]>');
   const text = reader.text.slice(reader.at, end + 1);
   reader.at = end + 1;
-  const number = /^<\[(\d{1,9})\]>$/.exec(text)?.[1];
-  const token = number === undefined ? reader.toToken(text) : Number(number);
+  const token = reader.toToken(text);
   if (token === null) throw bad(reader, `names ${text.slice(0, 60)}, which is no token of this model`);
   return { kind: 'token', token, isInverted };
 }

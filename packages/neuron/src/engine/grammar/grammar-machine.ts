@@ -4,7 +4,8 @@
  * machine becomes a table as it runs (a lazily built automaton): the second time a byte costs one look-up.
  *
  * Limits: a set has at most `placesMax` places, and one token may cost `effortMax` of them; after `statesMax`
- * sets the table is begun anew, and what running requests hold is freed with them.
+ * sets, or `tablePlacesMax` places in them, the table is begun anew, and what running requests hold goes
+ * with them.
  */
 import { AppError } from 'cortex-core/wire/errors';
 import type { Reach } from './check-program.ts';
@@ -54,18 +55,25 @@ interface Effort {
 
 const placesMax = 20_000;
 const statesMax = 10_000;
-/** About a second; ordinary grammars need thousands. */
-const effortMax = 1_500_000;
+const tablePlacesMax = 500_000;
+/** Looking at a reader costs about so much less than making a place. */
+const readersPerPlace = 16;
+/** A fraction of a second; ordinary grammars need thousands. */
+const effortMax = 400_000;
 
 export function createGrammarMachine(program: GrammarProgram, reach: Reach): GrammarMachine {
   const { states } = program;
   const classes = byteClasses(program);
   const effort: Effort = { places: 0 };
-  const close = createClosure(program, reach, effort);
-  const start = openStart(() => close([{ state: program.entries[0] as number, stack: null }]));
+  const close = createClosure(program, reach, effort, () => {
+    // Everything else hangs on the start.
+    start.next.length = 0;
+  });
+  const start: GrammarState = openStart(() => close([{ state: program.entries[0] as number, stack: null }]));
 
   const follow = (state: GrammarState, byte: number): GrammarState | null => {
     const targets: Place[] = [];
+    effort.places += state.readers.length / readersPerPlace;
     for (const { state: number, stack } of state.readers) {
       const { edges } = states[number] as Extract<ProgramState, { kind: 'bytes' }>;
       for (const edge of edges) {
@@ -126,9 +134,13 @@ function createClosure(
   { states, entries }: GrammarProgram,
   reach: Reach,
   effort: Effort,
+  onRenew: () => void,
 ): (places: readonly Place[]) => GrammarState | null {
   const frames = new Map<string, Frame>();
-  const intern = createInterning(states, () => frames.clear());
+  const intern = createInterning(states, () => {
+    frames.clear();
+    onRenew();
+  });
   let frameCount = 0;
   const push = (target: number, below: Frame | null): Frame | null => {
     // Nothing is left to do after the call: the caller's caller is next.
@@ -175,6 +187,7 @@ function createInterning(
   onRenew: () => void,
 ): (found: ReadonlyMap<string, Place>) => GrammarState | null {
   let known = new Map<string, GrammarState>();
+  let placeCount = 0;
   const kindOf = ({ state }: Place): ProgramState['kind'] => (states[state] as ProgramState).kind;
   return (found) => {
     const stops = [...found].filter(([, place]) => kindOf(place) === 'bytes' || kindOf(place) === 'token');
@@ -184,8 +197,10 @@ function createInterning(
     const key = `${isEnd}|${names.join('|')}`;
     let state = known.get(key);
     if (state !== undefined) return state;
-    if (known.size >= statesMax) {
+    placeCount += stops.length;
+    if (known.size >= statesMax || placeCount > tablePlacesMax) {
       known = new Map();
+      placeCount = stops.length;
       onRenew();
     }
     const places = stops.map(([, place]) => place);
