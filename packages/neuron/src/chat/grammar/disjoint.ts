@@ -24,7 +24,10 @@ function isApart(
   const [kindsA, kindsB] = [kindsOf(a), kindsOf(b)];
   if (kindsA !== null && kindsB !== null && !kindsA.some((kind) => kindsB.includes(kind))) return true;
   const [valuesA, valuesB] = [valuesOf(a), valuesOf(b)];
-  if (valuesA !== null && valuesB !== null) return !valuesA.some((value) => valuesB.includes(value));
+  if (valuesA !== null && valuesB !== null) {
+    const listed = new Set(valuesB);
+    return !valuesA.some((value) => listed.has(value));
+  }
   const isObject = (kinds: readonly string[] | null): boolean => kinds?.length === 1 && kinds[0] === 'object';
   if (isObject(kindsA) && isObject(kindsB)) return areObjectsApart(context, a, b, place, depth);
   return areNumbersApart(a, b, kindsA, kindsB);
@@ -41,7 +44,7 @@ function areObjectsApart(
   const [needA, needB] = [requiredOf(a), requiredOf(b)];
   const shared = needA.filter((name) => needB.includes(name));
   const differ = shared.some((name) => {
-    const [left, right] = [ofA[name] ?? true, ofB[name] ?? true];
+    const [left, right] = [ofA, ofB].map((of) => (Object.hasOwn(of, name) ? of[name] : true));
     return isApart(context, context.flatten(left, place), context.flatten(right, place), place, depth + 1);
   });
   return differ || lacks(a, ofA, needB) || lacks(b, ofB, needA);

@@ -82,6 +82,8 @@ test('a schema that is wrong, or that nothing satisfies, is refused at its place
     [{ const: 3, minimum: 4 }, '.const'],
     [{ allOf: [{ type: 'string' }, { type: 'number' }] }, ''],
     [{ anyOf: [] }, '.anyOf'],
+    [{ type: 'string', not: true }, '.not'],
+    [{ type: 'array', contains: true }, '.contains'],
     [{ type: 'object', properties: { next: { $ref: '#' } }, required: ['next'] }, ''],
     [{ type: 'array', items: { anyOf: [{ $ref: '#' }] }, minItems: 1 }, ''],
     [{ $ref: 'other.json#/x' }, '.$ref'],

@@ -1,5 +1,8 @@
+import { AppError } from 'cortex-core/wire/errors';
 import type { JsonRules } from './json-rules.ts';
 import type { RuleSet } from './rule-set.ts';
+
+const placeMax = 200;
 
 export type SchemaObject = Readonly<Record<string, unknown>>;
 
@@ -20,6 +23,12 @@ export interface SchemaContext {
   convertInner(schema: unknown, place: string): string;
   /** The schema without `$ref` and `allOf` at its top. */
   flatten(schema: unknown, place: string): SchemaObject | boolean;
+}
+
+/** A fault of the schema. A place is as long as the names in it, so its middle may be left out. */
+export function invalidSchema(place: string, why: string): AppError {
+  const param = place.length <= placeMax ? place : `${place.slice(0, 120)}...${place.slice(-60)}`;
+  return new AppError('invalid_request', `${param} ${why}`, { param });
 }
 
 /** Thrown while schemas are joined: nothing satisfies both. */

@@ -222,6 +222,22 @@ test('a hostile schema is refused with a reason, and no answer can come of it', 
       pattern: `[${Array.from({ length: 100_000 }, (_, i) => String.fromCodePoint(0x10000 + 2 * i)).join('')}]`,
       maxLength: 3,
     },
+    'doubling allOf': {
+      $ref: '#/$defs/d0',
+      $defs: Object.fromEntries(
+        Array.from({ length: 60 }, (_, i): [string, unknown] => [
+          `d${i}`,
+          { allOf: [{ $ref: `#/$defs/d${i + 1}` }, { $ref: `#/$defs/d${i + 1}` }] },
+        ]).concat([['d60', { type: 'string' }]]),
+      ),
+    },
+    'thousands of branches beside a large base': {
+      type: 'object',
+      properties: Object.fromEntries(
+        Array.from({ length: 900 }, (_, i) => [`p${i}`, { const: 'x'.repeat(400) }]),
+      ),
+      anyOf: Array.from({ length: 4000 }, (_, i) => ({ required: [`p${i % 900}`, `p${(i * 7) % 900}`] })),
+    },
     'groups 10,000 deep': { type: 'string', pattern: '('.repeat(10_000) + ')'.repeat(10_000) },
     'doubling references': {
       $ref: '#/$defs/d0',

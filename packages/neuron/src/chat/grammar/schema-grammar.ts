@@ -6,13 +6,12 @@
  * validator, the rules are narrower: properties keep their order, unlisted ones are not made up, blanks and
  * digits are bounded.
  */
-import { AppError } from 'cortex-core/wire/errors';
 import { areDisjoint } from './disjoint.ts';
 import { isEndless } from './endless.ts';
 import { addJsonRules } from './json-rules.ts';
 import type { RuleSet } from './rule-set.ts';
 import { toArrayBody } from './schema-array.ts';
-import { isSchemaObject, type SchemaContext, type SchemaObject } from './schema-context.ts';
+import { invalidSchema, isSchemaObject, type SchemaContext, type SchemaObject } from './schema-context.ts';
 import { createFlatten } from './schema-flatten.ts';
 import { isAnnotation } from './schema-merge.ts';
 import { toNumberSchemaBody } from './schema-number.ts';
@@ -30,6 +29,7 @@ export interface SchemaOptions {
 }
 
 const depthMax = 100;
+const textLengthMax = 20_000_000;
 
 /** Keywords that constrain, and that no grammar here enforces. */
 const unsupported: readonly string[] = [
@@ -63,6 +63,8 @@ interface Compiler extends SchemaContext {
   /** References entered since the last bracket: meeting one again means that it is nothing but itself. */
   open: ReadonlySet<string>;
   depth: number;
+  /** Characters of schema written out to tell equal ones. */
+  textLength: number;
 }
 
 /**
@@ -94,15 +96,16 @@ function createCompiler(rules: RuleSet, root: unknown, hint: string, options: Sc
     ruleByText: new Map(),
     open: new Set(),
     depth: 0,
+    textLength: 0,
     refuse(place, keyword, why) {
-      if (options.unsupported === 'refuse') throw invalid(`${place}.${keyword}`, why);
+      if (options.unsupported === 'refuse') throw invalidSchema(`${place}.${keyword}`, why);
     },
     fail(place, why) {
-      throw invalid(place, why);
+      throw invalidSchema(place, why);
     },
     convert(part, place) {
       compiler.depth++;
-      if (compiler.depth > depthMax) throw invalid(param, `nests deeper than ${depthMax} levels`);
+      if (compiler.depth > depthMax) throw invalidSchema(param, `nests deeper than ${depthMax} levels`);
       const name = toRule(compiler, part, place);
       compiler.depth--;
       return name;
@@ -125,21 +128,24 @@ function createCompiler(rules: RuleSet, root: unknown, hint: string, options: Sc
 function toRule(compiler: Compiler, part: unknown, place: string): string {
   const { json, rules, ruleByText, open } = compiler;
   if (part === true || (isSchemaObject(part) && Object.keys(part).every(isAnnotation))) return json.value();
-  if (part === false) throw invalid(place, 'is false: no value satisfies it');
-  if (!isSchemaObject(part)) throw invalid(place, 'must be a schema: an object, true or false');
+  if (part === false) throw invalidSchema(place, 'is false: no value satisfies it');
+  if (!isSchemaObject(part)) throw invalidSchema(place, 'must be a schema: an object, true or false');
   const hint = place === compiler.param ? compiler.hint : place.slice(place.lastIndexOf('.') + 1);
   if (part.$ref === undefined && part.allOf === undefined) {
     return rules.add(hint, toBody(compiler, part, place));
   }
   const text = JSON.stringify(part);
-  if (open.has(text)) throw invalid(`${place}.$ref`, 'leads back to itself with nothing in between');
+  compiler.textLength += text.length;
+  if (compiler.textLength > textLengthMax)
+    throw invalidSchema(compiler.param, 'is too large once it is joined');
+  if (open.has(text)) throw invalidSchema(`${place}.$ref`, 'leads back to itself with nothing in between');
   const known = ruleByText.get(text);
   if (known !== undefined) return known;
   const name = rules.fresh(hint);
   ruleByText.set(text, name);
   compiler.open = new Set([...open, text]);
   const flat = compiler.flatten(part, place);
-  if (flat === false) throw invalid(place, 'contradicts itself: no value satisfies it');
+  if (flat === false) throw invalidSchema(place, 'contradicts itself: no value satisfies it');
   rules.set(name, flat === true ? json.value() : toBody(compiler, flat, place));
   compiler.open = open;
   return name;
@@ -147,7 +153,8 @@ function toRule(compiler: Compiler, part: unknown, place: string): string {
 
 function toBody(compiler: Compiler, part: SchemaObject, place: string): string {
   for (const keyword of unsupported) {
-    if (keyword in part && part[keyword] !== true) compiler.refuse(place, keyword, 'cannot be enforced');
+    const saysNothing = keyword.startsWith('unevaluated') && part[keyword] === true;
+    if (keyword in part && !saysNothing) compiler.refuse(place, keyword, 'cannot be enforced');
   }
   for (const keyword of ['anyOf', 'oneOf'] as const) {
     if (part[keyword] !== undefined) return toChoice(compiler, part, keyword, place);
@@ -158,26 +165,27 @@ function toBody(compiler: Compiler, part: SchemaObject, place: string): string {
 }
 
 function toChoice(compiler: Compiler, part: SchemaObject, keyword: 'anyOf' | 'oneOf', place: string): string {
-  const { [keyword]: branches, ...base } = part;
-  if (!Array.isArray(branches)) throw invalid(`${place}.${keyword}`, 'must be a list of schemas');
+  const { [keyword]: branches, ...rest } = part;
+  if (!Array.isArray(branches)) throw invalidSchema(`${place}.${keyword}`, 'must be a list of schemas');
   if (keyword === 'oneOf' && !areDisjoint(compiler, branches, place)) {
     const why =
       'has branches that may overlap; use anyOf, or give each a required property with its own const';
     compiler.refuse(place, keyword, why);
   }
-  const isBare = Object.keys(base).every(isAnnotation);
+  const base = Object.fromEntries(Object.entries(rest).filter(([name]) => !isAnnotation(name)));
+  const isBare = Object.keys(base).length === 0;
   const ways = branches.flatMap((branch, index) => {
     const at = `${place}.${keyword}.${index}`;
     const whole = isBare ? branch : { allOf: [base, branch] };
     return compiler.flatten(whole, at) === false ? [] : [compiler.convert(whole, at)];
   });
-  if (ways.length === 0) throw invalid(`${place}.${keyword}`, 'has no branch that a value can satisfy');
+  if (ways.length === 0) throw invalidSchema(`${place}.${keyword}`, 'has no branch that a value can satisfy');
   return [...new Set(ways)].join(' | ');
 }
 
 function typesOf(part: SchemaObject, place: string): readonly unknown[] {
   const types = part.type === undefined ? impliedTypes(part) : [part.type].flat();
-  if (types.length === 0) throw invalid(`${place}.type`, 'lists no type');
+  if (types.length === 0) throw invalidSchema(`${place}.type`, 'lists no type');
   return part.nullable === true && !types.includes('null') ? [...types, 'null'] : types;
 }
 
@@ -200,7 +208,7 @@ function toTypeBody(compiler: Compiler, part: SchemaObject, type: unknown, place
     case 'any':
       return json.value();
     default:
-      throw invalid(`${place}.type`, `"${String(type).slice(0, 40)}" is not a type`);
+      throw invalidSchema(`${place}.type`, `"${String(type).slice(0, 40)}" is not a type`);
   }
 }
 
@@ -208,8 +216,4 @@ function toTypeBody(compiler: Compiler, part: SchemaObject, type: unknown, place
 function impliedTypes(part: SchemaObject): readonly string[] {
   const implied = typeByKeyword.filter(([, keywords]) => keywords.some((keyword) => keyword in part));
   return implied.length === 0 ? ['any'] : [...new Set(implied.map(([type]) => type))];
-}
-
-function invalid(place: string, why: string): AppError {
-  return new AppError('invalid_request', `${place} ${why}`, { param: place });
 }

@@ -45,6 +45,25 @@ const joins: Readonly<Record<string, Join>> = {
   nullable: (a, b) => a === true && b === true,
 };
 
+/** Keywords that constrain, and of which a schema can have one only. */
+const unjoinable: readonly string[] = [
+  'format',
+  'prefixItems',
+  'additionalItems',
+  'not',
+  'if',
+  'then',
+  'else',
+  'contains',
+  'minContains',
+  'maxContains',
+  'dependentRequired',
+  'dependentSchemas',
+  'dependencies',
+  'unevaluatedItems',
+  'unevaluatedProperties',
+];
+
 const annotations: ReadonlySet<string> = new Set([
   '$schema',
   '$id',
@@ -91,9 +110,9 @@ export function mergeSchemas(a: SchemaObject | boolean, b: SchemaObject | boolea
       }));
       continue;
     }
-    const join = joins[keyword];
-    if (join === undefined) throw new NotJoinable(keyword);
-    merged[keyword] = join(a[keyword], b[keyword]);
+    if (unjoinable.includes(keyword)) throw new NotJoinable(keyword);
+    // What is no keyword says nothing; either side's will do.
+    if (Object.hasOwn(joins, keyword)) merged[keyword] = (joins[keyword] as Join)(a[keyword], b[keyword]);
   }
   mergeObjects(a, b, merged);
   return merged;

@@ -79,7 +79,7 @@ function readProperties(
   const added = unlisted.map((name): [string, unknown] => {
     if (pattern !== undefined && isFitting(name)) return [name, patterns[pattern]];
     if (rest === false)
-      context.fail(`${place}.required`, `names "${name}", which is not among the properties`);
+      context.fail(`${place}.required`, `names "${name.slice(0, 60)}", which is not among the properties`);
     return [name, rest];
   });
   return { ...listed, ...Object.fromEntries(added) };
@@ -144,7 +144,11 @@ function toPatternExtra(
   }
   const clash = names.find(createKeyTest(context, pattern, place));
   if (clash !== undefined) {
-    context.refuse(place, 'patternProperties', `matches "${clash}" as well, which properties list`);
+    context.refuse(
+      place,
+      'patternProperties',
+      `matches "${clash.slice(0, 60)}" as well, which properties list`,
+    );
     return null;
   }
   const at = `${place}.patternProperties.${pattern}`;
@@ -167,7 +171,7 @@ function toKeyRule(
   const isListed = (name: string): boolean => !Array.isArray(flat.enum) || flat.enum.includes(name);
   const isTextValid = createTextTest(context, flat, at);
   const bad = names.find((name) => !isListed(name) || !isTextValid(name));
-  if (bad !== undefined) context.fail(at, `does not allow "${bad}", which properties list`);
+  if (bad !== undefined) context.fail(at, `does not allow "${bad.slice(0, 60)}", which properties list`);
   if (Array.isArray(flat.enum)) {
     const left = flat.enum.filter((name) => typeof name === 'string' && !names.includes(name));
     if (left.length === 0) return 'none';

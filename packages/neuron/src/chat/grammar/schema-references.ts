@@ -1,5 +1,4 @@
-import { AppError } from 'cortex-core/wire/errors';
-import { isSchemaObject } from './schema-context.ts';
+import { invalidSchema, isSchemaObject } from './schema-context.ts';
 
 export interface References {
   /** What a local `$ref` names. Errors: `invalid_request` for one that is not local, or not there. */
@@ -13,7 +12,7 @@ export function createReferences(root: unknown): References {
     resolve(reference, place) {
       const fail = (why: string): never => {
         const text = typeof reference === 'string' ? reference.slice(0, 100) : typeof reference;
-        throw new AppError('invalid_request', `${place} "${text}" ${why}`, { param: place });
+        throw invalidSchema(place, `"${text}" ${why}`);
       };
       if (typeof reference !== 'string') return fail('must be text');
       if (!reference.startsWith('#')) return fail('is not in this schema; put what it names under $defs');
