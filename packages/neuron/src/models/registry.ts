@@ -18,8 +18,8 @@ import type { Log } from 'cortex-core/daemon/log';
 import { AppError, describeCause, toAppError } from 'cortex-core/wire/errors';
 import type { LoadProgress, ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
 import type { OwnerDeath } from '../device/device.ts';
+import { AvailableModels } from './available-models.ts';
 import { type DeviceSlot, isAt } from './choose-target.ts';
-import { FileCapabilities } from './file-capabilities.ts';
 import type { CreateGate } from './gate.ts';
 import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
 import { LostHandles } from './lost-handles.ts';
@@ -42,21 +42,20 @@ const deathWindowMs = 10 * 60 * 1000;
 const recoveryAttemptsMax = 5;
 const drainMsMax = 20_000;
 const recoveryWaitMsMax = 10_000;
-const availableTtlMs = 5000;
 
 export class ModelRegistry {
   readonly #deps: RegistryDeps;
   readonly #entries = new Map<string, ModelEntry>();
-  readonly #capabilities = new FileCapabilities();
+  readonly #available: AvailableModels;
   readonly #unsubscribe: (() => void)[];
   readonly #mover: ModelMover;
   readonly #lost = new LostHandles();
-  #available: { readonly atMs: number; readonly models: Promise<readonly NeuronModel[]> } | null = null;
   #isClosing = false;
   #closed: Promise<void> | null = null;
 
   constructor(deps: RegistryDeps) {
     this.#deps = deps;
+    this.#available = new AvailableModels(deps.sources, deps.loader, deps.clock);
     this.#mover = new ModelMover({
       placement: deps.loader.placement,
       log: deps.log,
@@ -177,7 +176,7 @@ export class ModelRegistry {
 
   /** Loaded and on the way first, then what this machine's disk has. Never loads, wakes or keeps a model. */
   async list(): Promise<readonly NeuronModel[]> {
-    const available = await this.#listAvailable();
+    const available = await this.#available.list();
     const onDisk = new Map(available.map((model) => [model.id, model]));
     const held = [...this.#entries.values()].map((entry) => withFile(entry.toWire(), onDisk.get(entry.id)));
     const rest = available.filter((model) => !this.#entries.has(model.id));
@@ -334,35 +333,6 @@ export class ModelRegistry {
     return new AppError('invalid_request', `there is no device ${device}; this machine has ${known}`, {
       param: 'device',
     });
-  }
-
-  #listAvailable(): Promise<readonly NeuronModel[]> {
-    const atMs = this.#deps.clock.monotonicMs();
-    if (this.#available !== null && atMs - this.#available.atMs < availableTtlMs)
-      return this.#available.models;
-    const models = this.#scan();
-    this.#available = { atMs, models };
-    models.catch(() => {
-      this.#available = null;
-    });
-    return models;
-  }
-
-  async #scan(): Promise<readonly NeuronModel[]> {
-    const models: NeuronModel[] = [];
-    for (const [id, entry] of await this.#deps.sources.list()) {
-      models.push({
-        id,
-        harness: 'llamacpp',
-        status: 'available',
-        devices: [],
-        vram_used_mb: null,
-        vram_estimate_mb: await this.#deps.loader.estimateMb(entry.files),
-        ...(await this.#capabilities.of(entry.files)),
-        digest: null,
-      });
-    }
-    return models;
   }
 }
 
