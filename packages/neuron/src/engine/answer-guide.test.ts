@@ -180,6 +180,29 @@ test('a grammar without a way on fails its own request with job_failed, beside o
   assert.equal(good.text, 'The capital of France is Paris.');
 });
 
+test('every sampler works on what a grammar leaves', () => {
+  const grammar = { gbnf: 'root ::= "[" [0-9]{1,3} ("," " "? [0-9]{1,3}){2,9} "]"' };
+  const sampling = {
+    temperature: 1.3,
+    topK: 30,
+    topP: 0.9,
+    minP: 0.02,
+    typicalP: 0.95,
+    topNSigma: 2,
+    xtcProbability: 0.5,
+    xtcThreshold: 0.05,
+    repeatPenalty: 1.2,
+    frequencyPenalty: 0.4,
+    presencePenalty: 0.3,
+    dryMultiplier: 0.8,
+    logitBias: [{ token: 5, bias: 3 }],
+  };
+  for (let seed = 0; seed < 20; seed++) {
+    const heard = ask(model, 'Count.', { grammar, sampling: { ...sampling, seed } });
+    assert.match(heard.text, /^\[\d{1,3}(, ?\d{1,3}){2,9}\]$/, `seed ${seed}`);
+  }
+});
+
 test('the same seed gives the same answer, whether the grammar is new or has run before', () => {
   const grammar = toResponseGrammar({ type: 'json_object' });
   const over = { grammar, sampling: { temperature: 1.2, seed: 9 }, maxTokens: 40 } as const;

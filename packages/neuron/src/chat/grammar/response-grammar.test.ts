@@ -27,6 +27,8 @@ test('text needs no grammar, json_object and json_schema have one, anything else
   assert.equal(toResponseGrammar({ type: 'text' }), null);
   assert.match(toResponseGrammar({ type: 'json_object' })?.gbnf ?? '', /::=/);
   assert.match(toResponseGrammar(responseOf({ type: 'string' }))?.gbnf ?? '', /::=/);
+  const asLlama = { type: 'json_object', schema: { const: 7 } };
+  assert.match(toResponseGrammar(asLlama)?.gbnf ?? '', /"7"/);
   for (const bad of [{ type: 'xml' }, {}, 'json', { type: 'json_schema' }, []]) {
     assert.throws(() => toResponseGrammar(bad), AppError);
   }
