@@ -84,6 +84,15 @@ async function ask(neuron: Neuron, model: string): Promise<string> {
   return body.choices?.[0]?.message.content ?? JSON.stringify(body);
 }
 
+/** The request that meets the death itself fails, with a code that says to try again. */
+async function untilAnswered(neuron: Neuron, model: string): Promise<string> {
+  for (let attempt = 0; attempt < 100; attempt++) {
+    const text = await ask(neuron, model);
+    if (!/device_gone|model_recovering|lost its owner/.test(text)) return text;
+  }
+  throw new Error('not answered');
+}
+
 let dir: string;
 before(() => {
   dir = mkdtempSync(join(tmpdir(), 'groups-'));
@@ -121,6 +130,24 @@ for (const worker of ['thread', 'process'] as const) {
         while (childPids('owner/process-main').length > (worker === 'process' ? 2 : 0)) {
           await new Promise((resolve) => setImmediate(resolve));
         }
+      });
+    }
+
+    if (worker === 'process') {
+      it('loads the model of a group whose owner died into a new one', async () => {
+        const singles = childPids('owner/process-main');
+        assert.equal((await post(neuron, '/models/load', { model_id: 'one', devices: [0, 1] })).status, 200);
+        const before = await freeMb(neuron);
+        for (const pid of childPids('owner/process-main')) {
+          if (!singles.includes(pid)) process.kill(pid, 'SIGKILL');
+        }
+        assert.match(await untilAnswered(neuron, 'one'), /Paris/);
+        assert.deepEqual(await freeMb(neuron), before);
+        const [model] = (await models(neuron)).filter(({ id }) => id === 'one');
+        assert.deepEqual([model?.status, model?.devices], ['loaded', [0, 1]]);
+        await post(neuron, '/models/unload', { model_id: 'one' });
+        while (childPids('owner/process-main').length > 2)
+          await new Promise((resolve) => setImmediate(resolve));
       });
     }
 

@@ -93,6 +93,17 @@ describe('MemoryCorrections', () => {
     assert.equal(corrections.predict('a', 4096, 1000), 1100);
   });
 
+  it('leaves out what its own file could not hold', async () => {
+    const file = join(dir, 'long.json');
+    const corrections = new MemoryCorrections(file, silentLog);
+    corrections.remember('k'.repeat(9000), 4096, 1000, 1100);
+    corrections.remember('a', 4096, 1000, 1100);
+    await corrections.written();
+    const again = new MemoryCorrections(file, silentLog);
+    await again.read();
+    assert.equal(again.predict('a', 4096, 1000), 1100);
+  });
+
   it('keeps at most 256 kinds of 8 contexts, the newest', async () => {
     const file = join(dir, 'many.json');
     const corrections = new MemoryCorrections(file, silentLog);

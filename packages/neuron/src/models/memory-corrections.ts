@@ -10,13 +10,14 @@
  * Limits: 256 kinds, 8 contexts each, the oldest leave. The file is written whole beside itself and
  * renamed; one that cannot be read is left out with a warning, for it costs accuracy only.
  */
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Log } from 'cortex-core/daemon/log';
 import { z } from 'zod';
 
 const kindsMax = 256;
 const contextsMax = 8;
+const keyLengthMax = 8192;
 const fileBytesMax = 4 * 1024 * 1024;
 
 const mib = z.number().positive().max(1e9);
@@ -24,7 +25,7 @@ const pairSchema = z.object({ context: z.int().positive(), estimate_mb: mib, act
 const fileSchema = z.object({
   version: z.literal(1),
   kinds: z
-    .array(z.object({ key: z.string().max(8192), seen: z.array(pairSchema).max(contextsMax) }))
+    .array(z.object({ key: z.string().max(keyLengthMax), seen: z.array(pairSchema).max(contextsMax) }))
     .max(kindsMax),
 });
 
@@ -46,8 +47,8 @@ export class MemoryCorrections {
   async read(): Promise<void> {
     if (this.#file === null) return;
     try {
+      if ((await stat(this.#file)).size > fileBytesMax) throw new Error('it is larger than 4 MiB');
       const text = await readFile(this.#file, 'utf8');
-      if (text.length > fileBytesMax) throw new Error('it is larger than 4 MiB');
       for (const { key, seen } of fileSchema.parse(JSON.parse(text)).kinds) this.#kinds.set(key, seen);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
@@ -73,7 +74,7 @@ export class MemoryCorrections {
   }
 
   remember(key: string, context: number, estimateMb: number, actualMb: number): void {
-    if (!(estimateMb > 0 && actualMb > 0)) return;
+    if (!(estimateMb > 0 && actualMb > 0) || key.length > keyLengthMax) return;
     const others = (this.#kinds.get(key) ?? []).filter((pair) => pair.context !== context);
     const pair = { context, estimate_mb: estimateMb, actual_mb: actualMb };
     this.#kinds.delete(key);
