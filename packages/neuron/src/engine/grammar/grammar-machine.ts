@@ -10,6 +10,7 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { Reach } from './check-program.ts';
 import { endState, type GrammarProgram, type ProgramState } from './grammar-program.ts';
+import { hasText } from './token-trie.ts';
 
 /** Where to go on after a rule: hash-consed, so that equal stacks are one object. */
 interface Frame {
@@ -103,7 +104,7 @@ export function createGrammarMachine(program: GrammarProgram, reach: Reach): Gra
     },
     step,
     stepToken(state, token, bytes) {
-      let after: GrammarState | null = bytes.length === 0 ? null : state;
+      let after: GrammarState | null = hasText(bytes) ? state : null;
       for (let at = 0; at < bytes.length && after !== null; at++) after = step(after, bytes[at] as number);
       const taken = takersOf(state, token);
       return taken.length === 0 ? after : close([...taken, ...placesOf(after)]);

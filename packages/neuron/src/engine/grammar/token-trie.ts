@@ -13,13 +13,18 @@ export interface TokenTrie {
 
 const tokenBytesMax = 4096;
 
-/** `bytesOf` a token; tokens without bytes, or of more than `tokenBytesMax`, are left out. */
+/** NUL is no text, also where a grammar would let any character come: libllama's sampler has it so. */
+export function hasText(bytes: Uint8Array): boolean {
+  return bytes.length > 0 && bytes[0] !== 0;
+}
+
+/** `bytesOf` a token; tokens without text, or of more than `tokenBytesMax` bytes, are left out. */
 export function buildTokenTrie(vocabSize: number, bytesOf: (token: number) => Uint8Array): TokenTrie {
   const texts: (readonly [string, number])[] = [];
   let nodesMax = 0;
   for (let token = 0; token < vocabSize; token++) {
     const bytes = bytesOf(token);
-    if (bytes.length === 0 || bytes.length > tokenBytesMax) continue;
+    if (!hasText(bytes) || bytes.length > tokenBytesMax) continue;
     texts.push([String.fromCharCode(...bytes), token]);
     nodesMax += bytes.length;
   }
