@@ -188,20 +188,19 @@ export class BatchLoop {
   /** Drafts only while no prompt is read: they would take its time. */
   #planDrafts(decoding: readonly Sequence[]): Chunk[] {
     const plan: DraftPlan = { streams: decoding.length, drafts: 0, tokens: decoding.length };
-    const rooms = decoding.map((sequence) => {
+    const rooms: number[] = [];
+    const found = decoding.map((sequence) => {
       const room = this.#draftRoom(sequence, plan);
-      sequence.drafts?.join(plan, room);
-      return room;
+      const drafts = room > 0 ? proposeDraft(sequence.tokens.view, room) : noDrafts;
+      const isAsked = drafts.length === 0 && this.#options.draftModel !== null;
+      rooms.push(isAsked ? room : 0);
+      sequence.drafts?.join(plan, isAsked ? room : drafts.length);
+      return drafts;
     });
-    const found = decoding.map(({ tokens }, index) => {
-      const room = rooms[index] as number;
-      return room > 0 ? proposeDraft(tokens.view, room) : noDrafts;
+    const asked = decoding.flatMap(({ slot, tokens }, index) => {
+      const max = rooms[index] as number;
+      return slot !== null && max > 0 ? [{ slot, tokens: tokens.view, max }] : [];
     });
-    const asked = decoding.flatMap(({ slot, tokens }, index) =>
-      slot !== null && found[index]?.length === 0
-        ? [{ slot, tokens: tokens.view, max: rooms[index] as number }]
-        : [],
-    );
     const guesses = asked.length === 0 ? [] : (this.#options.draftModel?.propose(asked) ?? []);
     return decoding.map((sequence, index): Chunk => {
       const guessed = guesses[asked.findIndex(({ slot }) => slot === sequence.slot)];

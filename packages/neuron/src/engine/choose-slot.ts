@@ -42,45 +42,68 @@ const lossMax = 512;
 /** Shorter beginnings are not worth a copy or a wait. */
 const gainMin = 32;
 
-/** The free slot that costs least to overwrite; null when none is free. */
+export interface SlotChoice {
+  readonly slot: number;
+  /** Whether the source is to be copied there; else what the slot has of its own is kept. */
+  readonly isCopied: boolean;
+}
+
+/**
+ * The free slot in which the prompt costs least: tokens to compute, a copy, and what is overwritten.
+ * `source`: what could be copied. `isWhole`: a state cannot be cut. Null when none is free.
+ */
 export function chooseSlot(
   prompt: Int32Array,
   slots: readonly SlotView[],
   source: PrefixSource | null,
-): number | null {
-  let best: { slot: number; cost: number; usedAt: number } | null = null;
+  isWhole: boolean,
+): SlotChoice | null {
+  let best: (SlotChoice & { cost: number; usedAt: number }) | null = null;
   for (const view of slots) {
     if (view.isBusy) continue;
-    const own = Math.min(commonPrefix(prompt, view.tokens), view.cells);
-    const missing = Math.max(0, (source?.length ?? 0) - own);
+    const own = ownPrefix(prompt, view, isWhole);
+    const isSource = source?.from.kind === 'slot' && source.from.slot === view.slot;
+    const isCopied = source !== null && !isSource && source.length - own >= gainMin;
+    const toCompute = prompt.length - (isCopied ? source.length : own);
     const lost = Math.min(view.cells - own, lossMax);
-    const cost = lost + (missing >= gainMin ? copyCostTokens : missing);
+    const cost = toCompute + lost + (isCopied ? copyCostTokens : 0);
     if (best === null || cost < best.cost || (cost === best.cost && view.usedAt < best.usedAt)) {
-      best = { slot: view.slot, cost, usedAt: view.usedAt };
+      best = { slot: view.slot, isCopied, cost, usedAt: view.usedAt };
     }
   }
-  return best?.slot ?? null;
+  return best === null ? null : { slot: best.slot, isCopied: best.isCopied };
+}
+
+/** What a slot holds of the prompt, the prompt's last token left out. */
+export function ownPrefix(
+  prompt: Int32Array,
+  { tokens, cells }: Pick<SlotView, 'tokens' | 'cells'>,
+  isWhole: boolean,
+): number {
+  const shared = Math.min(commonPrefix(prompt, tokens), cells, prompt.length - 1);
+  return isWhole && shared < cells ? 0 : shared;
 }
 
 /**
- * The longest beginning of `prompt`, its last token left out because its logits are needed.
- * `isWhole`: a state cannot be cut (recurrent models), so only one whose every token matches will do.
+ * The longest beginning of `prompt` that lies somewhere and is worth the copy; its last token is left out
+ * because its logits are needed. `isWhole`: a state cannot be cut (recurrent models), so only one whose every
+ * token matches will do.
  */
 export function findPrefix(
   prompt: Int32Array,
   slots: readonly SlotView[],
   snapshots: readonly SnapshotView[],
   isWhole: boolean,
+  isAffordable: (source: PrefixSource) => boolean,
 ): PrefixSource | null {
-  let best: PrefixSource | null = null;
+  const found: PrefixSource[] = [];
   const consider = (from: PrefixSource['from'], tokens: Int32Array, cells: number): void => {
-    const shared = Math.min(commonPrefix(prompt, tokens), cells, prompt.length - 1);
-    if (shared === 0 || (isWhole && shared < cells)) return;
-    if (best === null || shared > best.length) best = { from, length: shared };
+    const length = ownPrefix(prompt, { tokens, cells }, isWhole);
+    if (length > 0) found.push({ from, length });
   };
   for (const { slot, tokens, cells } of slots) consider({ kind: 'slot', slot }, tokens, cells);
   for (const { id, tokens } of snapshots) consider({ kind: 'snapshot', id }, tokens, tokens.length);
-  return best;
+  return found.sort((a, b) => b.length - a.length).find(isAffordable) ?? null;
 }
 
 /**

@@ -46,7 +46,7 @@ interface Guess {
 
 /** Below this probability a guess is not worth a row. */
 const confidenceMin = 0.5;
-/** A prompt is read in pieces of this many tokens per step, so that running streams wait for one only. */
+/** Prompt tokens read in one step, of all sequences together: running streams wait for them. */
 const catchUpMax = 256;
 
 export class DraftModel {
@@ -62,7 +62,11 @@ export class DraftModel {
    * Blocks until it is loaded. Errors: those of a load, and `invalid_request`
    * when the two have different vocabularies or the smaller one cannot take tokens back.
    */
-  constructor(library: Libllama, { spec, vocabulary, contextTokens }: DraftModelOptions) {
+  constructor(
+    library: Libllama,
+    { spec, vocabulary, contextTokens }: DraftModelOptions,
+    onProgress: (fraction: number) => boolean,
+  ) {
     const { api } = library;
     const own = {
       ...spec,
@@ -72,7 +76,7 @@ export class DraftModel {
       speculation: 'off',
     } as const;
     this.#api = api;
-    this.#opened = openModel(library, own, () => true);
+    this.#opened = openModel(library, own, onProgress);
     const { model, context: native, batchTokens } = this.#opened;
     this.#batch = new DecodeBatch(batchTokens);
     const isRecurrent = api.llama_model_is_recurrent(model) || api.llama_model_is_hybrid(model);
@@ -80,7 +84,7 @@ export class DraftModel {
     this.#kv = createKvMemory(api, native, { memory, canTruncate: !isRecurrent });
     this.#logits = createLogitsReader(api, native, vocabulary.size);
     this.#followers = Array.from({ length: spec.slots }, () => ({ known: [] }));
-    const isFit = memory !== null && !isRecurrent;
+    const isFit = memory !== null && !isRecurrent && !this.#opened.readsWhole;
     const why = isFit ? difference(readVocabulary(api, model), vocabulary) : 'cannot take tokens back';
     if (why === null) return;
     this.close();
@@ -92,7 +96,13 @@ export class DraftModel {
   /** One list per request, of the same order; empty where it is unsure or still reading. */
   propose(requests: readonly DraftRequest[]): readonly Int32Array[] {
     const guesses = requests.map((request): Guess => ({ request, ids: [], isDone: request.max <= 0 }));
-    for (const guess of guesses) if (!guess.isDone) guess.isDone = !this.#catchUp(guess.request);
+    let budget = catchUpMax;
+    for (const guess of guesses) {
+      if (guess.isDone) continue;
+      const before = this.#lengthOf(guess.request);
+      guess.isDone = !this.#catchUp(guess.request, budget);
+      budget -= Math.max(0, this.#lengthOf(guess.request) - before);
+    }
     for (let open = guesses.filter(isOpen); open.length > 0; open = guesses.filter(isOpen)) this.#guess(open);
     return guesses.map(({ ids }) => Int32Array.from(ids));
   }
@@ -105,13 +115,17 @@ export class DraftModel {
     closeModel(this.#api, this.#opened);
   }
 
-  /** Reads all but the last token; false while there is more to read than one step may take. */
-  #catchUp({ slot, tokens }: DraftRequest): boolean {
+  #lengthOf({ slot }: DraftRequest): number {
+    return (this.#followers[slot] as Follower).known.length;
+  }
+
+  /** Reads all but the last token, at most `budget`; false while there is more to read. */
+  #catchUp({ slot, tokens }: DraftRequest, budget: number): boolean {
     const follower = this.#followers[slot] as Follower;
     const end = tokens.length - 1;
     const shared = commonPrefix(Int32Array.from(follower.known), tokens.subarray(0, end));
     if (shared < follower.known.length) this.#cut(slot, shared);
-    const until = Math.min(end, shared + catchUpMax);
+    const until = Math.min(end, shared + Math.min(budget, this.#batch.capacity));
     this.#batch.clear();
     for (let at = shared; at < until; at++) this.#batch.add(tokens[at] as number, at, slot, false);
     if (until > shared && !this.#decode([slot])) return false;

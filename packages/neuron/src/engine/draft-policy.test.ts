@@ -7,7 +7,9 @@ const alone = (): DraftPlan => ({ streams: 1, drafts: 0, tokens: 1 });
 /** A device on which a step of one stream takes `base` ms and each further row `perRow`. */
 function costs(base: number, perRow: number): StepCosts {
   const known = new StepCosts();
-  for (const drafts of [0, 3, 7, draftMax]) known.observe(1, drafts, base + perRow * drafts);
+  for (let step = 0; step < 3; step++) {
+    for (const drafts of [0, 3, 7, draftMax]) known.observe(1, drafts, base + perRow * drafts);
+  }
   return known;
 }
 
@@ -54,20 +56,39 @@ test('each failed try makes the next pause longer', () => {
 
 test('what others draft counts: a full step leaves no gain', () => {
   const known = new StepCosts();
-  known.observe(4, 0, 20);
+  for (let step = 0; step < 3; step++) known.observe(4, 0, 20);
   for (let rows = 1; rows <= 30; rows++) known.observe(4, rows, 20 + 5 * rows);
   const plan: DraftPlan = { streams: 4, drafts: 0, tokens: 4 };
   assert.equal(new DraftPolicy().wanted(plan, known), 0);
 });
 
-test('StepCosts: between two sizes lies a line, beyond them the nearest, old ones are forgotten', () => {
+test('StepCosts: a line between two sizes and beyond them; what was not seen for long is forgotten', () => {
   const known = new StepCosts();
-  assert.equal(known.estimate(1, 0), null);
   known.observe(1, 0, 10);
+  assert.equal(known.estimate(1, 0), null, 'one step says nothing');
+  known.observe(1, 0, 10);
+  known.observe(1, 0, 10);
+  assert.equal(known.estimate(1, 10), 40, 'a guess: 0.3 of a stream a row');
   known.observe(1, 10, 30);
   assert.equal(known.estimate(1, 5), 20);
-  assert.equal(known.estimate(1, 15), 30);
+  assert.equal(known.estimate(1, 15), 40);
   assert.equal(known.estimate(2, 0), null);
   for (let step = 0; step < 600; step++) known.observe(1, 0, 10);
-  assert.equal(known.estimate(1, 10), 10);
+  assert.equal(known.estimate(1, 10), 40);
+});
+
+test('StepCosts: a slow first step does not make drafts look cheap for ever', () => {
+  const known = new StepCosts();
+  known.observe(1, 0, 100);
+  for (let step = 0; step < 8; step++) known.observe(1, 0, 10);
+  assert.ok((known.estimate(1, 0) ?? 0) < 12);
+});
+
+test('a sequence that drafts all the time still shows what a plain step costs', () => {
+  const policy = new DraftPolicy();
+  const known = costs(10, 0);
+  const plain = Array.from({ length: 64 }, () => policy.wanted(alone(), known)).filter(
+    (count) => count === 0,
+  );
+  assert.equal(plain.length, 4);
 });

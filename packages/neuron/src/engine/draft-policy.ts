@@ -10,7 +10,14 @@
 export const draftMax = 15;
 /** Lengths that are considered: each is a batch shape, and few shapes keep graphs reusable. */
 const lengths = [3, 7, draftMax] as const;
-const costWeight = 0.2;
+const costWeightUp = 0.1;
+const costWeightDown = 0.5;
+/** The first steps of a shape build its graph and say little. */
+const plainStepsMin = 3;
+/** Part of what a stream's row costs, for a drafted row, until one was measured. */
+const draftRowGuess = 0.3;
+/** Every so many steps one goes without drafts, so that what drafts are compared with is known. */
+const plainEvery = 16;
 /** A cost that has not been seen for so many steps is forgotten: the machine may be quieter now. */
 const stepsKnown = 512;
 const acceptanceWeight = 0.1;
@@ -30,21 +37,43 @@ export class StepCosts {
     const costs = this.#byStreams.get(streams) ?? new Map<number, Cost>();
     this.#byStreams.set(streams, costs);
     const known = costs.get(drafts);
-    const isFresh = known !== undefined && this.#steps - known.seenAt <= stepsKnown;
-    costs.set(drafts, { ms: isFresh ? known.ms + costWeight * (ms - known.ms) : ms, seenAt: this.#steps });
+    if (known === undefined || this.#isOld(drafts, known)) {
+      costs.set(drafts, { ms, seenAt: this.#steps, count: 1 });
+      return;
+    }
+    // A slow step may have been disturbed, a quick one was not.
+    const weight = ms < known.ms ? costWeightDown : costWeightUp;
+    const next = known.ms + weight * (ms - known.ms);
+    costs.set(drafts, { ms: next, seenAt: this.#steps, count: known.count + 1 });
   }
 
-  /** Milliseconds; a line between known sizes, beyond them as cheap as the nearest; null = nothing known. */
+  /**
+   * Milliseconds; null while too little is known of steps without drafts. Between two known sizes and beyond
+   * them lies a line; before any was tried, a drafted row is taken to cost a part of a stream's.
+   */
   estimate(streams: number, drafts: number): number | null {
-    let below: [number, number] | null = null;
-    let above: [number, number] | null = null;
-    for (const [size, { ms, seenAt }] of this.#byStreams.get(streams) ?? []) {
-      if (size > 0 && this.#steps - seenAt > stepsKnown) continue;
-      if (size <= drafts && (below === null || size > below[0])) below = [size, ms];
-      if (size >= drafts && (above === null || size < above[0])) above = [size, ms];
+    const costs = this.#byStreams.get(streams);
+    const plain = costs?.get(0);
+    if (costs === undefined || plain === undefined || plain.count < plainStepsMin) return null;
+    let below: readonly [number, number] = [0, plain.ms];
+    let above: readonly [number, number] | null = null;
+    for (const [size, cost] of costs) {
+      if (size === 0 || this.#isOld(size, cost)) continue;
+      if (size <= drafts && size > below[0]) below = [size, cost.ms];
+      if (size >= drafts && (above === null || size < above[0])) above = [size, cost.ms];
     }
-    if (below === null || above === null || above[0] === below[0]) return (below ?? above)?.[1] ?? null;
-    return below[1] + ((above[1] - below[1]) * (drafts - below[0])) / (above[0] - below[0]);
+    if (below[0] === drafts) return below[1];
+    const slope =
+      above !== null
+        ? (above[1] - below[1]) / (above[0] - below[0])
+        : below[0] === 0
+          ? (draftRowGuess * plain.ms) / streams
+          : (below[1] - plain.ms) / below[0];
+    return below[1] + Math.max(0, slope) * (drafts - below[0]);
+  }
+
+  #isOld(drafts: number, { seenAt }: Cost): boolean {
+    return drafts > 0 && this.#steps - seenAt > stepsKnown;
   }
 }
 
@@ -52,6 +81,7 @@ interface Cost {
   readonly ms: number;
   /** Step that it was last measured in. */
   readonly seenAt: number;
+  readonly count: number;
 }
 
 /** A step as it is planned so far. */
@@ -67,6 +97,7 @@ export interface DraftPlan {
 /** Whether and how far one sequence drafts. */
 export class DraftPolicy {
   #acceptance = acceptanceFirst;
+  #turn = 0;
   #pauseLeft = 0;
   #pause = pauseMin;
   drafted = 0;
@@ -79,7 +110,7 @@ export class DraftPolicy {
       return 0;
     }
     const plain = costs.estimate(streams, drafts);
-    if (plain === null) return 0;
+    if (plain === null || ++this.#turn % plainEvery === 0) return 0;
     let best = { length: 0, rate: tokens / plain };
     for (const length of lengths) {
       const ms = costs.estimate(streams, drafts + length) ?? plain;

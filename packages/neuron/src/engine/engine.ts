@@ -73,7 +73,7 @@ export class Engine {
     const freeBefore = this.#gpuFreeMb();
     const opened = openModel(this.#library, spec, onProgress);
     const vocabulary = readVocabulary(api, opened.model);
-    const draftModel = this.#openDraftModel(spec, opened, vocabulary);
+    const draftModel = this.#openDraftModel(spec, opened, vocabulary, onProgress);
     const freeAfter = this.#gpuFreeMb();
     const deviceMb = freeBefore === null || freeAfter === null ? 0 : freeBefore - freeAfter;
     const facts = readFacts(api, opened, vocabulary, spec, {
@@ -103,11 +103,20 @@ export class Engine {
     for (const model of [...this.#models]) model.close();
   }
 
-  #openDraftModel(spec: LoadSpec, opened: OpenedModel, vocabulary: Vocabulary): DraftModel | null {
+  #openDraftModel(
+    spec: LoadSpec,
+    opened: OpenedModel,
+    vocabulary: Vocabulary,
+    onProgress: (fraction: number) => boolean,
+  ): DraftModel | null {
     if (spec.draftFile === null || spec.speculation === 'off') return null;
     try {
       checkModelFiles(spec.modelId, spec.draftFile);
-      return new DraftModel(this.#library, { spec, vocabulary, contextTokens: opened.contextTokens });
+      return new DraftModel(
+        this.#library,
+        { spec, vocabulary, contextTokens: opened.contextTokens },
+        onProgress,
+      );
     } catch (error) {
       closeModel(this.#library.api, opened);
       throw error;

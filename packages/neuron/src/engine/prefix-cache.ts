@@ -13,8 +13,8 @@
  * Therefore states are saved at chosen points of a prompt (`checkpoints`): before its last token, and where
  * a waiting sequence parts from it.
  *
- * Limits: one shared beginning below 32 tokens is not looked for; copies that would take longer than reading
- * the tokens again are not made (both measured here).
+ * Limits: a shared beginning below 32 tokens is not looked for; copies that would take longer than reading
+ * the tokens again, as measured here, or more than 512 MiB, are not made.
  */
 import type { KvPrefix } from 'cortex-core/wire/inference';
 import {
@@ -22,12 +22,13 @@ import {
   findLeader,
   findPrefix,
   isWorthCopying,
+  ownPrefix,
   type PrefixSource,
   type SlotView,
 } from './choose-slot.ts';
 import type { KvMemory } from './kv-memory.ts';
 import { SnapshotStore } from './snapshot-store.ts';
-import { commonPrefix, type TokenList } from './token-list.ts';
+import type { TokenList } from './token-list.ts';
 
 /** A sequence as far as its cells are concerned. */
 export interface SlotUse {
@@ -70,9 +71,14 @@ interface Slot {
 const saveMin = 64;
 /** A beginning that others will share is saved by itself when it is at least this long. */
 const sharedMin = 128;
-/** States handed to another owner, all together. */
+/** States handed to another owner, all together: they travel as one message, which must stay below 2 GiB. */
 const exportBytesMax = 512 * 1024 ** 2;
 const rateWeight = 0.3;
+/** Until a copy was measured: 1 GB/s, out and in again. */
+const copyMsPerByteGuess = 1e-6;
+const forgetting = 0.98;
+/** A copy is in host memory for a moment, beside what snapshots take. */
+const copyBytesMax = 512 * 1024 ** 2;
 const none = new Int32Array(0);
 
 export class PrefixCache {
@@ -81,7 +87,7 @@ export class PrefixCache {
   readonly #snapshots: SnapshotStore;
   #uses = 0;
   #readMsPerToken: number | null = null;
-  #copyMsPerByte: number | null = null;
+  #copyMsPerByte = copyMsPerByteGuess;
 
   constructor(options: PrefixCacheOptions) {
     this.#options = options;
@@ -94,37 +100,32 @@ export class PrefixCache {
     this.#snapshots = new SnapshotStore(options.bytesMax);
   }
 
-  /** Host memory that snapshots take. */
-  get snapshotBytes(): number {
-    return this.#snapshots.bytes;
-  }
-
   /** Gives the sequence a slot and sets its `cells`; null when all are busy. */
   acquire(use: SlotUse): number | null {
+    if (this.#slots.every((slot) => slot.use !== null)) return null;
     const prompt = use.tokens.view;
-    const source = this.#findSource(prompt, null);
-    const chosen = chooseSlot(prompt, this.#views(), source);
-    if (chosen === null) return null;
-    const slot = this.#slots[chosen] as Slot;
-    use.cells = this.#occupy(slot, prompt, source);
+    const isWhole = !this.#options.kv.canTruncate;
+    const source = this.#findSource(prompt, 0, this.#views());
+    const choice = chooseSlot(prompt, this.#views(), source, isWhole);
+    if (choice === null) return null;
+    const slot = this.#slots[choice.slot] as Slot;
+    const copied = choice.isCopied && source !== null ? this.#copy(slot, source, prompt) : null;
+    use.cells = copied ?? this.#keepOwn(slot, prompt);
     slot.use = use;
     slot.kept = none;
     slot.usedAt = ++this.#uses;
-    if (!this.#options.kv.canTruncate) use.checkpoints.push(prompt.length - 1);
-    return chosen;
+    if (isWhole) use.checkpoints.push(prompt.length - 1);
+    return choice.slot;
   }
 
-  /** Takes over what others have computed of the sequence's prompt since; true when `cells` grew. */
-  extend(at: number): boolean {
+  /** Takes over what others have computed of the sequence's prompt since. */
+  extend(at: number): void {
     const { slot, use } = this.#busy(at);
     const prompt = use.tokens.view.subarray(0, use.promptLength);
-    const source = this.#findSource(prompt, slot);
-    if (source === null || !isWorthCopying(source, use.cells)) return false;
-    const copied = this.#copy(slot, source, prompt);
-    if (copied === null) return false;
-    const grew = copied > use.cells;
-    use.cells = copied;
-    return grew;
+    const others = this.#views().filter((view) => view.slot !== at);
+    const source = this.#findSource(prompt, use.cells, others);
+    if (source === null || !isWorthCopying(source, use.cells)) return;
+    use.cells = this.#copy(slot, source, prompt) ?? use.cells;
   }
 
   /**
@@ -133,14 +134,19 @@ export class PrefixCache {
    */
   leaderFor(at: number): Leader | null {
     const { slot, use } = this.#busy(at);
-    if (!this.#options.kv.canTruncate && !this.#snapshots.hasRoomFor(1)) return null;
     const earlier = new Set(this.#slots.filter((each) => each.usedAt < slot.usedAt).map((each) => each.slot));
     const prompt = use.tokens.view.subarray(0, use.promptLength);
     const found = findLeader(prompt, this.#views(), use.cells, earlier);
     if (found === null) return null;
     const leader = this.#slots[found.slot]?.use;
     if (!leader) return null;
-    if (!this.#options.kv.canTruncate) leader.checkpoints.push(found.length);
+    const { kv } = this.#options;
+    const bytes = kv.sizeOf(found.slot);
+    if (!kv.canTruncate && !this.#snapshots.hasRoomFor(bytes)) return null;
+    // A recurrent state is as large at any length; of the others as much as there will be cells.
+    const bytesThen = kv.canTruncate ? (bytes / Math.max(leader.cells, 1)) * found.length : bytes;
+    if (leader.cells > 0 && !this.#pays(bytesThen, found.length - use.cells)) return null;
+    if (!kv.canTruncate) leader.checkpoints.push(found.length);
     return { slot: found.slot, use: leader, length: found.length };
   }
 
@@ -183,18 +189,22 @@ export class PrefixCache {
 
   /** The warm prefixes, most recently used first; running sequences are left out. */
   export(): readonly KvPrefix[] {
+    const { kv } = this.#options;
     const prefixes: KvPrefix[] = [];
     let bytes = 0;
+    const hasRoom = (size: number): boolean => bytes + size <= exportBytesMax;
     const add = (tokens: Int32Array, state: Uint8Array): void => {
       bytes += state.byteLength;
-      if (bytes <= exportBytesMax) prefixes.push({ tokens: tokens.slice(), state: state.slice() });
+      prefixes.push({ tokens: tokens.slice(), state: state.slice() });
     };
     for (const { slot, kept } of this.#freeByUse()) {
-      const state = kept.length === 0 || bytes > exportBytesMax ? null : this.#options.kv.save(slot);
+      if (kept.length === 0 || !hasRoom(kv.sizeOf(slot))) continue;
+      const state = kv.save(slot);
       if (state !== null) add(kept, state.data);
       state?.close();
     }
     for (const { id, tokens } of this.#snapshots.views) {
+      if (!hasRoom(this.#snapshots.sizeOf(id))) continue;
       const state = this.#snapshots.use(id);
       if (state !== null) add(tokens, state.data);
     }
@@ -214,17 +224,13 @@ export class PrefixCache {
     }
   }
 
-  /** Makes `slot` hold the longest beginning of `prompt` that is to be had; returns its length. */
-  #occupy(slot: Slot, prompt: Int32Array, source: PrefixSource | null): number {
+  /** Keeps what a free slot has of `prompt` and saves what else it has; returns the cells that stay. */
+  #keepOwn(slot: Slot, prompt: Int32Array): number {
     const { kv } = this.#options;
-    const shared = Math.min(commonPrefix(prompt, slot.kept), prompt.length - 1);
-    const own = kv.canTruncate || shared === slot.kept.length ? shared : 0;
-    if (source !== null && isWorthCopying(source, own) && !isSlot(source, slot)) {
-      const copied = this.#copy(slot, source, prompt);
-      if (copied !== null) return copied;
-    }
-    if (slot.kept.length - own >= saveMin) this.#save(slot.slot, slot.kept);
-    if (own === slot.kept.length) return own;
+    const { kept } = slot;
+    const own = ownPrefix(prompt, { tokens: kept, cells: kept.length }, !kv.canTruncate);
+    if (kept.length - own >= saveMin) this.#save(slot.slot, kept);
+    if (own === kept.length) return own;
     if (own > 0 && kv.truncate(slot.slot, own)) return own;
     kv.clear(slot.slot);
     return 0;
@@ -233,12 +239,12 @@ export class PrefixCache {
   /** The cells that `slot` has after it; 0 when the state was not taken, null when nothing was changed. */
   #copy(slot: Slot, source: PrefixSource, prompt: Int32Array): number | null {
     const { kv, now } = this.#options;
-    const startedAt = now();
     const { from, length } = source;
     const isTemporary = from.kind === 'slot';
     // Touched first, so that what is saved next does not push it out.
     if (!isTemporary) this.#snapshots.use(from.id);
     if (slot.kept.length >= saveMin) this.#save(slot.slot, slot.kept);
+    const startedAt = now();
     const state = isTemporary ? kv.save(from.slot) : this.#snapshots.use(from.id);
     if (state === null) return null;
     const isCut = this.#lengthOf(source) > length;
@@ -265,16 +271,24 @@ export class PrefixCache {
     if (state !== null) this.#snapshots.add(tokens, state, kv.canTruncate);
   }
 
-  /** The best source for `prompt` whose copy takes less time than reading it; `slot` has some already. */
-  #findSource(prompt: Int32Array, slot: Slot | null): PrefixSource | null {
-    const views = this.#views().filter((view) => view.slot !== slot?.slot);
-    const source = findPrefix(prompt, views, this.#snapshots.views, !this.#options.kv.canTruncate);
-    if (source === null || this.#readMsPerToken === null || this.#copyMsPerByte === null) return source;
-    const isCopied = source.from.kind === 'slot' && this.#slots[source.from.slot]?.use !== null;
-    if (!isCopied) return source;
-    const bytes = this.#options.kv.sizeOf((source.from as { slot: number }).slot);
-    const gain = source.length - (slot?.use?.cells ?? 0);
-    return bytes * this.#copyMsPerByte < gain * this.#readMsPerToken ? source : null;
+  /** The best source whose copy pays, for a prompt of which `have` tokens are there already. */
+  #findSource(prompt: Int32Array, have: number, views: readonly SlotView[]): PrefixSource | null {
+    const { kv } = this.#options;
+    const isAffordable = ({ from, length }: PrefixSource): boolean => {
+      const bytes = from.kind === 'slot' ? kv.sizeOf(from.slot) : this.#snapshots.sizeOf(from.id);
+      return this.#pays(bytes, length - have);
+    };
+    return findPrefix(prompt, views, this.#snapshots.views, !kv.canTruncate, isAffordable);
+  }
+
+  /** Whether copying takes less time than reading the tokens, and no more memory than it may. */
+  #pays(bytes: number, tokens: number): boolean {
+    if (bytes > copyBytesMax) return false;
+    if (this.#readMsPerToken === null || bytes * this.#copyMsPerByte < tokens * this.#readMsPerToken)
+      return true;
+    // Measured in a bad moment, it would never be measured again.
+    this.#copyMsPerByte *= forgetting;
+    return false;
   }
 
   #lengthOf({ from, length }: PrefixSource): number {
@@ -305,10 +319,6 @@ export class PrefixCache {
     if (!slot?.use) throw new Error(`slot ${at} is free`);
     return { slot, use: slot.use };
   }
-}
-
-function isSlot({ from }: PrefixSource, { slot }: Slot): boolean {
-  return from.kind === 'slot' && from.slot === slot;
 }
 
 function smooth(old: number | null, value: number): number {

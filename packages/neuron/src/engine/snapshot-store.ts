@@ -19,13 +19,14 @@ export class SnapshotStore {
     this.#bytesMax = bytesMax;
   }
 
-  get bytes(): number {
-    return this.#bytes;
-  }
-
   /** Most recently used first. */
   get views(): readonly SnapshotView[] {
     return [...this.#snapshots.values()].sort((a, b) => b.usedAt - a.usedAt);
+  }
+
+  /** Bytes of one state; 0 when it is gone. */
+  sizeOf(id: number): number {
+    return this.#snapshots.get(id)?.state.bytes ?? 0;
   }
 
   /** Whether a state of that size may be kept at all. */

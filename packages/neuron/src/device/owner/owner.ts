@@ -48,9 +48,6 @@ export interface OwnerPorts {
   readonly onEnd: () => void;
 }
 
-/** Prefixes that leave with a model: the channel serialises a message as one buffer, below 2 GiB. */
-const exportBytesMax = 1024 ** 3;
-
 interface Held {
   readonly model: LoadedModelLike;
   readonly spec: LoadSpec;
@@ -179,8 +176,13 @@ export class Owner {
 
   #submit(id: JobId, job: Job): void {
     try {
-      if (isStepped(job)) this.#begin(id, job);
-      else this.#outbox.settle({ id, ok: true, result: this.#run(id, job) });
+      if (isStepped(job)) {
+        this.#begin(id, job);
+        return;
+      }
+      // What is gathered must not wait for a load.
+      this.#flush(true);
+      this.#outbox.settle({ id, ok: true, result: this.#run(id, job) });
     } catch (error) {
       this.#outbox.settle({ id, ok: false, error: serializeError(asJobError(job.kind, error)) });
     }
@@ -208,7 +210,7 @@ export class Owner {
         return this.#load(id, job.exported.spec, job.exported.prefixes);
       case 'Export': {
         const { model, spec } = this.#held(job);
-        return { spec, prefixes: takePrefixes(model.exportPrefixes()) };
+        return { spec, prefixes: model.exportPrefixes() };
       }
       case 'DropArch':
         this.#drop(job.handle, 'its model was unloaded');
@@ -363,18 +365,6 @@ function asJobError(kind: string, error: unknown): AppError {
   if (error instanceof AppError) return error;
   const text = error instanceof Error ? error.message : String(error);
   return new AppError('job_failed', `${kind} failed: ${text}`, { cause: error });
-}
-
-/** As many as one message may carry, in their order. */
-function takePrefixes(prefixes: readonly KvPrefix[]): readonly KvPrefix[] {
-  let bytes = 0;
-  const taken: KvPrefix[] = [];
-  for (const { tokens, state } of prefixes) {
-    bytes += tokens.byteLength + state.byteLength;
-    if (bytes > exportBytesMax) break;
-    taken.push({ tokens: compactArray(tokens), state: compactArray(state) });
-  }
-  return taken;
 }
 
 /** A prefix is an advantage, not a condition: a load without them is a load all the same. */
