@@ -250,6 +250,7 @@ test('faults in neuron.toml', () => {
     'default_source = "modelscope"',
     '[[default_models]]',
     'model = "x"',
+    'draft_model = ""',
   ].join('\n');
   assert.deepEqual(faults('neuron', text), [
     'FILE:1 listen: must not have a port; set `port`',
@@ -259,6 +260,7 @@ test('faults in neuron.toml', () => {
     'FILE:7 models.default_source: names no source; [models.sources] has huggingface',
     'FILE:8 default_models[0].model_id: is required',
     'FILE:9 default_models[0].model: unknown key; did you mean "model_id"?',
+    'FILE:10 default_models[0].draft_model: must not be empty',
   ]);
   assert.deepEqual(faults('neuron', '[models.sources.mirror]\nauth_env = "X"'), [
     'FILE:1 models.sources.mirror.endpoint: is required',
@@ -315,7 +317,7 @@ test('environment values take the type of their key', () => {
     NEURON_LISTEN: '"::1"',
     NEURON_MODELS__DIRS: '["/a", "/b"]',
     NEURON_MODELS__SOURCES__MIRROR__ENDPOINT: 'http://m',
-    NEURON_DEFAULT_MODELS: '[{ model_id = "x", slots = 2 }]',
+    NEURON_DEFAULT_MODELS: '[{ model_id = "x", slots = 2, draft_model = "small" }]',
     NEURON_ADMISSION__MAX_WAIT_SECS: '0.5',
   });
   assert.equal(config.port, 4);
@@ -325,7 +327,9 @@ test('environment values take the type of their key', () => {
   assert.equal(config.listen, '::1');
   assert.deepEqual(config.models.dirs, ['/a', '/b']);
   assert.equal(config.models.sources.mirror?.endpoint, 'http://m');
-  assert.deepEqual(config.default_models, [{ model_id: 'x', harness: 'llamacpp', slots: 2 }]);
+  assert.deepEqual(config.default_models, [
+    { model_id: 'x', harness: 'llamacpp', slots: 2, draft_model: 'small' },
+  ]);
   assert.equal(config.admission.max_wait_secs, 0.5);
 });
 

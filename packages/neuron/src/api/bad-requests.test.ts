@@ -209,6 +209,27 @@ for (const worker of ['thread', 'process'] as const) {
       await stillAnswers();
     });
 
+    it('refuses a path, or a file, as the draft model of a load', async () => {
+      const outside = ['/etc/passwd', '../secret', 'a/../../b', '~/x', 'C:\\x', 'x\0', 'file:/etc/x', tiny];
+      for (const draft_model of [...outside, 'small.gguf', 'org/small.GGUF']) {
+        const body = JSON.stringify({ model_id: 'second', draft_model });
+        const response = await post('/models/load', body);
+        const { error, code } = (await response.json()) as { error: string; code: string };
+        assert.deepEqual([response.status, code], [400, 'invalid_request'], body);
+        assert.match(
+          error,
+          /^draft_model is the id of a model, not a file; add its directory to \[models\] dirs/,
+        );
+      }
+      for (const draft_model of ['', 'x'.repeat(513), 7, ['x']]) {
+        const body = JSON.stringify({ model_id: 'second', draft_model });
+        const response = await post('/models/load', body);
+        assert.equal(response.status, 422, body);
+        assert.match(await response.text(), /draft_model/);
+      }
+      await stillAnswers();
+    });
+
     it('null is as good as absent, and tokens at the edge are taken', async () => {
       const nulls = Object.fromEntries(Object.keys(badFields).map((field) => [field, null]));
       for (const [path, body] of [

@@ -9,6 +9,7 @@ import {
   modelUnloadSchema,
 } from 'cortex-core/wire/neuron';
 import { parseBody } from 'cortex-core/wire/openai';
+import { assertDraftId, assertModelId } from '../models/model-id.ts';
 import type { ApiDeps } from './api-deps.ts';
 
 /** These have a structured body, `{"error":{"kind",...}}`, so that a caller can act on them. */
@@ -17,13 +18,8 @@ const structured: ReadonlySet<ErrorCode> = new Set(['repo_fetch_failed', 'empty_
 /** Replies when the model is resident. A client that leaves does not stop the load. */
 export async function serveLoad(deps: ApiDeps, exchange: Exchange): Promise<void> {
   const spec = parseBody(modelSpecSchema, await exchange.json());
-  if (/[\\]|(^|[/:])\.\.?(\/|$)|(^|:)[/~]|\0/.test(spec.model_id)) {
-    throw new AppError(
-      'invalid_request',
-      'a model id is a name, not a path; add the directory to [models] dirs, use the name without .gguf',
-      { param: 'model_id' },
-    );
-  }
+  assertModelId(spec.model_id);
+  if (spec.draft_model) assertDraftId(spec.draft_model);
   if (spec.lora && spec.lora.length > 0) {
     throw new AppError(
       'invalid_request',

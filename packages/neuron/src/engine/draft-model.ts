@@ -167,6 +167,16 @@ export class DraftModel {
     follower.known.length = 0;
     this.#kv.clear(slot);
   }
+
+  /** 0 after close(). */
+  get weightsBytes(): number {
+    return this.#isClosed ? 0 : Number(this.#api.llama_model_size(this.#opened.model));
+  }
+
+  /** Growth of this process's own memory while its context was made. */
+  get contextBytes(): number {
+    return this.#opened.contextBytes;
+  }
 }
 
 function isOpen({ isDone }: Guess): boolean {

@@ -81,6 +81,7 @@ export class Engine {
       loadMs: this.#now() - startedAt,
       deviceBytes: deviceMb > 0 ? deviceMb * 1024 ** 2 : null,
       contextBytes: opened.contextBytes,
+      draft: draftModel,
     });
     const model = new LoadedModel({
       library: this.#library,

@@ -13,6 +13,8 @@ export interface LoadMeasurements {
   readonly deviceBytes: number | null;
   /** Growth of this process's own memory while the context was made, bytes. */
   readonly contextBytes: number;
+  /** The same of the model that drafts, with its weights; null = there is none. */
+  readonly draft: { readonly weightsBytes: number; readonly contextBytes: number } | null;
 }
 
 export function readFacts(
@@ -60,8 +62,8 @@ export function readFacts(
  * MiB of the load. A GPU tells: free memory before minus after. On the CPU the weights are mapped and become
  * resident as they are used, so: all weights, plus the larger of the KV size that the header gives and the
  * growth of this process's memory while the context was made (which sees recurrent states that the formula
- * does not). Compute buffers are not in it before they are used; who knows the header better can do better
- * with the parts.
+ * does not). A model that drafts adds its weights and the growth while its own context was made. Compute
+ * buffers are not in it before they are used; who knows the header better can do better with the parts.
  */
 function readMemory(
   api: LlamaApi,
@@ -75,9 +77,13 @@ function readMemory(
   const weights = Number(api.llama_model_size(model));
   const hasKv = api.llama_get_memory(context) !== null;
   const kv = hasKv ? kvBytesPerToken(api, model, metadata, spec) * contextTokens * sequences : 0;
+  const { weightsBytes, contextBytes } = measured.draft ?? { weightsBytes: 0, contextBytes: 0 };
   return {
-    memoryMb: toMib(weights + Math.max(kv, measured.contextBytes)),
-    memoryParts: { weightsMb: weights / 1024 ** 2, contextMb: measured.contextBytes / 1024 ** 2 },
+    memoryMb: toMib(weights + weightsBytes + Math.max(kv, measured.contextBytes) + contextBytes),
+    memoryParts: {
+      weightsMb: (weights + weightsBytes) / 1024 ** 2,
+      contextMb: (measured.contextBytes + contextBytes) / 1024 ** 2,
+    },
   };
 }
 

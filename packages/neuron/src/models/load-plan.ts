@@ -4,6 +4,7 @@ import { AppError } from 'cortex-core/wire/errors';
 import type { KvCacheType, LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
 import type { ModelSpec } from 'cortex-core/wire/neuron';
 import type { Target } from './choose-target.ts';
+import type { DraftFile } from './draft-file.ts';
 import { estimateMemory, type LoadShape, type MemoryEstimate } from './memory.ts';
 import { checkFits, largestContext, type MemoryNeed, resolveContext } from './memory-budget.ts';
 import { toModelShape } from './model-shape.ts';
@@ -16,7 +17,7 @@ export type EngineConfig = NeuronConfig['engine'];
 export interface LoadPlan {
   readonly isCpu: boolean;
   readonly trainContext: number;
-  /** Of the header alone, MiB on the device. */
+  /** Of the headers alone, MiB on the device; of a model that drafts too. */
   estimateAt(context: number): MemoryEstimate;
   /**
    * MiB of layers that stay on the host, for a load on a GPU; they grow with the context as the others do.
@@ -88,28 +89,22 @@ export function planLoad(
   engine: EngineConfig,
   target: Pick<Target, 'id' | 'splitMode'> & { readonly members: readonly { readonly kind: string }[] },
   identity: string,
+  draft: DraftFile | null = null,
 ): LoadPlan {
   const kind = target.members[0]?.kind ?? 'cpu';
   const load = toLoadShape(spec, engine, kind, target.members.length);
-  const model = toModelShape(checked.header);
-  const { tensors, fileBytes, loraBytes } = checked;
   const gpuLayers = spec.gpu_layers ?? null;
-  const places = placeWeights(tensors, model.layers.length, gpuLayers);
   const isCpu = kind === 'cpu';
-  const onDevice = isCpu ? model : { ...model, layers: model.layers.slice(places.firstLayer) };
-  const onHost = { ...model, layers: model.layers.slice(0, places.firstLayer) };
-  const deviceBytes = (isCpu ? weightBytes(tensors, fileBytes) : places.deviceBytes) + loraBytes;
+  const parts = [planPart(checked, load, isCpu, gpuLayers)];
+  // As engine/draft-model.ts opens it: like the model itself, but nothing is drafted for it.
+  const draftShape = { ...load, outputs: load.slots + 1 };
+  if (draft !== null) parts.push(planPart(draft.checked, draftShape, isCpu, gpuLayers));
   const adapters = (spec.lora ?? []).map(({ file }) => file);
   return {
     isCpu,
-    trainContext: model.trainContext,
-    estimateAt: (context) => estimateMemory(onDevice, deviceBytes, load, context),
-    hostMbAt: (context) =>
-      isCpu || onHost.layers.length === 0
-        ? 0
-        : Math.ceil(
-            estimateMemory(onHost, places.hostBytes, { ...load, overheadMb: cpuOverheadMb }, context).totalMb,
-          ),
+    trainContext: toModelShape(checked.header).trainContext,
+    estimateAt: (context) => parts.map((part) => part.estimateAt(context)).reduce(add),
+    hostMbAt: (context) => parts.reduce((sum, part) => sum + part.hostMbAt(context), 0),
     key: JSON.stringify([
       formula,
       identity,
@@ -117,9 +112,41 @@ export function planLoad(
       target.splitMode,
       gpuLayers,
       adapters,
-      loraBytes,
+      checked.loraBytes,
       target.id,
+      ...(draft === null ? [] : [draft.identity]),
     ]),
+  };
+}
+
+/** What one file takes: a load has one for the model and one for the model that drafts. */
+function planPart(
+  { header, tensors, fileBytes, loraBytes }: CheckedModel,
+  load: LoadShape,
+  isCpu: boolean,
+  gpuLayers: number | null,
+): Pick<LoadPlan, 'estimateAt' | 'hostMbAt'> {
+  const model = toModelShape(header);
+  const places = placeWeights(tensors, model.layers.length, gpuLayers);
+  const onDevice = isCpu ? model : { ...model, layers: model.layers.slice(places.firstLayer) };
+  const onHost = { ...model, layers: model.layers.slice(0, places.firstLayer) };
+  const deviceBytes = (isCpu ? weightBytes(tensors, fileBytes) : places.deviceBytes) + loraBytes;
+  const hostShape = { ...load, overheadMb: cpuOverheadMb };
+  return {
+    estimateAt: (context) => estimateMemory(onDevice, deviceBytes, load, context),
+    hostMbAt: (context) =>
+      isCpu || onHost.layers.length === 0
+        ? 0
+        : Math.ceil(estimateMemory(onHost, places.hostBytes, hostShape, context).totalMb),
+  };
+}
+
+function add(a: MemoryEstimate, b: MemoryEstimate): MemoryEstimate {
+  return {
+    weightsMb: a.weightsMb + b.weightsMb,
+    cacheMb: a.cacheMb + b.cacheMb,
+    computeMb: a.computeMb + b.computeMb,
+    totalMb: a.totalMb + b.totalMb,
   };
 }
 
@@ -161,7 +188,7 @@ export function decideLoad(
 
 export function toLoadSpec(
   spec: ModelSpec,
-  file: string,
+  { first, draft }: { readonly first: string; readonly draft: DraftFile | null },
   engine: EngineConfig,
   decision: Decision,
   target: Target,
@@ -171,7 +198,7 @@ export function toLoadSpec(
   const load = toLoadShape(spec, engine, isCpu ? 'cpu' : 'gpu', target.members.length);
   return {
     modelId: spec.model_id,
-    file,
+    file: first,
     context: decision.context,
     slots: load.slots,
     devices: [],
@@ -187,7 +214,7 @@ export function toLoadSpec(
     embeddings: false,
     prefixCacheMb: decision.prefixCacheMb,
     speculation: spec.speculation ?? engine.speculation,
-    draftFile: null,
+    draftFile: draft?.file ?? null,
     ...(reservation.shares === null ? {} : { tensorSplit: reservation.shares }),
   };
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { type NeuronConfig, neuronConfigSchema } from 'cortex-core/config/neuron-config';
@@ -12,10 +12,13 @@ import type { LoadedArch, LoadSpec, ModelFacts } from 'cortex-core/wire/inferenc
 import { modelSpecSchema } from 'cortex-core/wire/neuron';
 import type { Device } from '../device/device.ts';
 import { LoadMeter } from './load-meter.ts';
+import { planLoad } from './load-plan.ts';
 import { type LoadedModel, ModelLoader } from './loader.ts';
 import { MemoryCorrections } from './memory-corrections.ts';
 import { Placement } from './placement.ts';
+import { checkModelFiles } from './preflight.ts';
 import { ModelSources } from './sources.ts';
+import { families, writeSyntheticGguf } from './synthetic-gguf.test.kit.ts';
 
 const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
 
@@ -50,6 +53,7 @@ interface Bench {
   readonly loader: ModelLoader;
   readonly devices: readonly FakeDevice[];
   readonly group: FakeDevice;
+  readonly meter: LoadMeter;
   load(over?: object): Promise<LoadedModel>;
 }
 
@@ -58,8 +62,12 @@ function bench(
   engine: Partial<NeuronConfig['engine']> = {},
   corrections = new MemoryCorrections(null, silentLog),
   kind = 'cpu',
+  dirs: readonly string[] = [dirname(tiny)],
 ): Bench {
-  const config = neuronConfigSchema.parse({ engine, models: { hf_cache: join(tmpdir(), 'no-such-hub') } });
+  const config = neuronConfigSchema.parse({
+    engine,
+    models: { dirs, hf_cache: join(tmpdir(), 'no-such-hub') },
+  });
   const devices = budgets.map((_, at) => new FakeDevice(at === 0 ? kind : `${kind}:${at}`));
   const group = new FakeDevice('group');
   const slots = budgets.map((budgetMb, at) => {
@@ -68,11 +76,12 @@ function bench(
   const placement = new Placement(slots, { openGroup: () => group as unknown as Device });
   const sources = new ModelSources(config.models, { fetch, clock: systemClock }, {});
   const loader = new ModelLoader(sources, placement, config.engine, corrections);
+  const meter = new LoadMeter('tiny', systemClock);
   const load = (over: object = {}): Promise<LoadedModel> => {
     const spec = modelSpecSchema.parse({ model_id: 'tiny', ...over });
-    return loader.load(spec, tiny, new LoadMeter('tiny', systemClock), new AbortController().signal);
+    return loader.load(spec, tiny, meter, new AbortController().signal);
   };
-  return { loader, devices, group, load };
+  return { loader, devices, group, meter, load };
 }
 
 const errorOf = async (load: Promise<LoadedModel>): Promise<AppError> => {
@@ -238,6 +247,106 @@ describe('ModelLoader', () => {
     assert.ok(partly.reservation.estimateMb < whole.reservation.estimateMb);
     const all = devices.flatMap((device) => device.loads);
     assert.deepEqual(all.map(({ gpuLayers }) => gpuLayers).sort(), [2, null]);
+  });
+
+  it('counts a model that drafts: in the estimate, in a refusal, in "auto" and in the progress', async () => {
+    const { load, devices, meter } = bench([10_000], { prefix_cache_mb: 0 });
+    const plain = await load();
+    const alone = plain.reservation.estimateMb;
+    const both = await load({ draft_model: 'cortex-tiny' });
+    assert.deepEqual(
+      devices[0]?.loads.map(({ draftFile }) => draftFile),
+      [null, tiny],
+    );
+    // It is the same file, of which 32 rows of logits less are wanted.
+    const drafting = both.reservation.estimateMb - alone;
+    assert.ok(drafting <= alone && drafting >= alone - 4, `${drafting} MiB beside ${alone}`);
+    assert.equal(meter.progress.bytes_total, 2 * statSync(tiny).size);
+    assert.equal(meter.progress.bytes_done, 0);
+
+    const tight = bench([alone + drafting - 1], { prefix_cache_mb: 0 });
+    const error = await errorOf(tight.load({ draft_model: 'cortex-tiny' }));
+    assert.equal(error.code, 'does_not_fit');
+    assert.match(error.message, new RegExp(`needs ${alone + drafting} MiB on cpu, ${alone + drafting - 1} `));
+    assert.match(error.message, /\(weights 7 \+ KV \d+ \+ compute \d+\)/);
+    await tight.load({ draft_model: 'cortex-tiny', context: 'auto' });
+    const context = tight.devices[0]?.loads[0]?.context ?? 0;
+    assert.ok(context < 4096 && context >= 3584, String(context));
+  });
+
+  it('remembers what a load took with a draft model apart from what it took without', async () => {
+    const { load, devices } = bench([10_000], { prefix_cache_mb: 0 });
+    const plain = (await load()).reservation.estimateMb;
+    const before = (await load({ draft_model: 'cortex-tiny' })).reservation.estimateMb;
+    const parts = { memoryMb: 1, memoryParts: { weightsMb: 7, contextMb: 400 } };
+    if (devices[0]) devices[0].facts = () => parts;
+    await load({ draft_model: 'cortex-tiny' });
+    if (devices[0]) devices[0].facts = () => ({ memoryMb: 0 });
+    assert.ok((await load({ draft_model: 'cortex-tiny' })).reservation.estimateMb > before + 100);
+    assert.equal((await load()).reservation.estimateMb, plain);
+  });
+
+  it('counts the layers of a draft model that stay on the host beside a GPU', async () => {
+    const { load, devices } = bench([10_000], {}, undefined, 'cuda');
+    const whole = await load({ draft_model: 'cortex-tiny' });
+    const partly = await load({ draft_model: 'cortex-tiny', gpu_layers: 2 });
+    assert.ok(partly.reservation.estimateMb < whole.reservation.estimateMb);
+    const target = { id: 'cuda', splitMode: 'none', members: [{ kind: 'cuda' }] } as const;
+    const { engine } = neuronConfigSchema.parse({});
+    const checked = await checkModelFiles([tiny]);
+    const draft = { file: tiny, identity: 'draft', checked };
+    const [alone, both] = [null, draft].map((each) =>
+      planLoad(checked, { gpu_layers: 2 }, engine, target, 'model', each).hostMbAt(4096),
+    );
+    assert.ok(alone && both && both > 1.8 * alone && both <= 2 * alone, `${both} beside ${alone}`);
+    assert.equal(devices[0]?.loads.length, 2);
+  });
+
+  it('refuses a draft model that could not draft, before the owner hears of it', async () => {
+    const vocab_size = 2048; // of cortex-tiny
+    const { mamba2, llama } = families;
+    assert.ok(mamba2 && llama);
+    await writeSyntheticGguf(join(dir, 'other.gguf'), llama);
+    const write = (name: string, model: typeof llama, over: object): Promise<void> =>
+      writeSyntheticGguf(join(dir, name), { ...model, metadata: { ...model.metadata, ...over } });
+    await write('recurrent.gguf', mamba2, { vocab_size });
+    await write('encoder.gguf', llama, { vocab_size, pooling_type: 1 });
+    writeFileSync(join(dir, 'broken.gguf'), 'no model');
+    const { load, devices } = bench([10_000], {}, undefined, 'cpu', [dir]);
+    const cases: readonly (readonly [object, string, RegExp])[] = [
+      [
+        { draft_model: 'other' },
+        'invalid_request',
+        /"other" has a vocabulary of 32000 .* "tiny" one of 2048;/,
+      ],
+      [{ draft_model: 'recurrent' }, 'invalid_request', /"recurrent" is recurrent .*; choose another one$/],
+      [{ draft_model: 'encoder' }, 'invalid_request', /"encoder" reads inputs whole .*; choose another one$/],
+      [{ draft_model: 'broken' }, 'invalid_model_file', /^draft_model: broken\.gguf is not usable: /],
+      [
+        { draft_model: 'absent' },
+        'model_not_found',
+        /^draft_model: there is no model "absent" in \[models\]/,
+      ],
+      [
+        { draft_model: 'other.gguf' },
+        'invalid_request',
+        /is the id of a model, not a file; add its directory/,
+      ],
+      [
+        { draft_model: join(dir, 'other') },
+        'invalid_request',
+        /is the id of a model, not a file; add its directory/,
+      ],
+      [{ draft_model: 'other', speculation: 'off' }, 'invalid_request', /set speculation = "ngram" or leave/],
+    ];
+    for (const [over, code, text] of cases) {
+      const error = await errorOf(load(over));
+      assert.deepEqual([error.code, error.param], [code, 'draft_model'], error.message);
+      assert.match(error.message, text);
+    }
+    const off = await errorOf(bench([9000], { speculation: 'off' }).load({ draft_model: 'cortex-tiny' }));
+    assert.deepEqual([off.code, off.param], ['invalid_request', 'draft_model']);
+    assert.deepEqual(devices[0]?.loads, []);
   });
 
   it('refuses a cache type that there is not before it looks for the file', async () => {

@@ -6,6 +6,7 @@ import type { LoadedArch } from 'cortex-core/wire/inference';
 import type { ModelSpec } from 'cortex-core/wire/neuron';
 import type { OwnerDeath } from '../device/device.ts';
 import type { DeviceSlot, Target } from './choose-target.ts';
+import { assertDraftAllowed, type DraftFile, resolveDraft } from './draft-file.ts';
 import type { LoadMeter } from './load-meter.ts';
 import {
   type Decision,
@@ -42,7 +43,17 @@ interface ReservedLoad extends Reserved {
   readonly spec: ModelSpec;
   readonly first: string;
   readonly digest: string | null;
+  readonly draft: DraftFile | null;
+  /** Of both models. */
   readonly fileBytes: number;
+}
+
+/** What a load is of, before anything is decided. */
+interface FoundModel {
+  readonly spec: ModelSpec;
+  readonly checked: CheckedModel;
+  readonly identity: string;
+  readonly draft: DraftFile | null;
 }
 
 export class ModelLoader {
@@ -87,36 +98,36 @@ export class ModelLoader {
     }
     // What can be refused without the file is refused before gigabytes are fetched.
     toLoadShape(spec, this.#engine, 'cpu', 1);
+    assertDraftAllowed(spec, this.#engine.speculation);
     this.#placement.assertPossible(spec);
     const request = { modelId: spec.model_id, quant: spec.quant ?? null, file };
-    const onFetch = (done: number, total: number): void => meter.report('fetching', done, total);
+    let fetched = 0;
+    const onFetch = (done: number, total: number): void => {
+      fetched = total;
+      meter.report('fetching', done, total);
+    };
     const { files, digest } = await this.#sources.resolve(request, onFetch, signal);
     const checked = await checkModelFiles(files, spec.lora ?? []);
     signal.throwIfAborted();
+    const onDraft = (done: number, total: number): void =>
+      meter.report('fetching', fetched + done, fetched + total);
+    const draft = await resolveDraft(this.#sources, spec, checked, onDraft, signal);
     const first = files[0] ?? '';
     const identity = `${digest ?? first} ${checked.fileBytes}`;
-    const reserved = await this.#reserve(spec, checked, identity, signal);
-    return this.#loadReserved(
-      { spec, first, digest, fileBytes: checked.fileBytes, ...reserved },
-      meter,
-      signal,
-    );
+    const reserved = await this.#reserve({ spec, checked, identity, draft }, signal);
+    const fileBytes = checked.fileBytes + (draft?.checked.fileBytes ?? 0);
+    return this.#loadReserved({ spec, first, digest, draft, fileBytes, ...reserved }, meter, signal);
   }
 
   /** Memory on the best device that has room; when none has, the error of the best. */
-  async #reserve(
-    spec: ModelSpec,
-    checked: CheckedModel,
-    identity: string,
-    signal: AbortSignal,
-  ): Promise<Reserved> {
-    const [best, ...others] = await this.#placement.choose(spec, signal);
+  async #reserve(model: FoundModel, signal: AbortSignal): Promise<Reserved> {
+    const [best, ...others] = await this.#placement.choose(model.spec, signal);
     try {
-      return await this.#reserveOn(best, spec, checked, identity, signal);
+      return await this.#reserveOn(best, model, signal);
     } catch (error) {
       for (const target of others) {
         if (!isLackOfMemory(error)) break;
-        const reserved = await this.#reserveOn(target, spec, checked, identity, signal).catch(() => null);
+        const reserved = await this.#reserveOn(target, model, signal).catch(() => null);
         if (reserved !== null) return reserved;
       }
       throw error;
@@ -125,12 +136,10 @@ export class ModelLoader {
 
   async #reserveOn(
     target: Target,
-    spec: ModelSpec,
-    checked: CheckedModel,
-    identity: string,
+    { spec, checked, identity, draft }: FoundModel,
     signal: AbortSignal,
   ): Promise<Reserved> {
-    const { key, ...plan } = planLoad(checked, spec, this.#engine, target, identity);
+    const { key, ...plan } = planLoad(checked, spec, this.#engine, target, identity, draft);
     const predict = (context: number, mb: number): number => this.#corrections.predict(key, context, mb);
     const { reservation, wanted } = await this.#placement.reserve(
       target,
@@ -141,13 +150,15 @@ export class ModelLoader {
   }
 
   async #loadReserved(what: ReservedLoad, meter: LoadMeter, signal: AbortSignal): Promise<LoadedModel> {
-    const { spec, first, fileBytes, target, decision, reservation } = what;
+    const { spec, draft, fileBytes, target, decision, reservation } = what;
     const { slot } = reservation;
     try {
       meter.report('loading', 0, fileBytes);
+      // The owner tells how far the model itself is; the one that drafts comes after it.
+      const mainBytes = fileBytes - (draft?.checked.fileBytes ?? 0);
       const onLoad = ({ fraction }: { fraction: number }): void =>
-        meter.report('loading', Math.round(fraction * fileBytes), fileBytes);
-      const loadSpec = toLoadSpec(spec, first, this.#engine, decision, target, reservation);
+        meter.report('loading', Math.round(fraction * mainBytes), fileBytes);
+      const loadSpec = toLoadSpec(spec, what, this.#engine, decision, target, reservation);
       const arch = await slot.device.load(loadSpec, onLoad, signal);
       this.#settle(what, arch);
       const { prefixCacheMb } = decision;

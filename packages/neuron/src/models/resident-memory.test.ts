@@ -21,8 +21,9 @@ function residentMb(pid: number): number {
 }
 
 describe('the estimate of a load on the CPU', () => {
-  for (const { name, file, skip, slots, context } of [
+  for (const { name, file, skip, slots, context, draftFile = null } of [
     { name: 'cortex-tiny', file: tiny, skip: notLinux, slots: 4, context: 4096 },
+    { name: 'cortex-tiny twice', file: tiny, skip: notLinux, slots: 4, context: 4096, draftFile: tiny },
     { name: 'SmolLM2', file: smol.file, skip: notLinux || smol.skip, slots: 1, context: 1024 },
   ]) {
     it(`is what the owner's process grows by with ${name} once its prompts are read`, { skip }, async () => {
@@ -44,7 +45,13 @@ describe('the estimate of a load on the CPU', () => {
         const pid = device.ownerPid ?? 0;
         const beforeMb = residentMb(pid);
         const target = { id: 'cpu', splitMode: 'none', members: [{ kind: 'cpu' }] } as const;
-        const plan = planLoad(await checkModelFiles([file]), { slots }, engine, target, file);
+        const speculation = draftFile === null ? 'off' : 'ngram';
+        const checked = await checkModelFiles([file]);
+        const draft =
+          draftFile === null
+            ? null
+            : { file: draftFile, identity: '', checked: await checkModelFiles([draftFile]) };
+        const plan = planLoad(checked, { slots, speculation }, engine, target, file, draft);
         const estimate = plan.estimateAt(context);
         const spec: LoadSpec = {
           modelId: name,
@@ -63,12 +70,18 @@ describe('the estimate of a load on the CPU', () => {
           lora: [],
           embeddings: false,
           prefixCacheMb: 0,
-          speculation: 'off',
-          draftFile: null,
+          speculation,
+          draftFile,
         };
         const { handle, facts } = await device.load(spec, () => {});
         const tokens = Int32Array.from({ length: 600 }, (_, at) => 100 + ((at * 7) % 500));
-        const request = { tokens, sampling: { temperature: 0 }, maxTokens: 2, stops: [], grammar: null };
+        const request = {
+          tokens,
+          sampling: { temperature: 0 },
+          maxTokens: draftFile === null ? 2 : 40,
+          stops: [],
+          grammar: null,
+        };
         const prompts = Array.from({ length: slots }, () =>
           device.generate(handle, { ...request, topLogprobs: null, ignoreEos: true }, () => {}),
         );
