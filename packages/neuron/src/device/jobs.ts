@@ -6,8 +6,8 @@
  * Design: every message survives a structured clone (a worker's port) and Node's `advanced` child-process
  * serialization, which keeps typed arrays typed; so a message is its own encoding, and the codec consists of
  * `compactArray` (a view is cut loose from a larger buffer, which would be cloned whole) and the guards that
- * drop what is not ours. What all sequences yield in a step, or in quick steps together, travels in ONE `Steps`
- * message, an event for each token.
+ * drop what is not ours. What all sequences yield in a step, or in quick steps together, travels in ONE
+ * `Steps` message, an event for each token.
  * Limits: both ends are of one build; there is no version in the protocol.
  */
 import type { SerializedError } from 'cortex-core/wire/errors';

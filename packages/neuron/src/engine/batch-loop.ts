@@ -8,7 +8,7 @@
  * every decoding sequence, what it drafted, and the planned share of every prompt (plan-step.ts). Then each
  * sequence that has an output samples. A prompt starts from what the cells already hold of it, and one that
  * another sequence is just reading is waited for (prefix-cache.ts). Drafts (ngram-draft.ts) are rows behind a
- * sequence's own: each is kept only if the sampler chooses it, so the answer is what it would be without.
+ * token: each is kept only if the sampler chooses it, so the answer is what it would be without.
  * All state lives here and changes only inside submit, step and close, on one thread. What a sequence holds
  * is given back before its owner hears that it ended.
  *
@@ -20,11 +20,11 @@ import { AppError } from 'cortex-core/wire/errors';
 import type { GenerateParams } from 'cortex-core/wire/inference';
 import type { DecodeBatch } from './decode-batch.ts';
 import type { DraftModel } from './draft-model.ts';
-import { type DraftPlan, StepCosts } from './draft-policy.ts';
+import { StepCosts } from './draft-policy.ts';
 import type { EngineFaults } from './engine-faults.ts';
 import type { KvMemory } from './kv-memory.ts';
 import { proposeDraft } from './ngram-draft.ts';
-import { draftRowsMax, planPrefill } from './plan-step.ts';
+import { planPrefill } from './plan-step.ts';
 import type { PrefixCache } from './prefix-cache.ts';
 import { Sampler, type SamplerHost } from './sampler.ts';
 import {
@@ -185,47 +185,33 @@ export class BatchLoop {
     return chunks;
   }
 
-  /** Drafts only while no prompt is read: they would take its time. */
+  /**
+   * Drafts for a sequence that decodes alone. Beside others they do not pay: streams are split, so rows that
+   * one sequence has more than another are a graph of their own, and a batch uses the weights well already.
+   */
   #planDrafts(decoding: readonly Sequence[]): Chunk[] {
-    const plan: DraftPlan = { streams: decoding.length, drafts: 0, tokens: decoding.length };
-    const rooms: number[] = [];
-    const found = decoding.map((sequence) => {
-      const room = this.#draftRoom(sequence, plan);
-      const drafts = room > 0 ? proposeDraft(sequence.tokens.view, room) : noDrafts;
-      const isAsked = drafts.length === 0 && this.#options.draftModel !== null;
-      rooms.push(isAsked ? room : 0);
-      sequence.drafts?.join(plan, isAsked ? room : drafts.length);
-      return drafts;
-    });
-    const asked = decoding.flatMap(({ slot, tokens }, index) => {
-      const max = rooms[index] as number;
-      return slot !== null && max > 0 ? [{ slot, tokens: tokens.view, max }] : [];
-    });
-    const guesses = asked.length === 0 ? [] : (this.#options.draftModel?.propose(asked) ?? []);
-    return decoding.map((sequence, index): Chunk => {
-      const guessed = guesses[asked.findIndex(({ slot }) => slot === sequence.slot)];
-      return { sequence, count: 1, drafts: guessed ?? found[index] ?? noDrafts, row: null };
+    return decoding.map((sequence): Chunk => {
+      const drafts = decoding.length === 1 ? this.#draft(sequence) : noDrafts;
+      return { sequence, count: 1, drafts, row: null };
     });
   }
 
-  /** Rows that drafts of the sequence may take in a step planned so far. */
-  #draftRoom({ drafts, cells, budget, completion }: Sequence, plan: DraftPlan): number {
-    const room = Math.min(
-      drafts?.wanted(plan, this.#costs) ?? 0,
-      draftRowsMax - plan.drafts,
-      budget.tokens - completion - 1,
-      this.#options.host.contextTokens - cells - 1,
-    );
-    return Math.max(0, room);
+  #draft({ drafts, slot, tokens, cells, budget, completion }: Sequence): Int32Array {
+    const { draftModel, host } = this.#options;
+    const wanted = drafts?.wanted(this.#costs) ?? 0;
+    const max = Math.min(wanted, budget.tokens - completion - 1, host.contextTokens - cells - 1);
+    if (max <= 0 || slot === null) return noDrafts;
+    const found = proposeDraft(tokens.view, max);
+    if (found.length > 0 || draftModel === null) return found;
+    return draftModel.propose({ slot, tokens: tokens.view, max });
   }
 
   /** Learns what steps of this shape cost. */
   #observe(chunks: readonly Chunk[], ms: number): void {
     const tokens = chunks.reduce((sum, { count }) => sum + count, 0);
     if (tokens > 2 * chunks.length) this.#options.cache.observeReading(tokens, ms);
-    if (tokens > chunks.length) return;
-    const drafted = chunks.reduce((sum, { drafts }) => sum + drafts.length, 0);
-    this.#costs.observe(chunks.length, drafted, ms);
+    const [chunk] = chunks;
+    if (tokens === 1 && chunk !== undefined) this.#costs.observe(chunk.drafts.length, ms);
   }
 
   #decode(chunks: readonly Chunk[]): void {

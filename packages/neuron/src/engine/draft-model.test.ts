@@ -28,10 +28,12 @@ const questions = [
 ];
 
 function run(model: LoadedModel, sampling: { temperature: number; seed?: number }): Heard[] {
-  const heard = questions.map((question) =>
-    listen(model, requestFor(chatTokens(model, question), { maxTokens: 40, ignoreEos: true, sampling })),
-  );
-  drain(model);
+  const heard = questions.map((question) => {
+    const params = requestFor(chatTokens(model, question), { maxTokens: 40, ignoreEos: true, sampling });
+    const one = listen(model, params);
+    drain(model);
+    return one;
+  });
   for (const { error } of heard) assert.equal(error, null);
   return heard;
 }

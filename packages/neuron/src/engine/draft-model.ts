@@ -2,7 +2,7 @@
  * A smaller model of the same vocabulary that guesses what the larger one will say.
  *
  * It follows each sequence in a KV stream of its own: before it guesses, it goes back to what the two have in
- * common, reads what is new and then says its likeliest tokens, all sequences in one decode call each time.
+ * common, reads what is new and then says its likeliest tokens, one decode call each.
  * Guesses are only guesses: the larger model's sampler decides (batch-loop.ts). It stops where it is unsure,
  * because a refused row costs as much as an accepted one.
  */
@@ -38,15 +38,9 @@ interface Follower {
   known: number[];
 }
 
-interface Guess {
-  readonly request: DraftRequest;
-  readonly ids: number[];
-  isDone: boolean;
-}
-
 /** Below this probability a guess is not worth a row. */
 const confidenceMin = 0.5;
-/** Prompt tokens read in one step, of all sequences together: running streams wait for them. */
+/** Prompt tokens read in one step: the stream waits for them. */
 const catchUpMax = 256;
 
 export class DraftModel {
@@ -93,18 +87,18 @@ export class DraftModel {
     });
   }
 
-  /** One list per request, of the same order; empty where it is unsure or still reading. */
-  propose(requests: readonly DraftRequest[]): readonly Int32Array[] {
-    const guesses = requests.map((request): Guess => ({ request, ids: [], isDone: request.max <= 0 }));
-    let budget = catchUpMax;
-    for (const guess of guesses) {
-      if (guess.isDone) continue;
-      const before = this.#lengthOf(guess.request);
-      guess.isDone = !this.#catchUp(guess.request, budget);
-      budget -= Math.max(0, this.#lengthOf(guess.request) - before);
+  /** What it would say next; empty where it is unsure or still reading. */
+  propose({ slot, tokens, max }: DraftRequest): Int32Array {
+    const guesses: number[] = [];
+    if (!this.#catchUp(slot, tokens)) return Int32Array.from(guesses);
+    let last = tokens[tokens.length - 1] as number;
+    while (guesses.length < max) {
+      const next = this.#guess(slot, last);
+      if (next === null) break;
+      guesses.push(next);
+      last = next;
     }
-    for (let open = guesses.filter(isOpen); open.length > 0; open = guesses.filter(isOpen)) this.#guess(open);
-    return guesses.map(({ ids }) => Int32Array.from(ids));
+    return Int32Array.from(guesses);
   }
 
   /** Idempotent. */
@@ -115,48 +109,33 @@ export class DraftModel {
     closeModel(this.#api, this.#opened);
   }
 
-  #lengthOf({ slot }: DraftRequest): number {
-    return (this.#followers[slot] as Follower).known.length;
-  }
-
-  /** Reads all but the last token, at most `budget`; false while there is more to read. */
-  #catchUp({ slot, tokens }: DraftRequest, budget: number): boolean {
+  /** Reads all but the last token; false while there is more to read than one step may take. */
+  #catchUp(slot: number, tokens: Int32Array): boolean {
     const follower = this.#followers[slot] as Follower;
     const end = tokens.length - 1;
     const shared = commonPrefix(Int32Array.from(follower.known), tokens.subarray(0, end));
     if (shared < follower.known.length) this.#cut(slot, shared);
-    const until = Math.min(end, shared + Math.min(budget, this.#batch.capacity));
+    const until = Math.min(end, shared + Math.min(catchUpMax, this.#batch.capacity));
     this.#batch.clear();
     for (let at = shared; at < until; at++) this.#batch.add(tokens[at] as number, at, slot, false);
-    if (until > shared && !this.#decode([slot])) return false;
+    if (until > shared && !this.#decode(slot)) return false;
     for (let at = shared; at < until; at++) follower.known.push(tokens[at] as number);
     return until === end;
   }
 
-  /** One more token for each. */
-  #guess(open: readonly Guess[]): void {
+  /** The likeliest token after `token`, null where it is not likely enough. */
+  #guess(slot: number, token: number): number | null {
+    const { known } = this.#followers[slot] as Follower;
     this.#batch.clear();
-    const rows = open.map(({ request: { slot, tokens }, ids }) => {
-      const { known } = this.#followers[slot] as Follower;
-      const token = ids.at(-1) ?? (tokens[tokens.length - 1] as number);
-      const row = this.#batch.add(token, known.length, slot, true);
-      known.push(token);
-      return row;
-    });
-    const isComputed = this.#decode(open.map(({ request }) => request.slot));
-    for (const [index, guess] of open.entries()) {
-      const best = isComputed
-        ? likeliest(this.#logits.rowAt(this.#logits.addressOf(rows[index] as number)))
-        : null;
-      if (best !== null) guess.ids.push(best);
-      guess.isDone = best === null || guess.ids.length >= guess.request.max;
-    }
+    const row = this.#batch.add(token, known.length, slot, true);
+    known.push(token);
+    return this.#decode(slot) ? likeliest(this.#logits.rowAt(this.#logits.addressOf(row))) : null;
   }
 
-  /** False when the device failed: the streams are forgotten and read again next time. */
-  #decode(slots: readonly number[]): boolean {
+  /** False when the device failed: the stream is forgotten and read again next time. */
+  #decode(slot: number): boolean {
     if (this.#api.llama_decode(this.#opened.context, this.#batch.struct) === 0) return true;
-    for (const slot of slots) this.#cut(slot, 0);
+    this.#cut(slot, 0);
     return false;
   }
 
@@ -177,10 +156,6 @@ export class DraftModel {
   get contextBytes(): number {
     return this.#opened.contextBytes;
   }
-}
-
-function isOpen({ isDone }: Guess): boolean {
-  return !isDone;
 }
 
 /** The most probable token, null when even that is not probable enough. */

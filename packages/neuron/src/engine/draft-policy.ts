@@ -3,18 +3,19 @@
  *
  * k drafts of a sequence yield p + p^2 + ... + p^k tokens more on average when each is accepted with
  * probability p (Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", 2023, eq. 1),
- * and the step takes what steps of that shape have taken here. The k with the best rate wins; 0 = plain
+ * and the step takes what steps of 1 + k rows have taken here. The k with the best rate wins; 0 = plain
  * decoding. A sequence whose drafts do not pay stops and tries again after a pause that doubles each time.
  */
 
-export const draftMax = 15;
+import { draftRowsMax } from './plan-step.ts';
+
 /** Lengths that are considered: each is a batch shape, and few shapes keep graphs reusable. */
-const lengths = [3, 7, draftMax] as const;
+const lengths = [3, 7, draftRowsMax] as const;
 const costWeightUp = 0.1;
 const costWeightDown = 0.5;
 /** The first steps of a shape build its graph and say little. */
 const plainStepsMin = 3;
-/** Part of what a stream's row costs, for a drafted row, until one was measured. */
+/** Part of a step that a drafted row is taken to cost until one was measured. */
 const draftRowGuess = 0.3;
 /** Every so many steps one goes without drafts, so that what drafts are compared with is known. */
 const plainEvery = 16;
@@ -26,38 +27,34 @@ const acceptanceFirst = 0.75;
 const pauseMin = 8;
 const pauseMax = 256;
 
-/** Measured duration of decode steps by their shape; one per model. */
+/** Measured duration of steps in which one sequence decodes alone, by the rows drafted; one per model. */
 export class StepCosts {
-  readonly #byStreams = new Map<number, Map<number, Cost>>();
+  readonly #costs = new Map<number, Cost>();
   #steps = 0;
 
-  /** A step of one row for each of `streams` sequences and `drafts` rows more took `ms`. */
-  observe(streams: number, drafts: number, ms: number): void {
+  observe(drafts: number, ms: number): void {
     this.#steps++;
-    const costs = this.#byStreams.get(streams) ?? new Map<number, Cost>();
-    this.#byStreams.set(streams, costs);
-    const known = costs.get(drafts);
+    const known = this.#costs.get(drafts);
     if (known === undefined || this.#isOld(drafts, known)) {
-      costs.set(drafts, { ms, seenAt: this.#steps, count: 1 });
+      this.#costs.set(drafts, { ms, seenAt: this.#steps, count: 1 });
       return;
     }
     // A slow step may have been disturbed, a quick one was not.
     const weight = ms < known.ms ? costWeightDown : costWeightUp;
     const next = known.ms + weight * (ms - known.ms);
-    costs.set(drafts, { ms: next, seenAt: this.#steps, count: known.count + 1 });
+    this.#costs.set(drafts, { ms: next, seenAt: this.#steps, count: known.count + 1 });
   }
 
   /**
    * Milliseconds; null while too little is known of steps without drafts. Between two known sizes and beyond
-   * them lies a line; before any was tried, a drafted row is taken to cost a part of a stream's.
+   * them lies a line; before any was tried, a drafted row is taken to cost a part of a step.
    */
-  estimate(streams: number, drafts: number): number | null {
-    const costs = this.#byStreams.get(streams);
-    const plain = costs?.get(0);
-    if (costs === undefined || plain === undefined || plain.count < plainStepsMin) return null;
+  estimate(drafts: number): number | null {
+    const plain = this.#costs.get(0);
+    if (plain === undefined || plain.count < plainStepsMin) return null;
     let below: readonly [number, number] = [0, plain.ms];
     let above: readonly [number, number] | null = null;
-    for (const [size, cost] of costs) {
+    for (const [size, cost] of this.#costs) {
       if (size === 0 || this.#isOld(size, cost)) continue;
       if (size <= drafts && size > below[0]) below = [size, cost.ms];
       if (size >= drafts && (above === null || size < above[0])) above = [size, cost.ms];
@@ -67,7 +64,7 @@ export class StepCosts {
       above !== null
         ? (above[1] - below[1]) / (above[0] - below[0])
         : below[0] === 0
-          ? (draftRowGuess * plain.ms) / streams
+          ? draftRowGuess * plain.ms
           : (below[1] - plain.ms) / below[0];
     return below[1] + Math.max(0, slope) * (drafts - below[0]);
   }
@@ -84,16 +81,6 @@ interface Cost {
   readonly count: number;
 }
 
-/** A step as it is planned so far. */
-export interface DraftPlan {
-  /** Sequences with one row each. */
-  readonly streams: number;
-  /** Rows drafted by others. */
-  drafts: number;
-  /** Tokens that the step is expected to yield. */
-  tokens: number;
-}
-
 /** Whether and how far one sequence drafts. */
 export class DraftPolicy {
   #acceptance = acceptanceFirst;
@@ -103,28 +90,22 @@ export class DraftPolicy {
   drafted = 0;
   accepted = 0;
 
-  /** How many drafts would make the step's rate best; 0 where they do not pay. */
-  wanted({ streams, drafts, tokens }: DraftPlan, costs: StepCosts): number {
+  /** How many drafts would make the next step's rate best; 0 where they do not pay. */
+  wanted(costs: StepCosts): number {
     if (this.#pauseLeft > 0) {
       this.#pauseLeft--;
       return 0;
     }
-    const plain = costs.estimate(streams, drafts);
+    const plain = costs.estimate(0);
     if (plain === null || ++this.#turn % plainEvery === 0) return 0;
-    let best = { length: 0, rate: tokens / plain };
+    let best = { length: 0, rate: 1 / plain };
     for (const length of lengths) {
-      const ms = costs.estimate(streams, drafts + length) ?? plain;
-      const rate = (tokens + extraTokens(this.#acceptance, length)) / ms;
+      const ms = costs.estimate(length) ?? plain;
+      const rate = (1 + extraTokens(this.#acceptance, length)) / ms;
       if (rate > best.rate) best = { length, rate };
     }
     if (best.length === 0) this.#rest();
     return best.length;
-  }
-
-  /** Into `plan`: what this sequence adds to the step. */
-  join(plan: DraftPlan, drafts: number): void {
-    plan.drafts += drafts;
-    plan.tokens += extraTokens(this.#acceptance, drafts);
   }
 
   observe(drafted: number, accepted: number): void {

@@ -43,8 +43,8 @@ export function planPrefill({ decoding, pending, ubatch, turn }: StepLoad): numb
   return shares;
 }
 
-/** Drafted tokens of all sequences in one step: each is a row of logits more that the graph has room for. */
-export const draftRowsMax = 32;
+/** Drafted tokens in one step: each is a row of logits more that the graph has room for. */
+export const draftRowsMax = 15;
 
 /** The most tokens that a step can put into one batch. */
 export function stepTokensMax(slots: number, ubatch: number): number {

@@ -12,9 +12,9 @@ export interface ComputeThreads {
 }
 
 /**
- * Threads sleep as soon as a step is done. Polling for the next one, ggml's default for 100 ms and more, takes
- * the core from whoever sends the tokens: on two cores one stream over HTTP reached 0.88 to 0.91 of a bare
- * loop with it and 0.95 to 1.0 without (SmolLM2, docs/bench.md).
+ * Threads sleep as soon as a step is done. Polling for the next one, ggml's default for 100 ms and more,
+ * takes the core from whoever sends the tokens: on two cores one stream over HTTP reached 0.88 to 0.91 of a
+ * bare loop with it and 0.95 to 1.0 without (SmolLM2, docs/bench.md).
  */
 const pollLevel = 0;
 /** struct ggml_threadpool_params takes 528 (ggml.h: 512 bool, int, enum, uint32, 2 bool); some to spare. */

@@ -54,7 +54,7 @@ const gpuOverheadMb = 128;
 const prefixShareMax = 0.25;
 
 /** Rows of logits that a step may draft, as engine/plan-step.ts says. */
-const draftRowsMax = 32;
+const draftRowsMax = 15;
 
 export type ShapeSpec = Pick<ModelSpec, 'slots' | 'cache_type_k' | 'cache_type_v' | 'speculation'>;
 
