@@ -72,30 +72,37 @@ export class Engine {
     const { api } = this.#library;
     const freeBefore = this.#gpuFreeMb();
     const opened = openModel(this.#library, spec, onProgress);
-    const vocabulary = readVocabulary(api, opened.model);
-    const draftModel = this.#openDraftModel(spec, opened, vocabulary, onProgress);
-    const freeAfter = this.#gpuFreeMb();
-    const deviceMb = freeBefore === null || freeAfter === null ? 0 : freeBefore - freeAfter;
-    const facts = readFacts(api, opened, vocabulary, spec, {
-      fileBytes,
-      loadMs: this.#now() - startedAt,
-      deviceBytes: deviceMb > 0 ? deviceMb * 1024 ** 2 : null,
-      contextBytes: opened.contextBytes,
-      draft: draftModel,
-    });
-    const model = new LoadedModel({
-      library: this.#library,
-      opened,
-      vocabulary,
-      facts,
-      spec,
-      now: this.#now,
-      faults: this.#faults,
-      draftModel,
-      onClose: (closed) => this.#models.delete(closed),
-    });
-    this.#models.add(model);
-    return model;
+    let draftModel: DraftModel | null = null;
+    try {
+      const vocabulary = readVocabulary(api, opened.model);
+      draftModel = this.#openDraftModel(spec, opened, vocabulary, onProgress);
+      const freeAfter = this.#gpuFreeMb();
+      const deviceMb = freeBefore === null || freeAfter === null ? 0 : freeBefore - freeAfter;
+      const facts = readFacts(api, opened, vocabulary, spec, {
+        fileBytes,
+        loadMs: this.#now() - startedAt,
+        deviceBytes: deviceMb > 0 ? deviceMb * 1024 ** 2 : null,
+        contextBytes: opened.contextBytes,
+        draft: draftModel,
+      });
+      const model = new LoadedModel({
+        library: this.#library,
+        opened,
+        vocabulary,
+        facts,
+        spec,
+        now: this.#now,
+        faults: this.#faults,
+        draftModel,
+        onClose: (closed) => this.#models.delete(closed),
+      });
+      this.#models.add(model);
+      return model;
+    } catch (error) {
+      draftModel?.close();
+      closeModel(api, opened);
+      throw error;
+    }
   }
 
   /** Closes every model. Idempotent. The library stays loaded for the process's life. */
@@ -111,17 +118,9 @@ export class Engine {
     onProgress: (fraction: number) => boolean,
   ): DraftModel | null {
     if (spec.draftFile === null || spec.speculation === 'off') return null;
-    try {
-      checkModelFiles(spec.modelId, spec.draftFile);
-      return new DraftModel(
-        this.#library,
-        { spec, vocabulary, contextTokens: opened.contextTokens },
-        onProgress,
-      );
-    } catch (error) {
-      closeModel(this.#library.api, opened);
-      throw error;
-    }
+    checkModelFiles(spec.modelId, spec.draftFile);
+    const parts = { spec, vocabulary, contextTokens: opened.contextTokens };
+    return new DraftModel(this.#library, parts, onProgress);
   }
 
   #gpuFreeMb(): number | null {
