@@ -4,7 +4,8 @@
  */
 import { Agent, request } from 'node:http';
 
-const agent = new Agent({ keepAlive: true, maxSockets: 64 });
+/** A connection a request: llama-server closes idle ones after 5 s, and a reused one may just be closing. */
+const agent = new Agent({ keepAlive: false, maxSockets: 64 });
 const textField = Buffer.from('"content":"');
 const quote = '"'.charCodeAt(0);
 
