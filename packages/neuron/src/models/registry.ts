@@ -271,11 +271,6 @@ export class ModelRegistry {
   }
 
   #onOwnerDeath(slot: DeviceSlot, death: OwnerDeath): void {
-    this.#deps.log.error('device owner died', {
-      device: death.deviceId,
-      cause: death.cause,
-      stderr: death.stderrTail.slice(-10),
-    });
     this.#lost.note(slot, death);
     for (const entry of this.#entries.values()) {
       const handle = entry.handleOn(slot);
