@@ -28,6 +28,8 @@ export interface LoadedModel {
   readonly digest: string | null;
   /** Host memory of its prefix cache. */
   readonly prefixCacheMb: number;
+  /** Host memory of layers that are not on its GPU; 0 on the CPU. */
+  readonly hostLayersMb: number;
 }
 
 interface Reserved {
@@ -150,8 +152,9 @@ export class ModelLoader {
       const loadSpec = toLoadSpec(spec, first, this.#engine, decision, target, reservation);
       const arch = await slot.device.load(loadSpec, onLoad, signal);
       this.#settle(what, arch);
-      const { prefixCacheMb } = decision;
-      return { slot, arch, reservation, digest: what.digest, prefixCacheMb };
+      const { prefixCacheMb, hostMb = 0 } = decision;
+      const hostLayersMb = slot.kind === 'cpu' ? 0 : hostMb - prefixCacheMb;
+      return { slot, arch, reservation, digest: what.digest, prefixCacheMb, hostLayersMb };
     } catch (error) {
       reservation.release();
       throw error;
