@@ -17,14 +17,14 @@
  * that were in it.
  */
 import { AppError } from 'cortex-core/wire/errors';
-import type { GenerateParams } from 'cortex-core/wire/inference';
+import { draftRowsMax, type GenerateParams } from 'cortex-core/wire/inference';
 import type { DecodeBatch } from './decode-batch.ts';
 import type { DraftModel } from './draft-model.ts';
 import { type DraftPlan, StepCosts } from './draft-policy.ts';
 import type { EngineFaults } from './engine-faults.ts';
 import type { KvMemory } from './kv-memory.ts';
 import { proposeDraft } from './ngram-draft.ts';
-import { draftRowsMax, planPrefill } from './plan-step.ts';
+import { planPrefill } from './plan-step.ts';
 import type { PrefixCache } from './prefix-cache.ts';
 import { Sampler, type SamplerHost } from './sampler.ts';
 import {
