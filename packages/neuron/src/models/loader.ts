@@ -6,6 +6,7 @@ import type { LoadedArch } from 'cortex-core/wire/inference';
 import type { ModelSpec } from 'cortex-core/wire/neuron';
 import type { OwnerDeath } from '../device/device.ts';
 import type { DeviceSlot, Target } from './choose-target.ts';
+import type { ReadHeader } from './header-cache.ts';
 import type { LoadMeter } from './load-meter.ts';
 import {
   type Decision,
@@ -181,9 +182,9 @@ export class ModelLoader {
    * MiB that a load with the configured defaults would take on the kind of device that it would go to; null
    * when the file cannot be read.
    */
-  async estimateMb(files: readonly string[]): Promise<number | null> {
+  async estimateMb(files: readonly string[], read?: ReadHeader): Promise<number | null> {
     try {
-      const checked = await checkModelFiles(files);
+      const checked = await checkModelFiles(files, [], read);
       const slots = this.#placement.slots;
       const slot = slots.find(({ kind }) => kind !== 'cpu') ?? slots[0];
       const target = {
