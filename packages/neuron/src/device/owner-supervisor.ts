@@ -105,7 +105,8 @@ export class OwnerSupervisor {
   }
 
   /**
-   * Ends the owner and waits for the next one, at most `ownerWaitMsMax`. What it had is lost as in a death,
+   * Ends the owner, a thread inside a step in at most `stepMsMax`, and waits for the next one, at most
+   * `ownerWaitMsMax`. What it had is lost as in a death,
    * and listeners hear of one (`restarted`).
    */
   async restart(): Promise<void> {
