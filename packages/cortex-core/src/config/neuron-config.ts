@@ -1,5 +1,6 @@
 /** neuron.toml: the daemon of one machine. Every key is optional; an empty file is a working neuron. */
 import { z } from 'zod';
+import { kvCacheTypes } from '../wire/inference.ts';
 import { modelSpecSchema } from '../wire/neuron.ts';
 import {
   httpUrl,
@@ -14,8 +15,7 @@ import {
 
 const huggingface = { endpoint: 'https://huggingface.co', auth_env: 'HF_TOKEN' } as const;
 
-const cacheTypes = ['f32', 'f16', 'bf16', 'q8_0', 'q5_1', 'q5_0', 'q4_1', 'q4_0', 'iq4_nl'] as const;
-const cacheType = () => z.enum(cacheTypes).default('f16');
+const cacheType = () => z.enum(kvCacheTypes).default('f16');
 
 const engineSchema = z.strictObject({
   native_log: z.boolean().default(false).describe("Write libllama's own log to stderr."),

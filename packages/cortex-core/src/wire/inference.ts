@@ -6,7 +6,17 @@
 /** Opaque name of a loaded model inside one owner. Starts at 1, never reused. */
 export type ArchHandle = number;
 
-export type KvCacheType = 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q4_0' | 'q4_1' | 'q5_0' | 'q5_1' | 'iq4_nl';
+export const kvCacheTypes = ['f32', 'f16', 'bf16', 'q8_0', 'q5_1', 'q5_0', 'q4_1', 'q4_0', 'iq4_nl'] as const;
+export type KvCacheType = (typeof kvCacheTypes)[number];
+
+/** Drafted tokens in one step: each is a row of logits more that the graph has room for. */
+export const draftRowsMax = 15;
+/**
+ * Whole inputs in one decode call. The batch is a multiple of it: libllama rounds the graph that it reserves
+ * up to one, but not its outputs, and then aborts in the mean (graph_reserve, build_pooling).
+ */
+export const wholeInputsAtOnce = 8;
+
 export type SplitMode = 'none' | 'layer' | 'row' | 'tensor';
 
 export interface LoadSpec {

@@ -70,3 +70,8 @@ export function toPoisoned(deviceId: string, reason: string, isReplaced: boolean
     : 'restart the neuron to recover; with device_worker = "process" it would recover by itself';
   return new Poisoned(deviceId, `device ${deviceId} is poisoned (${reason}); ${way}`, { retryAfterSecs: 2 });
 }
+
+export function toOverloaded(deviceId: string, jobs: number): AppError {
+  const text = `device ${deviceId} has ${jobs} jobs, its limit; try again`;
+  return new AppError('overloaded', text, { retryAfterSecs: 1 });
+}

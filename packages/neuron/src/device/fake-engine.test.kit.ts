@@ -219,6 +219,8 @@ export class FakeTransport implements Transport {
   terminated = 0;
   /** Nothing that owners say arrives: they hang. */
   silent = false;
+  /** A kill does not end them. */
+  immortal = false;
   #die: (cause: string) => void = () => {};
 
   constructor(isolates = true) {
@@ -278,7 +280,7 @@ export class FakeTransport implements Transport {
       },
       terminate: () => {
         this.terminated++;
-        queueMicrotask(() => exit('signal SIGKILL'));
+        if (!this.immortal) queueMicrotask(() => exit('signal SIGKILL'));
       },
       stderrTail: () => ['ggml: last words'],
     };

@@ -101,6 +101,25 @@ test('a job waits for an owner only so long', async () => {
   await waiting;
 });
 
+test('a load behind a longer load has an owner, and is not told that there was none', async () => {
+  const { transport, clock, device } = start({ limits: { ownerWaitMsMax: 1000 } });
+  await device.queryVram();
+  transport.die();
+  const hang = () => {
+    transport.silent = true;
+  };
+  const first = assert.rejects(device.load(loadSpec, hang), Gone);
+  const second = device.load(loadSpec, ignore);
+  await clock.advance(250);
+  await clock.advance(5000);
+  transport.silent = false;
+  transport.die();
+  await first;
+  await clock.advance(500);
+  assert.equal((await second).handle, 1);
+  await device.shutdown();
+});
+
 test('an engine that cannot start tells every caller why, until it can', async () => {
   const { transport, clock, device, deaths } = start();
   transport.startFails = new AppError('load_failed', 'libllama is missing; npm install it');
@@ -212,6 +231,52 @@ test('more jobs than the limit are refused at once', async () => {
   const jobs = [device.queryVram(), device.queryVram()];
   await assert.rejects(device.queryVram(), hasCode('overloaded'));
   await Promise.all(jobs);
+});
+
+test('a drop passes the limit of jobs: refused, it would leave its model there', async () => {
+  const { transport, device } = start({ limits: { jobsMax: 2 } });
+  const { handle } = await device.load(loadSpec, ignore);
+  const jobs = [device.queryVram(), device.queryVram()];
+  await device.dropArch(handle);
+  await Promise.all(jobs);
+  assert.equal(transport.engine.models[0]?.closed, true);
+});
+
+test('jobs of a process that survives its kill end all the same', async () => {
+  const { transport, clock, device, deaths } = start({ limits: { stepMsMax: 5000 } });
+  const { handle } = await device.load(loadSpec, ignore);
+  transport.silent = true;
+  transport.immortal = true;
+  const hung = assert.rejects(device.generate(handle, generateParams([1], 1e6), ignore), Gone);
+  await clock.advance(6100);
+  const late = assert.rejects(device.queryVram(), Gone);
+  await clock.advance(750);
+  await hung;
+  await clock.advance(15_000);
+  await late;
+  assert.equal(deaths.length, 0);
+  transport.silent = false;
+  transport.die();
+  await clock.advance(250);
+  assert.deepEqual(await device.queryVram(), { freeMb: 100, totalMb: 200 });
+  assert.deepEqual(deaths[0]?.lostHandles, [handle]);
+  await device.shutdown();
+  assert.equal(clock.pending, 0);
+});
+
+test('a restart gives up the load that blocks its owner, and a thread gets the time to free its models', async () => {
+  const { transport, clock, device, deaths } = start({ isolates: false });
+  await device.queryVram();
+  const { engine } = transport;
+  let restarted: Promise<void> | undefined;
+  engine.duringLoad = () => {
+    restarted ??= device.restartOwner();
+  };
+  await assert.rejects(device.load(loadSpec, ignore), hasCode('device_gone'));
+  await clock.advance(0);
+  await restarted;
+  assert.deepEqual([engine.closed, engine.models.length, transport.terminated], [true, 0, 0]);
+  assert.equal(deaths[0]?.cause, 'restarted');
 });
 
 test('an owner that hangs in a step is killed, named, and replaced', async () => {

@@ -9,10 +9,10 @@
  * one at a time. An owner that is silent at work for too long is hung: a process is killed, a thread, which
  * nothing can end, leaves its device poisoned. Limits: `OwnerDeviceLimits`.
  */
-import { AppError } from 'cortex-core/wire/errors';
+import type { AppError } from 'cortex-core/wire/errors';
 import type { ArchHandle, LoadedArch, StepEvent } from 'cortex-core/wire/inference';
 import type { DeviceState, OwnerDeath } from './device.ts';
-import { type Poisoned, toDeviceError, toGone, toPoisoned } from './device-errors.ts';
+import { type Poisoned, toDeviceError, toGone, toOverloaded, toPoisoned } from './device-errors.ts';
 import {
   type FromOwner,
   handleOf,
@@ -23,19 +23,14 @@ import {
   type JobResults,
   type Settled,
 } from './jobs.ts';
+import { OwnerDeaths } from './owner-deaths.ts';
 import {
   defaultOwnerDeviceLimits,
   type OwnerDeviceLimits,
   type OwnerDeviceOptions,
 } from './owner-device-options.ts';
-import {
-  callHook,
-  type JobHooks,
-  loseOwner,
-  type PendingJob,
-  PendingJobs,
-  settleAborted,
-} from './pending-jobs.ts';
+import { type JobHooks, loseOwner, type PendingJob, PendingJobs, settleAborted } from './pending-jobs.ts';
+import { Respawn } from './respawn.ts';
 import { SilenceWatchdog } from './silence-watchdog.ts';
 import type { OwnerLink } from './transport.ts';
 import { within } from './within.ts';
@@ -47,17 +42,19 @@ export class OwnerSupervisor {
   readonly #jobs = new PendingJobs();
   readonly #watchdog: SilenceWatchdog;
   readonly #liveHandles = new Set<ArchHandle>();
-  readonly #deathListeners = new Set<(death: OwnerDeath) => void>();
+  readonly #deaths: OwnerDeaths;
   #state: DeviceState = 'starting';
   #link: OwnerLink | null = null;
   #life = 0;
   #ready = false;
-  #readyAtMs = 0;
+  /** Null: this owner was not up yet. */
+  #readyAtMs: number | null = null;
   /** Handles below belong to owners that died. */
   #firstHandle: ArchHandle = 1;
   #nextHandle: ArchHandle = 1;
-  #respawnMs: number;
-  #respawnTimer: { cancel(): void } | null = null;
+  readonly #respawn: Respawn;
+  /** Runs from the moment this owner was ended by force. */
+  #killTimer: { cancel(): void } | null = null;
   #startError: AppError | null = null;
   #poisonReason: string | null = null;
   /** Why this owner is being ended from here. */
@@ -71,7 +68,8 @@ export class OwnerSupervisor {
     this.#id = options.id;
     this.#options = options;
     this.#limits = { ...defaultOwnerDeviceLimits, ...options.limits };
-    this.#respawnMs = this.#limits.respawnMsMin;
+    this.#deaths = new OwnerDeaths(options.log);
+    this.#respawn = new Respawn(options.clock, this.#limits, () => this.#spawn());
     this.#watchdog = new SilenceWatchdog({
       clock: options.clock,
       checkMs: this.#limits.stepMsMax,
@@ -90,8 +88,7 @@ export class OwnerSupervisor {
   }
 
   onDeath(listener: (death: OwnerDeath) => void): () => void {
-    this.#deathListeners.add(listener);
-    return () => void this.#deathListeners.delete(listener);
+    return this.#deaths.listen(listener);
   }
 
   /** Idempotent. */
@@ -108,22 +105,28 @@ export class OwnerSupervisor {
   }
 
   /**
-   * Ends the owner and waits for the next one, at most `ownerWaitMsMax`. What it had is lost as in a death,
+   * Ends the owner, a thread inside a step in at most `stepMsMax`, and waits for the next one, at most
+   * `ownerWaitMsMax`. What it had is lost as in a death,
    * and listeners hear of one (`restarted`).
    */
   async restart(): Promise<void> {
     const refusal = this.#refusal({ kind: 'QueryVram' });
     if (refusal !== null) throw refusal;
     const link = this.#link;
-    if (this.#respawnTimer !== null)
-      this.#respawnAfter(0); // who asks does not wait for the back-off
+    if (this.#respawn.isPending)
+      this.#respawn.after(0); // who asks does not wait for the back-off
     else if (link !== null && this.#ready) {
       this.#isRestarting = true;
       this.#ready = false; // what comes now waits for the next owner
       this.#state = 'respawning';
       const exited = this.#untilExit();
+      // A load blocks the owner, which would not read the rest.
+      const load = this.#jobs.postedLoad();
+      if (load !== undefined) link.cancelLoad(load.id);
       link.post({ kind: 'Shutdown' });
-      if (!(await within(this.#options.clock, this.#limits.exitMsMax, exited))) link.terminate();
+      // Only its own end frees what a thread has; a process leaves nothing behind.
+      const waitMs = this.#options.transport.isolates ? this.#limits.exitMsMax : this.#limits.stepMsMax;
+      if (!(await within(this.#options.clock, waitMs, exited))) this.#terminate();
     }
     await this.submit({ kind: 'QueryVram' }, {});
   }
@@ -144,19 +147,18 @@ export class OwnerSupervisor {
     if (this.#startError !== null) return this.#startError;
     const handle = handleOf(job);
     if (handle !== null && handle < this.#firstHandle && job.kind !== 'DropArch') {
-      return toGone(
-        this.#id,
-        `lost the model of handle ${handle} when its owner died; it is being loaded again`,
-      );
+      const lost = `lost the model of handle ${handle} when its owner died; it is being loaded again`;
+      return toGone(this.#id, lost);
     }
-    if (this.#jobs.size < this.#limits.jobsMax) return null;
-    const text = `device ${this.#id} has ${this.#jobs.size} jobs, its limit; try again`;
-    return new AppError('overloaded', text, { retryAfterSecs: 1 });
+    // A drop that is refused would leave its model there for good.
+    if (this.#jobs.size < this.#limits.jobsMax || job.kind === 'DropArch') return null;
+    return toOverloaded(this.#id, this.#jobs.size);
   }
 
   #post(pending: PendingJob): void {
+    pending.waitTimer?.cancel(); // there is an owner, if only an earlier load comes first
+    pending.waitTimer = null;
     if (isLoad(pending.job) && this.#jobs.postedLoad() !== undefined) return;
-    pending.waitTimer?.cancel();
     this.#watchdog.start(this.#silenceMsMax() === null);
     pending.posted = true;
     this.#link?.post({ kind: 'Submit', id: pending.id, job: pending.job });
@@ -169,8 +171,8 @@ export class OwnerSupervisor {
   #waitForOwner(pending: PendingJob): void {
     pending.waitTimer?.cancel();
     pending.waitTimer = this.#options.clock.setTimer(this.#limits.ownerWaitMsMax, () => {
-      const seconds = this.#limits.ownerWaitMsMax / 1000;
-      this.#jobs.reject(pending, toGone(this.#id, `has had no owner for ${seconds} s`));
+      const text = `has had no owner for ${this.#limits.ownerWaitMsMax / 1000} s`;
+      this.#jobs.reject(pending, toGone(this.#id, text));
     });
   }
 
@@ -191,7 +193,8 @@ export class OwnerSupervisor {
       });
     } catch (error) {
       this.#options.log.error('device owner cannot be spawned', { device: this.#id, error: String(error) });
-      this.#scheduleRespawn(0);
+      this.#state = 'respawning';
+      this.#respawn.backOff(0);
       return;
     }
     this.#link = link;
@@ -206,6 +209,7 @@ export class OwnerSupervisor {
     this.#watchdog.heard();
     switch (message.kind) {
       case 'Ready':
+        if (this.#killTimer !== null) return; // too late
         this.#ready = true;
         this.#readyAtMs = this.#options.clock.monotonicMs();
         this.#startError = null;
@@ -249,7 +253,9 @@ export class OwnerSupervisor {
     if (pending === undefined) return;
     if (settled.ok) this.#succeed(pending, settled.result as JobResults[JobKind]);
     else {
-      const error = toDeviceError(this.#id, settled.error);
+      const ended = toDeviceError(this.#id, settled.error);
+      const isOurs = ended.code === 'load_cancelled' && this.#isRestarting && !pending.aborted;
+      const error = isOurs ? toGone(this.#id, 'is being restarted; try again') : ended;
       this.#jobs.reject(pending, error);
       if (error.code === 'logits_not_finite') {
         this.#options.log.error(error.message, { device: this.#id, health: error.detail });
@@ -274,17 +280,13 @@ export class OwnerSupervisor {
     this.#jobs.resolve(pending, result);
   }
 
-  /** How long the owner may say nothing with the work that it has. */
   #silenceMsMax(): number | null {
-    if (!this.#ready) return this.#limits.loadSilenceMsMax; // opening libllama, or a driver
-    const load = this.#jobs.postedLoad();
-    // A load that has been given up must see that soon; one that goes on may wait long for a slow disk.
-    if (load !== undefined) return load.aborted ? this.#limits.stepMsMax : this.#limits.loadSilenceMsMax;
-    return this.#jobs.all().some(({ posted }) => posted) ? this.#limits.stepMsMax : null;
+    // Opening libllama, or a driver.
+    return this.#ready ? this.#jobs.silenceMsMax(this.#limits) : this.#limits.loadSilenceMsMax;
   }
 
   #onHang(ms: number): void {
-    const loading = this.#jobs.loadingModel();
+    const { loading } = this.#jobs.suspects();
     const what = !this.#ready ? 'its start' : loading === null ? 'a step' : `the load of "${loading}"`;
     const reason = `${what} hung for ${Math.round(ms / 1000)} s`;
     if (!this.#options.transport.isolates) {
@@ -293,7 +295,23 @@ export class OwnerSupervisor {
     }
     this.#options.log.error('device owner hangs and is killed', { device: this.#id, reason });
     this.#endReason = reason;
+    this.#terminate();
+  }
+
+  /** Even SIGKILL waits for a process inside the kernel: its jobs do not, and it gets no new ones. */
+  #terminate(): void {
+    this.#ready = false;
+    if (this.#state === 'ready') this.#state = 'respawning';
+    this.#watchdog.close();
+    this.#killTimer?.cancel();
+    this.#killTimer = this.#options.clock.setTimer(this.#limits.exitMsMax, () => {
+      this.#loseOwner(toGone(this.#id, 'has an owner that cannot be ended; try again'));
+    });
     this.#link?.terminate();
+  }
+
+  #loseOwner(gone: AppError): void {
+    loseOwner(this.#jobs, gone, this.#closing === null ? (pending) => this.#waitForOwner(pending) : null);
   }
 
   #poison(reason: string): void {
@@ -302,72 +320,49 @@ export class OwnerSupervisor {
     for (const pending of this.#jobs.all()) this.#jobs.reject(pending, this.#poisoned());
     this.#options.log.error('device is poisoned', { device: this.#id, reason });
     // A new process gets a clean native context; a thread would share the broken one.
-    if (this.#options.transport.isolates) this.#link?.terminate();
+    if (this.#options.transport.isolates) this.#terminate();
   }
 
   #onExit(exit: string, link: OwnerLink): void {
     const stderrTail = link.stderrTail();
-    const wasReady = this.#ready || this.#isRestarting;
-    const livedMs = wasReady ? this.#options.clock.monotonicMs() - this.#readyAtMs : 0;
+    const wasReady = this.#readyAtMs !== null;
+    const livedMs = this.#readyAtMs === null ? 0 : this.#options.clock.monotonicMs() - this.#readyAtMs;
     const isFatal = this.#poisonReason !== null && !this.#options.transport.isolates;
     const why = this.#poisonReason ?? this.#endReason;
     const cause = this.#isRestarting ? 'restarted' : why === null ? exit : `${exit} (${why})`;
-    const death = this.#describeDeath(cause, stderrTail);
-    this.#watchdog.close();
-    this.#link = null;
-    this.#ready = false;
-    this.#firstHandle = this.#nextHandle;
-    this.#liveHandles.clear();
-    const gone = toGone(this.#id, `lost its owner (${cause}); try again`, stderrTail);
-    loseOwner(this.#jobs, gone, this.#closing === null ? (pending) => this.#waitForOwner(pending) : null);
-    this.#onLinkExit?.();
-    if (this.#closing !== null) return;
-    if (this.#isRestarting) this.#respawnAfter(0);
-    else if (!isFatal) this.#scheduleRespawn(livedMs);
-    if (!this.#isRestarting) this.#options.log.error('device owner died', { ...death, device: this.#id });
-    this.#isRestarting = false;
-    this.#endReason = null;
-    if (!isFatal) this.#poisonReason = null;
-    if (wasReady) this.#tellOfDeath(death);
-  }
-
-  #describeDeath(cause: string, stderrTail: readonly string[]): OwnerDeath {
-    return {
+    const death: OwnerDeath = {
       deviceId: this.#id,
       cause,
       lostHandles: [...this.#liveHandles],
-      busyHandles: this.#isRestarting ? [] : this.#jobs.busyHandles(),
-      loading: this.#isRestarting ? null : this.#jobs.loadingModel(),
+      ...(this.#isRestarting ? { busyHandles: [], loading: null } : this.#jobs.suspects()),
       stderrTail,
     };
-  }
-
-  #tellOfDeath(death: OwnerDeath): void {
-    for (const listener of [...this.#deathListeners]) {
-      const error = callHook(() => listener(death));
-      if (error !== null) this.#options.log.error('an owner death listener failed', { error: error.message });
+    this.#watchdog.close();
+    this.#killTimer?.cancel();
+    this.#killTimer = null;
+    this.#link = null;
+    this.#ready = false;
+    this.#readyAtMs = null;
+    this.#firstHandle = this.#nextHandle;
+    this.#liveHandles.clear();
+    this.#loseOwner(toGone(this.#id, `lost its owner (${cause}); try again`, stderrTail));
+    this.#onLinkExit?.();
+    if (this.#closing !== null) return;
+    const wasAsked = this.#isRestarting;
+    this.#isRestarting = false;
+    this.#endReason = null;
+    if (!isFatal) {
+      this.#poisonReason = null;
+      this.#state = 'respawning';
+      if (wasAsked) this.#respawn.after(0);
+      else this.#respawn.backOff(livedMs);
     }
-  }
-
-  #scheduleRespawn(livedMs: number): void {
-    if (livedMs >= this.#limits.respawnResetMs) this.#respawnMs = this.#limits.respawnMsMin;
-    const delayMs = this.#respawnMs;
-    this.#respawnMs = Math.min(this.#respawnMs * 2, this.#limits.respawnMsMax);
-    this.#respawnAfter(delayMs);
-  }
-
-  #respawnAfter(delayMs: number): void {
-    this.#state = 'respawning';
-    this.#respawnTimer?.cancel();
-    this.#respawnTimer = this.#options.clock.setTimer(delayMs, () => {
-      this.#respawnTimer = null;
-      this.#spawn();
-    });
+    this.#deaths.tell(death, { wasReady, wasAsked });
   }
 
   async #shutdown(): Promise<void> {
     this.#state = 'closed';
-    this.#respawnTimer?.cancel();
+    this.#respawn.cancel();
     const link = this.#link;
     if (link !== null) {
       const exited = this.#untilExit();
@@ -378,12 +373,13 @@ export class OwnerSupervisor {
       }
       link.post({ kind: 'Shutdown' });
       if (!(await within(this.#options.clock, this.#limits.exitMsMax, exited))) {
-        link.terminate();
+        this.#terminate();
         // A thread inside a native call cannot be stopped; it ends with the process.
         await within(this.#options.clock, this.#limits.exitMsMax, exited);
       }
     }
     this.#watchdog.close();
+    this.#killTimer?.cancel();
     for (const pending of this.#jobs.all())
       this.#jobs.reject(pending, toGone(this.#id, 'is no longer running'));
   }

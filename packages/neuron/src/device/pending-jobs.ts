@@ -4,6 +4,9 @@
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import type { ArchHandle, StepEvent } from 'cortex-core/wire/inference';
 import { handleOf, isLoad, type Job, type JobId, type JobResult, specOf } from './jobs.ts';
+import type { OwnerDeviceLimits } from './owner-device-options.ts';
+
+type SilenceLimits = Pick<OwnerDeviceLimits, 'stepMsMax' | 'loadSilenceMsMax'>;
 
 export interface JobHooks {
   readonly signal?: AbortSignal | undefined;
@@ -78,24 +81,29 @@ export class PendingJobs {
     if (this.#remove(pending)) pending.reject(error);
   }
 
-  busyHandles(): readonly ArchHandle[] {
-    const handles = new Set<ArchHandle>();
-    for (const { job, posted } of this.#jobs.values()) {
-      const handle = handleOf(job);
-      if (posted && handle !== null && job.kind !== 'DropArch') handles.add(handle);
-    }
-    return [...handles];
-  }
-
   /** The load that the owner works on; loads go one at a time, so that each can be given up by its id. */
   postedLoad(): PendingJob | undefined {
     return this.all().find(({ job, posted }) => posted && isLoad(job));
   }
 
-  /** Name of the model whose load the owner works on. */
-  loadingModel(): string | null {
-    const job = this.postedLoad()?.job;
-    return job !== undefined && isLoad(job) ? specOf(job).modelId : null;
+  /** What the owner works on: its handles, and the name of the model that it loads. */
+  suspects(): { readonly busyHandles: readonly ArchHandle[]; readonly loading: string | null } {
+    const handles = new Set<ArchHandle>();
+    for (const { job, posted } of this.#jobs.values()) {
+      const handle = handleOf(job);
+      if (posted && handle !== null && job.kind !== 'DropArch') handles.add(handle);
+    }
+    const load = this.postedLoad()?.job;
+    const loading = load !== undefined && isLoad(load) ? specOf(load).modelId : null;
+    return { busyHandles: [...handles], loading };
+  }
+
+  /** How long an owner that is up may say nothing with what it has; null = for ever. */
+  silenceMsMax({ stepMsMax, loadSilenceMsMax }: SilenceLimits): number | null {
+    const load = this.postedLoad();
+    // A load that has been given up must see that soon; one that goes on may wait long for a slow disk.
+    if (load !== undefined) return load.aborted ? stepMsMax : loadSilenceMsMax;
+    return this.all().some(({ posted }) => posted) ? stepMsMax : null;
   }
 
   /** Calls a listener of a job that still has one; what it throws is returned. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { draftRowsMax } from 'cortex-core/wire/inference';
 import { DraftPolicy, StepCosts } from './draft-policy.ts';
-import { draftRowsMax } from './plan-step.ts';
 
 /** A device on which a step takes `base` ms and each drafted row `perRow` more. */
 function costs(base: number, perRow: number): StepCosts {

@@ -7,7 +7,7 @@
  * decoding. A sequence whose drafts do not pay stops and tries again after a pause that doubles each time.
  */
 
-import { draftRowsMax } from './plan-step.ts';
+import { draftRowsMax } from 'cortex-core/wire/inference';
 
 /** Lengths that are considered: each is a batch shape, and few shapes keep graphs reusable. */
 const lengths = [3, 7, draftRowsMax] as const;

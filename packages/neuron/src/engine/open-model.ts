@@ -2,7 +2,12 @@
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { AppError } from 'cortex-core/wire/errors';
-import type { KvCacheType, LoadSpec, SplitMode } from 'cortex-core/wire/inference';
+import {
+  type KvCacheType,
+  type LoadSpec,
+  type SplitMode,
+  wholeInputsAtOnce,
+} from 'cortex-core/wire/inference';
 import {
   GgmlType,
   type LlamaApi,
@@ -59,12 +64,6 @@ const splitModes: Readonly<Record<SplitMode, number>> = {
   row: LlamaSplitMode.LLAMA_SPLIT_MODE_ROW,
   tensor: LlamaSplitMode.LLAMA_SPLIT_MODE_TENSOR,
 };
-
-/**
- * Whole inputs in one decode call. The batch is a multiple of it: libllama rounds the graph that it reserves
- * up to one, but not its outputs, and then aborts in the mean (graph_reserve, build_pooling).
- */
-const wholeInputsAtOnce = 8;
 
 export function cacheTypeOf(type: KvCacheType): number {
   return ggmlTypes[type];

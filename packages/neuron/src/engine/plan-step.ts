@@ -4,6 +4,8 @@
  * Every decoding sequence gets its one token first. What is left is spread evenly over the prompts being
  * read: a short prompt takes what it needs and leaves the rest to the others.
  */
+import { draftRowsMax } from 'cortex-core/wire/inference';
+
 export interface StepLoad {
   /** Sequences that add one token each. */
   readonly decoding: number;
@@ -42,9 +44,6 @@ export function planPrefill({ decoding, pending, ubatch, turn }: StepLoad): numb
   }
   return shares;
 }
-
-/** Drafted tokens in one step: each is a row of logits more that the graph has room for. */
-export const draftRowsMax = 15;
 
 /** The most tokens that a step can put into one batch. */
 export function stepTokensMax(slots: number, ubatch: number): number {

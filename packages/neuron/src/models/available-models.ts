@@ -1,6 +1,8 @@
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { NeuronModel } from 'cortex-core/wire/neuron';
-import { FileCapabilities } from './file-capabilities.ts';
+import { FileCapabilities, watchedTokens } from './file-capabilities.ts';
+import { readGgufHeader } from './gguf-header.ts';
+import { HeaderCache } from './header-cache.ts';
 import type { ModelLoader } from './loader.ts';
 import type { ModelSources } from './sources.ts';
 
@@ -9,27 +11,27 @@ const ttlMs = 5000;
 
 /** What this machine's disk has, loaded or not. */
 export class AvailableModels {
-  readonly #sources: ModelSources;
-  readonly #loader: ModelLoader;
+  readonly #sources: Pick<ModelSources, 'list'>;
+  readonly #loader: Pick<ModelLoader, 'estimateMb'>;
   readonly #clock: Clock;
-  readonly #capabilities = new FileCapabilities();
-  #last: { readonly atMs: number; readonly models: Promise<readonly NeuronModel[]> } | null = null;
+  readonly #headers = new HeaderCache((file) => readGgufHeader(file, watchedTokens));
+  readonly #capabilities = new FileCapabilities(this.#headers);
+  #last: { readonly atMs: number; readonly models: readonly NeuronModel[] } | null = null;
+  #running: Promise<readonly NeuronModel[]> | null = null;
 
-  constructor(sources: ModelSources, loader: ModelLoader, clock: Clock) {
+  constructor(sources: Pick<ModelSources, 'list'>, loader: Pick<ModelLoader, 'estimateMb'>, clock: Clock) {
     this.#sources = sources;
     this.#loader = loader;
     this.#clock = clock;
   }
 
-  list(): Promise<readonly NeuronModel[]> {
-    const atMs = this.#clock.monotonicMs();
-    if (this.#last !== null && atMs - this.#last.atMs < ttlMs) return this.#last.models;
-    const models = this.#scan();
-    this.#last = { atMs, models };
-    models.catch(() => {
-      this.#last = null;
+  async list(): Promise<readonly NeuronModel[]> {
+    const last = this.#last;
+    if (last !== null && this.#clock.monotonicMs() - last.atMs < ttlMs) return last.models;
+    this.#running ??= this.#scan().finally(() => {
+      this.#running = null;
     });
-    return models;
+    return this.#running;
   }
 
   async #scan(): Promise<readonly NeuronModel[]> {
@@ -41,11 +43,13 @@ export class AvailableModels {
         status: 'available',
         devices: [],
         vram_used_mb: null,
-        vram_estimate_mb: await this.#loader.estimateMb(entry.files),
+        vram_estimate_mb: await this.#loader.estimateMb(entry.files, (file) => this.#headers.read(file)),
         ...(await this.#capabilities.of(entry.files)),
         digest: null,
       });
     }
+    // From its end: a scan may take longer than what it says is good for.
+    this.#last = { atMs: this.#clock.monotonicMs(), models };
     return models;
   }
 }

@@ -1,20 +1,27 @@
-/**
- * What models on disk can do, without loading them: from the header of the GGUF, once per file. A listing
- * asks for all of them every few seconds, and a header with its vocabulary is megabytes.
- */
+/** What models on disk can do, without loading them: from the header of the GGUF, once per file. */
 import { stat } from 'node:fs/promises';
-import type { ModelFacts } from 'cortex-core/wire/inference';
 import { type Capabilities, capabilitiesOf } from '../chat/capabilities.ts';
 import { findInfillTokens, infillSpellings } from '../chat/infill.ts';
 import { ChatTemplate } from '../chat/template.ts';
-import { type GgufHeader, readGgufHeader } from './gguf-header.ts';
+import { toFilePooling } from './file-pooling.ts';
+import { readGgufHeader } from './gguf-header.ts';
+import { HeaderCache } from './header-cache.ts';
 
 const filesMax = 4096;
-const watched: ReadonlySet<string> = new Set(infillSpellings.flat().filter((text) => text !== null));
+/** To be looked for in the vocabulary. */
+export const watchedTokens: ReadonlySet<string> = new Set(
+  infillSpellings.flat().filter((text) => text !== null),
+);
 const unknown: Capabilities = { capabilities: ['text'], tool_call: false, reasoning: false };
 
 export class FileCapabilities {
+  readonly #headers: HeaderCache;
   readonly #known = new Map<string, Promise<Capabilities>>();
+
+  /** Its headers must know `watchedTokens`. */
+  constructor(headers = new HeaderCache((file) => readGgufHeader(file, watchedTokens))) {
+    this.#headers = headers;
+  }
 
   /** Of the first file; what cannot be read is listed as a text model, and its load says why. */
   async of(files: readonly string[]): Promise<Capabilities> {
@@ -26,8 +33,9 @@ export class FileCapabilities {
       const known = this.#known.get(key);
       if (known !== undefined) return await known;
       if (this.#known.size >= filesMax) this.#known.clear();
-      const reading = read(file);
+      const reading = read(file, this.#headers);
       this.#known.set(key, reading);
+      reading.catch(() => this.#known.delete(key)); // the headers know what is worth another look
       return await reading;
     } catch {
       return unknown;
@@ -35,8 +43,8 @@ export class FileCapabilities {
   }
 }
 
-async function read(file: string): Promise<Capabilities> {
-  const header = await readGgufHeader(file, watched);
+async function read(file: string, headers: HeaderCache): Promise<Capabilities> {
+  const header = await headers.read(file);
   const metadata: Record<string, string> = {};
   for (const [key, value] of header.metadata) metadata[key] = String(value);
   const namedTemplates: Record<string, string> = {};
@@ -55,21 +63,6 @@ async function read(file: string): Promise<Capabilities> {
     { modelId: file, hasChatMl: async () => false, now: () => new Date(0) },
   );
   const infill = await findInfillTokens(metadata, async (text) => (header.foundTokens?.has(text) ? 0 : null));
-  return capabilitiesOf({ pooling: poolingOf(header), template: template.look(), infill: infill !== null });
-}
-
-const poolings: Readonly<Record<number, ModelFacts['pooling']>> = {
-  1: 'mean',
-  2: 'cls',
-  3: 'last',
-  4: 'rank',
-};
-
-/** As the engine will decide: an encoder whose file names no pooling takes the mean. */
-function poolingOf({ metadata }: GgufHeader): ModelFacts['pooling'] {
-  const architecture = String(metadata.get('general.architecture') ?? '');
-  const declared = Number(metadata.get(`${architecture}.pooling_type`) ?? 0);
-  const isEncoder =
-    metadata.get(`${architecture}.attention.causal`) === false || architecture === 'gemma-embedding';
-  return poolings[declared] ?? (isEncoder ? 'mean' : 'none');
+  const { pooling } = toFilePooling(header);
+  return capabilitiesOf({ pooling, template: template.look(), infill: infill !== null });
 }

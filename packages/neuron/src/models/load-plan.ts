@@ -1,7 +1,13 @@
 /** One load as the books and the engine need it: what it takes at which context, and its LoadSpec. Pure. */
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import { AppError } from 'cortex-core/wire/errors';
-import type { KvCacheType, LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
+import {
+  draftRowsMax,
+  type KvCacheType,
+  kvCacheTypes,
+  type LoadSpec,
+  type ModelFacts,
+} from 'cortex-core/wire/inference';
 import type { ModelSpec } from 'cortex-core/wire/neuron';
 import type { Target } from './choose-target.ts';
 import type { DraftFile } from './draft-file.ts';
@@ -34,17 +40,6 @@ export interface Decision extends Wanted {
   readonly prefixCacheMb: number;
 }
 
-const cacheTypes: readonly KvCacheType[] = [
-  'f32',
-  'f16',
-  'bf16',
-  'q8_0',
-  'q5_1',
-  'q5_0',
-  'q4_1',
-  'q4_0',
-  'iq4_nl',
-];
 /** Raised when estimates change, so that what was remembered against older ones is not applied. */
 const formula = 1;
 const cpuOverheadMb = 12;
@@ -52,9 +47,6 @@ const cpuOverheadMb = 12;
 const gpuOverheadMb = 128;
 /** Of what a load leaves free, the most that its prefix cache takes without being asked for. */
 const prefixShareMax = 0.25;
-
-/** Rows of logits that a step may draft, as engine/plan-step.ts says. */
-const draftRowsMax = 15;
 
 export type ShapeSpec = Pick<ModelSpec, 'slots' | 'cache_type_k' | 'cache_type_v' | 'speculation'>;
 
@@ -243,11 +235,11 @@ function choosePrefixCache(
 }
 
 function toCacheType(text: string, param: string): KvCacheType {
-  const known = cacheTypes.find((type) => type === text);
+  const known = kvCacheTypes.find((type) => type === text);
   if (known !== undefined) return known;
   throw new AppError(
     'invalid_request',
-    `"${param}" is "${text.slice(0, 40)}"; use ${cacheTypes.join(', ')}`,
+    `"${param}" is "${text.slice(0, 40)}"; use ${kvCacheTypes.join(', ')}`,
     {
       param,
     },

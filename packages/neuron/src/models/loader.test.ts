@@ -245,6 +245,8 @@ describe('ModelLoader', () => {
     const whole = await load();
     const partly = await load({ gpu_layers: 2 });
     assert.ok(partly.reservation.estimateMb < whole.reservation.estimateMb);
+    assert.equal(whole.hostLayersMb, 0);
+    assert.ok(partly.hostLayersMb > 0);
     const all = devices.flatMap((device) => device.loads);
     assert.deepEqual(all.map(({ gpuLayers }) => gpuLayers).sort(), [2, null]);
   });

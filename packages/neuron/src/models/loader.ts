@@ -7,6 +7,7 @@ import type { ModelSpec } from 'cortex-core/wire/neuron';
 import type { OwnerDeath } from '../device/device.ts';
 import type { DeviceSlot, Target } from './choose-target.ts';
 import { assertDraftAllowed, type DraftFile, resolveDraft } from './draft-file.ts';
+import type { ReadHeader } from './header-cache.ts';
 import type { LoadMeter } from './load-meter.ts';
 import {
   type Decision,
@@ -29,6 +30,8 @@ export interface LoadedModel {
   readonly digest: string | null;
   /** Host memory of its prefix cache. */
   readonly prefixCacheMb: number;
+  /** Host memory of layers that are not on its GPU; 0 on the CPU. */
+  readonly hostLayersMb: number;
 }
 
 interface Reserved {
@@ -161,8 +164,9 @@ export class ModelLoader {
       const loadSpec = toLoadSpec(spec, what, this.#engine, decision, target, reservation);
       const arch = await slot.device.load(loadSpec, onLoad, signal);
       this.#settle(what, arch);
-      const { prefixCacheMb } = decision;
-      return { slot, arch, reservation, digest: what.digest, prefixCacheMb };
+      const { prefixCacheMb, hostMb = 0 } = decision;
+      const hostLayersMb = slot.kind === 'cpu' ? 0 : hostMb - prefixCacheMb;
+      return { slot, arch, reservation, digest: what.digest, prefixCacheMb, hostLayersMb };
     } catch (error) {
       reservation.release();
       throw error;
@@ -189,9 +193,9 @@ export class ModelLoader {
    * MiB that a load with the configured defaults would take on the kind of device that it would go to; null
    * when the file cannot be read.
    */
-  async estimateMb(files: readonly string[]): Promise<number | null> {
+  async estimateMb(files: readonly string[], read?: ReadHeader): Promise<number | null> {
     try {
-      const checked = await checkModelFiles(files);
+      const checked = await checkModelFiles(files, [], read);
       const slots = this.#placement.slots;
       const slot = slots.find(({ kind }) => kind !== 'cpu') ?? slots[0];
       const target = {

@@ -9,7 +9,7 @@ import type { LoadedModel } from './loader.ts';
  * reused, so the largest lost one says it all.
  */
 export class LostHandles {
-  readonly #largest = new Map<DeviceSlot, number>();
+  readonly #largest = new WeakMap<DeviceSlot, number>();
 
   note(slot: DeviceSlot, { lostHandles }: OwnerDeath): void {
     this.#largest.set(slot, Math.max(this.#largest.get(slot) ?? 0, ...lostHandles));

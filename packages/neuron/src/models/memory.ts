@@ -12,7 +12,7 @@
  * sequence: everything "per sequence" counts slots + 1.
  * Compared with libllama's own measure (loading with no_alloc) in memory.test.ts.
  */
-import type { KvCacheType } from 'cortex-core/wire/inference';
+import { type KvCacheType, wholeInputsAtOnce } from 'cortex-core/wire/inference';
 import type { LayerShape, ModelShape } from './model-shape.ts';
 
 /** How the engine will open the model; what is left open here it decides alike. */
@@ -58,8 +58,6 @@ const mib = 1024 * 1024;
 /** Of one token's text in the library's tables: 16.6 MiB for the 49,152 of SmolLM2. */
 const vocabularyBytes = 340;
 const cellBlock = 256;
-/** Inputs that the engine reads in one pass. */
-const wholeInputsAtOnce = 8;
 
 /** `weightBytes`: of the part that lies on the device. */
 export function estimateMemory(

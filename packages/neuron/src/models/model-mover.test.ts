@@ -55,6 +55,10 @@ class MovingDevice {
     this.resident.delete(handle);
   }
 
+  async shutdown(): Promise<void> {
+    this.resident.clear();
+  }
+
   async restartOwner(): Promise<void> {
     this.#note('restartOwner');
     this.die('restarted');
@@ -114,7 +118,8 @@ function setUp(budgets = [1000, 1000]) {
     budgetMb: budgets[at]!,
   }));
   const sources = new ModelSources(config.models, { fetch, clock: systemClock }, {});
-  const placement = new Placement(slots);
+  const group = new MovingDevice('cpu:0+1');
+  const placement = new Placement(slots, { openGroup: () => group as unknown as Device });
   const loader = new ModelLoader(sources, placement, config.engine);
   const limits = { maxInFlight: 4, maxQueueDepth: 8, maxWaitMs: 1000, maxPerPrincipal: 0 };
   const createGate = () => new Admission(limits, systemClock);
@@ -167,6 +172,18 @@ test('a moved model serves there, its memory is given back here, and a recovery 
   assert.equal(deviceOf('a'), 'cpu:1');
   await registry.move('a', [1]);
   assert.equal(one.calls.filter((call) => call === 'transferIn').length, 1);
+});
+
+test('a model that was split is recovered on the one device that it moved to', async () => {
+  const { registry, one, deviceOf } = setUp();
+  await registry.load({ ...spec('a'), tensor_parallel: 2, split_mode: 'row' });
+  assert.equal(deviceOf('a'), 'cpu:0+1');
+  await registry.move('a', [1]);
+  one.die();
+  await registry.whenServing('a', never);
+  assert.equal(deviceOf('a'), 'cpu:1');
+  await registry.move('a', [0, 1]);
+  assert.equal(deviceOf('a'), 'cpu:0+1');
 });
 
 test('a move waits for running requests, and newcomers wait for the move', async () => {
@@ -328,6 +345,26 @@ test('what cannot be exported or transferred is loaded plainly, and requests wai
     assert.deepEqual([zero.resident.size, await freeMb(0)], [1, 950]);
     assert.equal(zero.calls.at(-1), 'load');
   }
+});
+
+test('in a recycle a model serves as soon as it is back, whatever becomes of the others', async () => {
+  const { registry, zero, load } = setUp();
+  await load('a');
+  await load('b');
+  let release: () => void = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const transferIn = zero.transferIn.bind(zero);
+  zero.transferIn = async (exported, onProgress, signal) => {
+    if (exported.spec.modelId === 'b') await held;
+    return transferIn(exported, onProgress, signal);
+  };
+  const recycling = registry.recycle(0);
+  assert.equal((await registry.whenServing('a', never)).id, 'a');
+  assert.throws(() => registry.serving('b'), { code: 'model_recovering' });
+  release();
+  assert.deepEqual((await recycling).transferred, ['a', 'b']);
 });
 
 test('a device that cannot be restarted keeps its models', async () => {

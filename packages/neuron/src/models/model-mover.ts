@@ -35,6 +35,12 @@ export interface RecycleReport {
   readonly failed: readonly string[];
 }
 
+/** Per model of a recycle: wakes who waits for it, once it serves again, recovers, or is unloaded. */
+type Marks = Map<ModelEntry, () => void>;
+
+/** Each round is short once running requests were cut. */
+const drainRoundsMax = 8;
+
 export class ModelMover {
   readonly #deps: ModelMoverDeps;
   readonly #recycling = new Map<DeviceSlot, Promise<RecycleReport>>();
@@ -55,10 +61,15 @@ export class ModelMover {
   recycle(slot: DeviceSlot, entries: readonly ModelEntry[], drainMs: number): Promise<RecycleReport> {
     const running = this.#recycling.get(slot);
     if (running !== undefined) return running;
-    for (const entry of entries) entry.status = 'draining';
-    const done = this.#recycle(slot, entries, drainMs).finally(() => this.#recycling.delete(slot));
-    for (const entry of entries) entry.ready = done.then(() => {});
-    for (const entry of entries) entry.ready.catch(() => {});
+    const marks: Marks = new Map();
+    for (const entry of entries) {
+      entry.status = 'draining';
+      entry.ready = new Promise((resolve) => marks.set(entry, resolve));
+    }
+    const done = this.#recycle(slot, marks, drainMs).finally(() => {
+      for (const markDecided of marks.values()) markDecided();
+      this.#recycling.delete(slot);
+    });
     this.#recycling.set(slot, done);
     return done;
   }
@@ -75,7 +86,9 @@ export class ModelMover {
         moved.reservation.release();
         throw signal.aborted ? signal.reason : lost.toError(moved);
       }
-      entry.spec = { ...entry.spec, devices: target.members.flatMap(({ indices }) => indices) };
+      const devices = target.members.flatMap(({ indices }) => indices);
+      // A recovery must find one place: these devices, as they are split here.
+      entry.spec = { ...entry.spec, devices, tensor_parallel: null, split_mode: target.splitMode };
       entry.attach(moved);
       log.info('model moved', { model: entry.id, from: old.slot.device.id, to: target.id });
     } catch (error) {
@@ -86,15 +99,21 @@ export class ModelMover {
     old.reservation.release();
   }
 
-  async #recycle(slot: DeviceSlot, entries: readonly ModelEntry[], drainMs: number): Promise<RecycleReport> {
+  async #recycle(slot: DeviceSlot, marks: Marks, drainMs: number): Promise<RecycleReport> {
+    const entries = [...marks.keys()];
     const held = new Map<ModelEntry, { old: LoadedModel; exported: ExportedArch | null }>();
     const drained = await Promise.allSettled(entries.map((entry) => this.#drain(entry, drainMs)));
     for (const [at, entry] of entries.entries()) {
       const outcome = drained[at];
-      if (outcome?.status !== 'fulfilled') continue; // unloaded, or lost with its owner, in the meantime
+      if (outcome?.status !== 'fulfilled') {
+        marks.get(entry)?.(); // unloaded, or lost with its owner, in the meantime
+        continue;
+      }
       const old = outcome.value;
       held.set(entry, { old, exported: await this.#export(entry, old) });
     }
+    // Else a load that comes when the fresh owner is empty is promised their memory.
+    for (const { old } of held.values()) old.reservation.unsettle();
     try {
       await slot.device.restartOwner();
     } catch (error) {
@@ -104,6 +123,7 @@ export class ModelMover {
     const transferred: string[] = [];
     for (const [entry, { old, exported }] of held) {
       if (await this.#adopt(entry, old, exported, slot)) transferred.push(entry.id);
+      marks.get(entry)?.();
     }
     const others = entries.filter((entry) => !transferred.includes(entry.id));
     await Promise.allSettled(others.map((entry) => (entry.status === 'recovering' ? entry.ready : null)));
@@ -119,9 +139,11 @@ export class ModelMover {
   /** Resolves in the tick in which nothing runs any more, with the model, whose memory is then held here. */
   async #drain(entry: ModelEntry, drainMs: number): Promise<LoadedModel> {
     const { signal } = entry.stopLoading;
-    await entry.drain(drainMs, movedMidway(entry.id));
-    // Who had its prompt read when the drain began may have been admitted since.
-    if (entry.admission.counters.inFlight > 0) await entry.drain(drainMs, movedMidway(entry.id));
+    // Who had its prompt read when a round began may have been admitted since.
+    for (let round = 0; round < drainRoundsMax; round++) {
+      await entry.drain(drainMs, movedMidway(entry.id));
+      if (entry.admission.counters.inFlight === 0) break;
+    }
     signal.throwIfAborted();
     const { model } = entry;
     if (model === null) {
@@ -176,6 +198,7 @@ export class ModelMover {
   /** After a failure: it serves where it was, if it is still there. */
   #putBack(entry: ModelEntry, old: LoadedModel): void {
     if (entry.model === old && entry.status === 'moving') {
+      old.reservation.settle(old.reservation.mb);
       entry.attach(old);
       return;
     }

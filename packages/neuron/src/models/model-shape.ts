@@ -6,6 +6,7 @@
  * src/llama-kv-cache.cpp, src/llama-model.cpp (create_memory) and load_arch_hparams of src/models/*.cpp.
  * Where a header leaves something open, the larger figure is taken.
  */
+import { toFilePooling } from './file-pooling.ts';
 import type { GgufHeader } from './gguf-header.ts';
 
 export interface LayerShape {
@@ -77,11 +78,6 @@ const uncachedArchitectures = new Set([
   'llada-moe',
   'rnd1',
 ]);
-/** Values of `pooling_type`: mean and first token need the whole input; rank too, but for these. */
-const wholePoolings = new Set([1, 2]);
-const rankPooling = 4;
-const lastTokenRerankers = new Set(['qwen3', 'qwen3vl']);
-
 /** One layer in so many has full attention, where the header does not say. Others count as full. */
 const windowPeriods: Readonly<Record<string, number>> = {
   gemma2: 2,
@@ -114,19 +110,8 @@ export function toModelShape(header: GgufHeader): ModelShape {
     feedForward: feedForward(keys, embedding),
     mixer: state === 0 ? 0 : mixerLength(keys, embedding),
     vocabulary: header.arrayLengths.get('tokenizer.ggml.tokens') ?? keys.number('vocab_size') ?? 0,
-    readsWhole: readsWhole(header, keys),
+    readsWhole: toFilePooling(header).readsWhole,
   };
-}
-
-function readsWhole(header: GgufHeader, keys: Keys): boolean {
-  const { architecture } = keys;
-  const pooling = keys.number('pooling_type') ?? 0;
-  return (
-    header.metadata.get(`${architecture}.attention.causal`) === false ||
-    architecture === 'gemma-embedding' ||
-    wholePoolings.has(pooling) ||
-    (pooling === rankPooling && !lastTokenRerankers.has(architecture))
-  );
 }
 
 /** Numbers of this architecture; a header that gives a list instead of a number is read per layer. */

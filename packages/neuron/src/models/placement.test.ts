@@ -166,6 +166,20 @@ describe('Placement', () => {
     assert.equal((await placement.budget(slots[0] as DeviceSlot)).freeMb, 400);
   });
 
+  it('promises nobody the memory of models that a fresh owner is about to get back', async () => {
+    const { placement, devices } = machine([['cuda', 1000, null]]);
+    const first = await take(placement, {}, 600);
+    first.settle(600);
+    devices[0]!.freeMb = 400;
+    assert.equal((await placement.budget(placement.slots[0]!)).freeMb, 400);
+    first.unsettle();
+    devices[0]!.freeMb = 1000;
+    await assert.rejects(take(placement, {}, 600), { code: 'insufficient_vram' });
+    first.settle(600);
+    devices[0]!.freeMb = 400;
+    assert.equal((await take(placement, {}, 300)).mb, 300);
+  });
+
   it('holds a GPU to its budget whatever else is free there, and to what is free whatever the budget', async () => {
     const { placement, devices, slots } = machine([['cuda', 24_000, 8000]]);
     assert.deepEqual(await placement.budget(slots[0] as DeviceSlot), {

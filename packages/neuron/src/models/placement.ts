@@ -36,6 +36,8 @@ export interface Reservation {
   readonly isUndisturbed: boolean;
   /** The load is done and took this much. */
   settle(mb: number): void;
+  /** The owner that had it is about to end: from then on it is a promise again, until it is settled. */
+  unsettle(): void;
   /** Idempotent. */
   release(): void;
 }
@@ -225,6 +227,10 @@ export class Placement {
         for (const { row } of beside) row.settled = true;
         if (mirror !== undefined) mirror.row.mb = actual;
         taken = actual;
+      },
+      unsettle: () => {
+        for (const { row } of [...rows, ...beside]) row.settled = false;
+        for (const member of target.members) this.#bookOf(member).changes++;
       },
       release: () => {
         for (const { remove } of [...rows, ...beside]) remove();

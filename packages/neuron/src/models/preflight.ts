@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { AppError } from 'cortex-core/wire/errors';
 import { GgufFault, type GgufHeader, type GgufTensor, readGgufHeader } from './gguf-header.ts';
+import type { ReadHeader } from './header-cache.ts';
 
 export interface CheckedModel {
   /** Of the first file. */
@@ -18,9 +19,10 @@ export interface CheckedModel {
 export async function checkModelFiles(
   files: readonly string[],
   lora: readonly { readonly file: string }[] = [],
+  read: ReadHeader = readGgufHeader,
 ): Promise<CheckedModel> {
   const headers: GgufHeader[] = [];
-  for (const file of files) headers.push(await checkOne(file));
+  for (const file of files) headers.push(await checkOne(file, read));
   const [first] = headers;
   if (first === undefined) throw new AppError('model_file_not_found', 'the model has no files');
   if (!first.metadata.has('general.architecture')) {
@@ -49,10 +51,10 @@ async function checkAdapters(lora: readonly { readonly file: string }[], model: 
   return bytes;
 }
 
-async function checkOne(file: string): Promise<GgufHeader> {
+async function checkOne(file: string, read: ReadHeader = readGgufHeader): Promise<GgufHeader> {
   try {
     if (!(await stat(file)).isFile()) throw invalid(file, 'it is not a file');
-    const header = await readGgufHeader(file);
+    const header = await read(file);
     checkTensors(file, header);
     return header;
   } catch (cause) {

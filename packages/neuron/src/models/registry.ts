@@ -123,7 +123,13 @@ export class ModelRegistry {
    * then drops it here. When that fails it stays and serves, and this rejects. Newcomers wait meanwhile.
    */
   async move(id: string, devices: readonly number[], drainMs = drainMsMax): Promise<void> {
-    const [target] = await this.#deps.loader.placement.choose({ model_id: id, devices: [...devices] });
+    const own = this.#entries.get(id)?.spec.split_mode;
+    const [target] = await this.#deps.loader.placement.choose({
+      model_id: id,
+      devices: [...devices],
+      // What it was on one device says nothing of several.
+      ...(new Set(devices).size > 1 && own !== 'none' ? { split_mode: own } : {}),
+    });
     const entry = this.#entries.get(id);
     if (entry === undefined) throw notLoaded(id);
     if (this.#isClosing) throw shuttingDown();
@@ -271,11 +277,6 @@ export class ModelRegistry {
   }
 
   #onOwnerDeath(slot: DeviceSlot, death: OwnerDeath): void {
-    this.#deps.log.error('device owner died', {
-      device: death.deviceId,
-      cause: death.cause,
-      stderr: death.stderrTail.slice(-10),
-    });
     this.#lost.note(slot, death);
     for (const entry of this.#entries.values()) {
       const handle = entry.handleOn(slot);

@@ -35,7 +35,8 @@ export async function transferModel(
       gpuLayers: isCpu ? 0 : (spec.gpu_layers ?? null),
       tensorSplit: reservation.shares ?? undefined,
     };
-    return await adoptModel(model, { ...exported, spec: fitted }, reservation, transfer);
+    const moved = await adoptModel(model, { ...exported, spec: fitted }, reservation, transfer);
+    return isCpu ? { ...moved, hostLayersMb: 0 } : moved;
   } catch (error) {
     reservation.release();
     throw error;
@@ -57,13 +58,20 @@ export async function adoptModel(
   return { ...model, slot, arch, reservation };
 }
 
-/** As much as it takes where it is; the prefix cache is host memory, wherever the model goes. */
-function wantedFor(modelId: string, model: LoadedModel, isCpu: boolean, { device, host }: Budgets): Wanted {
+/**
+ * As much as it takes where it is. The prefix cache is host memory, wherever the model goes; so are layers
+ * that no GPU has.
+ */
+function wantedFor(modelId: string, model: LoadedModel, isCpu: boolean, budgets: Budgets): Wanted {
+  const { device, host, isShared } = budgets;
   const { reservation, slot, prefixCacheMb } = model;
+  const besideMb = prefixCacheMb + model.hostLayersMb;
   const modelMb = reservation.mb - (slot.kind === 'cpu' ? prefixCacheMb : 0);
   const need = (mb: number): MemoryNeed => ({ mb, estimate: null });
-  const mb = isCpu ? modelMb + prefixCacheMb : modelMb;
+  const mb = isCpu ? modelMb + besideMb : modelMb;
   checkFits(modelId, need(mb), device);
-  if (!isCpu && host !== null && prefixCacheMb > 0) checkFits(modelId, need(prefixCacheMb), host);
-  return { mb, hostMb: isCpu ? 0 : prefixCacheMb };
+  if (!isCpu && host !== null && besideMb > 0) {
+    checkFits(modelId, need(besideMb + (isShared ? mb : 0)), host);
+  }
+  return { mb, hostMb: isCpu ? 0 : besideMb };
 }
