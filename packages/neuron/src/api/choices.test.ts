@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
 import { silentLog } from 'cortex-core/daemon/log';
 import { SseParser } from 'cortex-core/wire/sse';
+import { readFixture } from '../chat/conversations.test.kit.ts';
 import { type Neuron, startNeuron } from '../neuron.ts';
 import { ScriptedDevice } from './scripted-device.test.kit.ts';
 
@@ -17,7 +18,7 @@ let neuron: Neuron;
 let device: ScriptedDevice;
 afterEach(() => neuron.close());
 
-async function start(slots = 4): Promise<void> {
+async function start(slots = 4, chatTemplate?: string): Promise<void> {
   const config = neuronConfigSchema.parse({
     listen: '127.0.0.1',
     port: 0,
@@ -26,6 +27,7 @@ async function start(slots = 4): Promise<void> {
     default_models: [{ model_id: tiny }],
   });
   device = new ScriptedDevice();
+  if (chatTemplate !== undefined) device.chatTemplate = chatTemplate;
   neuron = await startNeuron(config, {
     log: silentLog,
     devices: [{ indices: [0], kind: 'cpu', device, budgetMb: 1000 }],
@@ -45,7 +47,7 @@ interface Answer {
     readonly index: number;
     readonly text: string;
     readonly finish_reason: string | null;
-    readonly message: { readonly content: string };
+    readonly message: { readonly content: string; readonly tool_calls?: { readonly id: string }[] };
     readonly delta: { readonly content?: string };
     readonly logprobs: Record<string, unknown> | null;
   }[];
@@ -155,6 +157,43 @@ describe('n', () => {
   });
 });
 
+describe('POST /v1/chat/completions', () => {
+  it('ends the block that a model without a switch opens although it was told not to think', async () => {
+    await start(4, readFixture('templates/gpt-oss.jinja'));
+    for (const [fields, budget] of [
+      [{ reasoning_effort: 'none' }, 0],
+      [{ enable_thinking: false }, 0],
+      [{}, null],
+    ] as const) {
+      const answer = json(post('/v1/chat/completions', { messages, ...fields }));
+      const generation = await device.next();
+      assert.equal(generation.params.reasoning?.budget, budget);
+      generation.finish();
+      await answer;
+    }
+  });
+
+  it('gives calls of different choices different ids', async () => {
+    await start(4, '{{ tools }}<tool_call></tool_call>{{ messages[0].content }}');
+    const tools = [{ type: 'function', function: { name: 'f' } }];
+    const answer = json(post('/v1/chat/completions', { messages, tools, n: 2 }));
+    for (const generation of [await device.next(), await device.next()]) {
+      generation.emit('<tool_call>{"name": "f", "arguments": {}}</tool_call>');
+      generation.finish();
+    }
+    const ids = (await answer).choices.map(({ message }) => message.tool_calls?.[0]?.id);
+    assert.match(ids[0] ?? '', /^call_[a-z0-9]{24}$/);
+    assert.notEqual(ids[0], ids[1]);
+  });
+
+  it('refuses ignore_eos with an answer that has a form', async () => {
+    await start();
+    const format = { response_format: { type: 'json_object' }, ignore_eos: true };
+    const { error } = await json(post('/v1/chat/completions', { messages, ...format }));
+    assert.deepEqual([error.code, error.param], ['invalid_request', 'ignore_eos']);
+  });
+});
+
 describe('POST /v1/completions', () => {
   it('answers several prompts, n of each, in order', async () => {
     await start(8);
@@ -220,10 +259,45 @@ describe('POST /v1/completions', () => {
     await answer;
   });
 
+  it('asks for those tokens once, not with each request', async () => {
+    await start();
+    const jobs: number[] = [];
+    for (const prompt of ['a', 'b']) {
+      const before = device.jobs.tokenize;
+      const answer = json(post('/v1/completions', { prompt, suffix: 'c' }));
+      (await device.next()).finish();
+      await answer;
+      jobs.push(device.jobs.tokenize - before);
+    }
+    assert.deepEqual(jobs, [5, 2]); // three markers and two texts, then the texts
+  });
+
+  it('refuses too many ids before it makes a text of them to echo', async () => {
+    await start();
+    const response = await post('/v1/completions', { prompt: Array(5000).fill(65), echo: true });
+    assert.equal(((await response.json()) as Answer).error.code, 'context_length_exceeded');
+    assert.equal(device.jobs.detokenize, 0);
+  });
+
+  it('refuses a suffix that cannot fit before it makes tokens of it', async () => {
+    await start();
+    await json(post('/v1/completions', { prompt: 'a', suffix: 'x'.repeat(20_000) })).then(({ error }) => {
+      assert.deepEqual([error.code, error.param], ['context_length_exceeded', 'suffix']);
+    });
+    assert.equal(device.jobs.tokenize, 0);
+  });
+
   it('refuses what it cannot do, by the field', async () => {
     await start();
     for (const [body, code, param] of [
       [{ best_of: 2 }, 'unsupported_parameter', 'best_of'],
+      [{ guided_choice: ['a'] }, 'unsupported_parameter', 'guided_choice'],
+      [{ structured_outputs: {} }, 'unsupported_parameter', 'structured_outputs'],
+      [{ json_schema: {} }, 'unsupported_parameter', 'json_schema'],
+      [{ response_format: { type: 'json_object' } }, 'unsupported_parameter', 'response_format'],
+      [{ use_beam_search: true }, 'unsupported_parameter', 'use_beam_search'],
+      [{ prompt_logprobs: 1 }, 'unsupported_parameter', 'prompt_logprobs'],
+      [{ ignore_eos: true, grammar: 'root ::= "a"' }, 'invalid_request', 'ignore_eos'],
       [{ echo: true, logprobs: 1 }, 'unsupported_parameter', 'echo'],
       [{ prompt: [[1], [0x110000]] }, 'invalid_request', 'prompt.1'],
       [{ prompt: ['a', ''] }, 'invalid_request', 'prompt'],

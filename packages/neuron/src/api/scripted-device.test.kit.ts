@@ -68,6 +68,9 @@ export class ScriptedDevice implements Device {
   readonly generations: Generation[] = [];
   readonly loads: LoadSpec[] = [];
   readonly dropped: number[] = [];
+  chatTemplate = '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}';
+  /** Jobs, as far as tests count them. */
+  readonly jobs = { tokenize: 0, detokenize: 0 };
   readonly #waiters: ((generation: Generation) => void)[] = [];
   readonly #unseen: Generation[] = [];
 
@@ -96,7 +99,7 @@ export class ScriptedDevice implements Device {
       recurrent: false,
       pooling: 'none',
       sepToken: null,
-      chatTemplate: '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}',
+      chatTemplate: this.chatTemplate,
       namedTemplates: {},
       bosToken: null,
       eosToken: null,
@@ -104,6 +107,7 @@ export class ScriptedDevice implements Device {
       addEos: false,
       eogTokens: [],
       metadata: {},
+      longestPieceBytes: 4,
       memoryMb: 50,
       loadMs: 1,
     };
@@ -125,12 +129,14 @@ export class ScriptedDevice implements Device {
   }
 
   async tokenize(_handle: number, text: string, options: TokenizeOptions): Promise<Int32Array> {
+    this.jobs.tokenize++;
     const special = options.parseSpecial ? specials.get(text) : undefined;
     if (special !== undefined) return Int32Array.of(special);
     return Int32Array.from([...text], (character) => character.codePointAt(0) ?? 0);
   }
 
   async detokenize(_handle: number, tokens: Int32Array): Promise<string> {
+    this.jobs.detokenize++;
     return String.fromCodePoint(...tokens);
   }
 
