@@ -18,11 +18,12 @@ let neuron: Neuron;
 let device: ScriptedDevice;
 afterEach(() => neuron.close());
 
-async function start(slots = 4, chatTemplate?: string): Promise<void> {
+async function start(slots = 4, chatTemplate?: string, admission: object = {}): Promise<void> {
   const config = neuronConfigSchema.parse({
     listen: '127.0.0.1',
     port: 0,
     engine: { threads: 1, slots },
+    admission,
     models: { hf_cache: join(tmpdir(), 'no-such-hub') },
     default_models: [{ model_id: tiny }],
   });
@@ -35,9 +36,19 @@ async function start(slots = 4, chatTemplate?: string): Promise<void> {
   await neuron.activated;
 }
 
-function post(path: string, body: object): Promise<Response> {
+function load() {
+  return neuron.registry.loads()[0];
+}
+
+async function until(isTrue: () => boolean): Promise<void> {
+  while (!isTrue()) await new Promise((resolve) => setImmediate(resolve));
+}
+
+function post(path: string, body: object, headers = {}, signal?: AbortSignal): Promise<Response> {
   return fetch(`${neuron.url}${path}`, {
     method: 'POST',
+    headers,
+    ...(signal === undefined ? {} : { signal }),
     body: JSON.stringify({ model: 'cortex-tiny', ...body }),
   });
 }
@@ -70,11 +81,11 @@ function textOf(tokens: Int32Array): string {
 }
 
 describe('n', () => {
-  it('runs choices side by side under one permit, with seeds that follow from one', async () => {
+  it('runs choices side by side, each under a permit, with seeds that follow from one', async () => {
     await start();
     const answer = json(post('/v1/chat/completions', { messages, n: 3, seed: 7 }));
     const generations = [await device.next(), await device.next(), await device.next()];
-    assert.equal(neuron.registry.loads()[0]?.in_flight, 1);
+    assert.equal(neuron.registry.loads()[0]?.in_flight, 3);
     assert.equal(generations[0]?.params.sampling.seed, 7);
     assert.equal(new Set(generations.map((each) => each.params.sampling.seed)).size, 3);
     for (const [at, each] of generations.entries()) {
@@ -88,6 +99,7 @@ describe('n', () => {
     );
     const prompt = generations[0]!.params.tokens.length;
     assert.deepEqual([usage.prompt_tokens, usage.completion_tokens], [prompt, 3]);
+    assert.equal(neuron.registry.loads()[0]?.in_flight, 0);
   });
 
   it('streams each choice under its index, and one usage', async () => {
@@ -131,6 +143,50 @@ describe('n', () => {
       generation.finish();
     }
     assert.equal((await answer).choices.length, 5);
+  });
+
+  it('lets another request in when one choice is done, not after all of them', async () => {
+    await start(2);
+    const many = json(post('/v1/completions', { prompt: 'many', n: 5 }));
+    const [own, beside] = [await device.next(), await device.next()];
+    const single = json(post('/v1/completions', { prompt: 'single' }));
+    await until(() => load()?.queue_depth === 1);
+    beside.finish();
+    const third = await device.next();
+    assert.equal(textOf(third.params.tokens), 'single');
+    third.finish();
+    await single;
+    own.finish();
+    for (let at = 0; at < 3; at++) (await device.next()).finish();
+    assert.equal((await many).choices.length, 5);
+    assert.deepEqual([load()?.in_flight, load()?.queue_depth], [0, 0]);
+  });
+
+  it('goes on with the slot that it has where it may have no further one', async () => {
+    await start(4, undefined, { max_per_principal: 1 });
+    const answer = json(post('/v1/completions', { prompt: 'p', n: 3 }, { 'x-cortex-account-id': 'a' }));
+    for (let at = 0; at < 3; at++) {
+      const generation = await device.next();
+      assert.equal(device.generations.length, at + 1);
+      generation.finish();
+    }
+    assert.equal((await answer).choices.length, 3);
+    assert.equal(load()?.in_flight, 0);
+  });
+
+  it('leaves no permit and no place in the queue behind when the client goes', async () => {
+    await start(2);
+    const [leave, stay] = [new AbortController(), json(post('/v1/completions', { prompt: 'stay' }))];
+    const staying = await device.next();
+    const leaving = post('/v1/completions', { prompt: 'leave', n: 4 }, {}, leave.signal).catch(() => null);
+    const gone = await device.next();
+    await until(() => load()?.queue_depth === 1);
+    leave.abort();
+    await Promise.all([leaving, gone.cancelled]);
+    await until(() => load()?.queue_depth === 0 && load()?.in_flight === 1);
+    staying.finish();
+    await stay;
+    assert.equal(load()?.in_flight, 0);
   });
 
   it('stops the others when one fails', async () => {
