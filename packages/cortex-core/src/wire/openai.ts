@@ -238,6 +238,8 @@ export interface ChatCompletion {
     };
     readonly logprobs: { readonly content: readonly WireLogprob[] } | null;
     readonly finish_reason: ChatFinishReason;
+    /** The request's `stop` text that ended it, as vLLM tells; absent = none did. */
+    readonly stop_reason?: string;
   }[];
   readonly usage: ChatUsage;
   readonly timings?: ChatTimings;
@@ -260,6 +262,8 @@ export interface ChatChunk {
     readonly delta: ChatDelta;
     readonly logprobs?: { readonly content: readonly WireLogprob[] } | null;
     readonly finish_reason: ChatFinishReason | null;
+    /** As in the whole answer. */
+    readonly stop_reason?: string;
   }[];
   readonly usage?: ChatUsage | null;
   readonly timings?: ChatTimings;

@@ -14,17 +14,23 @@ export interface TokenUsage {
 const tailBytesMax = 64 * 1024;
 const eventBytesMax = 1024 * 1024;
 const hasText = /"(?:content|reasoning_content|text|arguments)"\s*:\s*"[^"]/;
-const hasFinish = /"finish_reason"\s*:\s*"/;
+const finishes = /"finish_reason"\s*:\s*"/g;
 
 export class AnswerProbe {
   #parser: SseParser | null = new SseParser(eventBytesMax);
   #usage: TokenUsage | null = null;
   #deltas = 0;
-  /** A finish reason, `[DONE]` or an error was seen: the stream may end. */
+  #unfinished: number;
+  /** A finish reason of every choice, `[DONE]` or an error was seen: the stream may end. */
   finished = false;
   /** The clock's time of the first and last piece of text; null before. */
   firstTokenMs: number | null = null;
   lastTokenMs: number | null = null;
+
+  /** `choices`: how many the stream brings. */
+  constructor(choices = 1) {
+    this.#unfinished = choices;
+  }
 
   /** A piece of an SSE answer. */
   push(chunk: Uint8Array, nowMs: number): void {
@@ -54,7 +60,8 @@ export class AnswerProbe {
       this.firstTokenMs ??= nowMs;
       this.lastTokenMs = nowMs;
     }
-    if (hasFinish.test(data) || /^\s*\{\s*"error"/.test(data)) this.finished = true;
+    this.#unfinished -= data.match(finishes)?.length ?? 0;
+    if (this.#unfinished <= 0 || /^\s*\{\s*"error"/.test(data)) this.finished = true;
     if (data.includes('"usage"')) this.#usage = readUsage(data) ?? this.#usage;
   }
 }

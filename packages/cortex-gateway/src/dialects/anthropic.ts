@@ -13,6 +13,8 @@ export const anthropicMessages: Dialect = {
       model: request.model,
       stream: request.stream === true,
       promptTokensEstimate,
+      inputTokensEstimate: promptTokensEstimate,
+      choices: 1,
       maxTokens: request.max_tokens,
       upstreamPath: '/v1/chat/completions',
       forwardsHeaders: false,

@@ -11,9 +11,13 @@ export interface InferenceRequest {
   /** As the client spelled it. */
   readonly model: string;
   readonly stream: boolean;
-  /** Rough: four characters a token. */
+  /** Of the longest prompt, which has to fit the context. Rough: four characters a token. */
   readonly promptTokensEstimate: number;
-  /** What the client allows to be generated; null = unsaid. */
+  /** Of all prompts together. */
+  readonly inputTokensEstimate: number;
+  /** Answers, over all prompts; 0 = nothing is generated. */
+  readonly choices: number;
+  /** What each answer may have; null = unsaid. */
   readonly maxTokens: number | null;
   /** Route on the neuron. */
   readonly upstreamPath: string;

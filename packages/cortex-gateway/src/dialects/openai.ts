@@ -23,7 +23,12 @@ export const openAiChat: Dialect = {
     if (!Array.isArray(json.messages)) {
       throw new AppError('invalid_request', '"messages" must be an array of messages', { param: 'messages' });
     }
-    return passThrough('/v1/chat/completions', body, json, model, estimateChatTokens(json.messages));
+    const estimate = estimateChatTokens(json.messages);
+    const choices = choicesOf(json, 1);
+    return passThrough('/v1/chat/completions', body, json, {
+      ...{ model, promptTokensEstimate: estimate, inputTokensEstimate: estimate, choices },
+      maxTokens: positiveIntOrNull(json.max_completion_tokens) ?? positiveIntOrNull(json.max_tokens),
+    });
   },
 };
 
@@ -32,11 +37,36 @@ export const openAiCompletions: Dialect = {
   parse: (body) => {
     const json = parseObject(body);
     const model = modelOf(json);
-    const { prompt } = json;
-    const chars = typeof prompt === 'string' ? prompt.length : body.length;
-    return passThrough('/v1/completions', body, json, model, Math.max(1, Math.ceil(chars / 4)));
+    const sizes = promptsOf(json.prompt).map(estimateTokens);
+    return passThrough('/v1/completions', body, json, {
+      model,
+      promptTokensEstimate: sizes.reduce((most, size) => Math.max(most, size), 1),
+      inputTokensEstimate: sizes.reduce((sum, size) => sum + size, 0),
+      choices: choicesOf(json, sizes.length),
+      maxTokens: positiveIntOrNull(json.max_tokens) ?? completionTokensDefault,
+    });
   },
 };
+
+/** What a neuron makes of a raw completion that names no number, as OpenAI does. */
+const completionTokensDefault = 16;
+/** What a neuron takes; it refuses more, and no quota should be asked about those. */
+const choicesMax = 128;
+
+function choicesOf(json: JsonObject, prompts: number): number {
+  return Math.min(choicesMax, (positiveIntOrNull(json.n) ?? 1) * Math.max(1, prompts));
+}
+
+/** One prompt as a text or as token ids, or a list of either. What is none of these the neuron refuses. */
+function promptsOf(prompt: unknown): readonly unknown[] {
+  return Array.isArray(prompt) && typeof prompt[0] !== 'number' ? prompt : [prompt];
+}
+
+/** Ids count themselves. */
+function estimateTokens(prompt: unknown): number {
+  if (Array.isArray(prompt)) return Math.max(1, prompt.length);
+  return typeof prompt === 'string' ? Math.max(1, Math.ceil(prompt.length / 4)) : 1;
+}
 
 /** Nothing is generated: the quota reserves for the input alone. */
 export const openAiEmbeddings: Dialect = {
@@ -52,26 +82,28 @@ export const rerank: Dialect = {
 /** Inputs are read one by one, so that their sum says nothing about the context: no estimate refuses them. */
 function withoutOutput(path: string, body: Uint8Array): InferenceRequest {
   const json = parseObject(body);
-  const request = passThrough(path, body, json, modelOf(json), 1);
-  return { ...request, stream: false, maxTokens: Math.max(1, Math.ceil(body.length / 4)) };
+  const inputTokensEstimate = Math.max(1, Math.ceil(body.length / 4));
+  const input = { model: modelOf(json), promptTokensEstimate: 1, inputTokensEstimate };
+  return { ...passThrough(path, body, json, { ...input, choices: 0, maxTokens: null }), stream: false };
 }
 
 function passThrough(
   upstreamPath: string,
   body: Uint8Array,
   json: JsonObject,
-  model: string,
-  promptTokensEstimate: number,
+  size: Pick<
+    InferenceRequest,
+    'model' | 'promptTokensEstimate' | 'inputTokensEstimate' | 'choices' | 'maxTokens'
+  >,
 ): InferenceRequest {
+  const { model, choices } = size;
   return {
-    model,
+    ...size,
     stream: json.stream === true,
-    promptTokensEstimate,
-    maxTokens: positiveIntOrNull(json.max_completion_tokens) ?? positiveIntOrNull(json.max_tokens),
     upstreamPath,
     forwardsHeaders: true,
     toUpstream: (wireId) => (wireId === model ? body : spliceTopLevelString(body, 'model', wireId)),
-    streamOut: () => new VerbatimStream(),
+    streamOut: () => new VerbatimStream(choices),
     wholeOut: null,
   };
 }
@@ -86,8 +118,12 @@ const heldBytesMax = 1024 * 1024;
  */
 class VerbatimStream implements StreamOut {
   readonly pingsDuringAnswer = false;
-  readonly #probe = new AnswerProbe();
+  readonly #probe: AnswerProbe;
   #held: Buffer = Buffer.alloc(0);
+
+  constructor(choices: number) {
+    this.#probe = new AnswerProbe(choices);
+  }
 
   push(chunk: Uint8Array): Uint8Array {
     this.#probe.push(chunk, 0);

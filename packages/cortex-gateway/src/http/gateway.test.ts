@@ -620,6 +620,8 @@ describe('edges', () => {
     const over = await post(gateway, '/v1/chat/completions', ask('m', { max_tokens: 500 }), { headers });
     assert.equal(over.status, 429);
     assert.equal(((await over.json()) as { error: { code: string } }).error.code, 'insufficient_quota');
+    const threefold = ask('m', { max_tokens: 40, n: 3 });
+    assert.equal((await post(gateway, '/v1/chat/completions', threefold, { headers })).status, 429);
     assert.equal(neurons[0]!.counters.loads, 0);
     const fits = await post(gateway, '/v1/chat/completions', ask('m', { max_tokens: 50 }), { headers });
     assert.equal(fits.status, 200);

@@ -77,11 +77,9 @@ class InferenceCall {
   async run(): Promise<void> {
     const limit = advertisedLimit(this.#deps.fleet.view(), this.#request.model);
     this.#checkContext(limit?.context ?? null);
-    const output = this.#request.maxTokens ?? limit?.output ?? outputTokensDefault;
-    const reservation = this.#deps.ledger.reserve(
-      this.#principal,
-      this.#request.promptTokensEstimate + output,
-    );
+    const { inputTokensEstimate, choices, maxTokens } = this.#request;
+    const output = (maxTokens ?? limit?.output ?? outputTokensDefault) * choices;
+    const reservation = this.#deps.ledger.reserve(this.#principal, inputTokensEstimate + output);
     try {
       await this.#serve();
     } catch (thrown) {
@@ -100,13 +98,14 @@ class InferenceCall {
   #checkContext(contextMax: number | null): void {
     const estimate = this.#request.promptTokensEstimate;
     if (contextMax === null || estimate <= contextMax) return;
+    const param = this.#dialect.name === 'completions' ? 'prompt' : 'messages';
     const message =
       this.#dialect.name === 'messages'
         ? `prompt is too long: ${estimate} tokens > ${contextMax} maximum`
         : `This model's maximum context length is ${contextMax} tokens. However, your messages resulted in ` +
-          `${estimate} tokens. Please reduce the length of the messages.`;
+          `${estimate} tokens. Please reduce the length of the ${param}.`;
     throw new AppError('context_length_exceeded', message, {
-      param: 'messages',
+      param,
       extras: { max: contextMax, estimated_prompt_tokens: estimate },
     });
   }

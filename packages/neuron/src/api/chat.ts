@@ -2,6 +2,7 @@
  * POST /v1/chat/completions. In this order, each step with its own refusals: shape, unsupported fields,
  * model, template, tokens, context, admission, and only then a byte of the answer.
  */
+import { randomUUID } from 'node:crypto';
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import type { GenerateParams } from 'cortex-core/wire/inference';
 import { type ChatChunk, type ChatRequest, chatRequestSchema, parseBody } from 'cortex-core/wire/openai';
@@ -55,6 +56,8 @@ export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void
     tools: toOfferedTools(plan.tools),
     startsInReasoning: prompt.isOpen,
     parallel: plan.parallel,
+    stops: asked.stops,
+    randomText: () => randomUUID().replaceAll('-', ''),
   };
   await runJob(deps, exchange, {
     request,
@@ -150,6 +153,8 @@ async function readPrompt(
   const isOpen = startsInReasoning(format, tail);
   // a client's own grammar is the whole answer
   const isFree = request.grammar === undefined && end === 'generation_prompt';
-  const mayOpen = canReason && kwargs.enable_thinking !== false && isFree;
+  // without a switch it may think although it was told not to; the budget of 0 ends that
+  const isOff = kwargs.enable_thinking === false && traits.thinkingSwitches.length > 0;
+  const mayOpen = canReason && !isOff && isFree;
   return { tokens, isOpen, tail, mayOpen, budget };
 }

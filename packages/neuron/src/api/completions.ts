@@ -13,6 +13,7 @@ import type { ApiDeps } from './api-deps.ts';
 import {
   assertGenerates,
   checkChoices,
+  checkInput,
   limited,
   newIdentity,
   onModel,
@@ -79,8 +80,10 @@ async function readPrompt(
 ): Promise<Read> {
   const { suffix = '', echo = false } = request;
   const given = typeof prompt === 'string' ? null : checkTokens(prompt, param, model);
-  const shown = echo ? (typeof prompt === 'string' ? prompt : await toText(given, model, signal)) : '';
   if (typeof prompt === 'string') refuseOversized(prompt, param, model.facts);
+  if (given !== null && given.length > 0) checkInput(given.length, param, model);
+  refuseOversized(suffix, 'suffix', model.facts);
+  const shown = echo ? (typeof prompt === 'string' ? prompt : await toText(given, model, signal)) : '';
   if (suffix !== '') return { tokens: await infill(prompt, suffix, model, signal), shown };
   if (given !== null) return { tokens: given, shown };
   const options = { addSpecial: true, parseSpecial: true };

@@ -6,12 +6,13 @@ import type { Exchange } from 'cortex-core/daemon/http-server';
 import { embeddingsRequestSchema } from 'cortex-core/wire/embeddings';
 import { AppError } from 'cortex-core/wire/errors';
 import { parseBody } from 'cortex-core/wire/openai';
-import { toEmbedding, toUnitVector } from '../chat/embedding-answer.ts';
+import { toEmbeddingPieces, toUnitVector } from '../chat/embedding-answer.ts';
 import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
 import { checkTokens } from './completions.ts';
 import { checkInput, onModel, withPermit } from './generation.ts';
 import { refuseOversized } from './prompt-size.ts';
+import { sendPieces } from './send-pieces.ts';
 
 /** Inputs that go to the device at once; between batches a client that left is noticed. */
 const batchInputs = 64;
@@ -36,21 +37,20 @@ export async function serveEmbeddings(deps: ApiDeps, exchange: Exchange): Promis
     throw invalid('dimensions', `is ${dimensions}; model "${model.id}" has ${facts.embeddingLength}`);
   }
   const inputs = await onModel(deps, model, () => readInputs(request.input, model, exchange.signal));
+  const vectors: Float32Array[] = [];
+  let promptTokens = 0;
   await withPermit(deps, exchange, model, async (serving) => {
     const signal = AbortSignal.any([exchange.signal, serving.cut]);
-    const data: unknown[] = [];
-    let promptTokens = 0;
     for (let at = 0; at < inputs.length; at += batchInputs) {
       const batch = inputs.slice(at, at + batchInputs);
       const result = await serving.device.embed(serving.handle, batch, signal);
       promptTokens += result.promptTokens;
-      for (const vector of result.vectors) {
-        data.push(toEmbedding(data.length, toUnitVector(vector, dimensions), format));
-      }
+      for (const vector of result.vectors) vectors.push(toUnitVector(vector, dimensions));
     }
-    const usage = { prompt_tokens: promptTokens, total_tokens: promptTokens };
-    exchange.sendJson(200, { object: 'list', data, model: request.model, usage });
   });
+  // a slow reader holds no permit
+  const answer = { vectors, format, model: request.model, promptTokens } as const;
+  await sendPieces(exchange, toEmbeddingPieces(answer), deps.clock);
 }
 
 async function readInputs(

@@ -1,8 +1,9 @@
 /**
- * Runs the generations of one request, under one permit, and shows them as they come or when all are done.
+ * Runs the generations of one request and shows them as they come or when all are done.
  *
- * Several choices (`n`, several prompts) are several generations: as many at once as the model has slots, so
- * that one request cannot fill the engine's queue. The first that fails stops the others. Streamed and whole
+ * Several choices (`n`, several prompts) are several generations. One after the other runs under the
+ * request's own permit; beside it, up to the model's slots, each has a permit for itself, in line with
+ * everybody else's requests (side-by-side.ts). The first that fails stops the others. Streamed and whole
  * answers come from the same state.
  */
 import { randomUUID } from 'node:crypto';
@@ -15,6 +16,7 @@ import type { AnswerIdentity } from '../chat/answer.ts';
 import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
 import { contextExceeded } from './prompt-size.ts';
+import { runSideBySide } from './side-by-side.ts';
 import { SseStream } from './sse-stream.ts';
 
 /**
@@ -204,9 +206,8 @@ async function generateAll(
   const stop = new AbortController();
   const signal = AbortSignal.any([exchange.signal, model.cut, stop.signal]);
   const results: GenerateResult[] = [];
-  let next = 0;
-  const work = async (): Promise<void> => {
-    for (let at = next++; at < generations.length; at = next++) {
+  const run = async (at: number): Promise<void> => {
+    try {
       const params = generations[at] as GenerateParams;
       const result = await generateOne(deps, model, params, signal, (event) => {
         listener.onStep(at, event);
@@ -214,17 +215,19 @@ async function generateAll(
       });
       results[at] = result;
       listener.onEnd(at, result);
-    }
-  };
-  const workers = Array.from({ length: Math.min(model.facts.slots, generations.length) }, async () => {
-    await work().catch((thrown: unknown) => {
+    } catch (thrown) {
       stop.abort(thrown);
       throw thrown;
-    });
+    }
+  };
+  const principal = exchange.header('x-cortex-account-id');
+  await runSideBySide({
+    count: generations.length,
+    lanes: model.facts.slots,
+    acquire: (patience) => model.admission.acquire(principal, patience),
+    run,
+    signal,
   });
-  const settled = await Promise.allSettled(workers);
-  if (stop.signal.aborted) throw stop.signal.reason;
-  for (const each of settled) if (each.status === 'rejected') throw each.reason;
   return results;
 }
 

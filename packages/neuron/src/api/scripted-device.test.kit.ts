@@ -1,5 +1,6 @@
 /** A device whose generations do what a test says, step by step; the rest of the neuron is the real one. */
 import type {
+  EmbedResult,
   GenerateParams,
   GenerateResult,
   LoadedArch,
@@ -68,6 +69,11 @@ export class ScriptedDevice implements Device {
   readonly generations: Generation[] = [];
   readonly loads: LoadSpec[] = [];
   readonly dropped: number[] = [];
+  chatTemplate = '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}';
+  pooling: ModelFacts['pooling'] = 'none';
+  embeddingLength = 1;
+  /** Jobs, as far as tests count them. */
+  readonly jobs = { tokenize: 0, detokenize: 0 };
   readonly #waiters: ((generation: Generation) => void)[] = [];
   readonly #unseen: Generation[] = [];
 
@@ -89,14 +95,14 @@ export class ScriptedDevice implements Device {
       trainContext: 4096,
       context: spec.context ?? 4096,
       slots: spec.slots,
-      embeddingLength: 1,
+      embeddingLength: this.embeddingLength,
       layerCount: 1,
       hasEncoder: false,
       hasDecoder: true,
       recurrent: false,
-      pooling: 'none',
+      pooling: this.pooling,
       sepToken: null,
-      chatTemplate: '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}',
+      chatTemplate: this.chatTemplate,
       namedTemplates: {},
       bosToken: null,
       eosToken: null,
@@ -104,6 +110,7 @@ export class ScriptedDevice implements Device {
       addEos: false,
       eogTokens: [],
       metadata: {},
+      longestPieceBytes: 4,
       memoryMb: 50,
       loadMs: 1,
     };
@@ -125,12 +132,14 @@ export class ScriptedDevice implements Device {
   }
 
   async tokenize(_handle: number, text: string, options: TokenizeOptions): Promise<Int32Array> {
+    this.jobs.tokenize++;
     const special = options.parseSpecial ? specials.get(text) : undefined;
     if (special !== undefined) return Int32Array.of(special);
     return Int32Array.from([...text], (character) => character.codePointAt(0) ?? 0);
   }
 
   async detokenize(_handle: number, tokens: Int32Array): Promise<string> {
+    this.jobs.detokenize++;
     return String.fromCodePoint(...tokens);
   }
 
@@ -166,8 +175,12 @@ export class ScriptedDevice implements Device {
     return unscripted();
   }
 
-  embed(): Promise<never> {
-    return unscripted();
+  /** Numbers that follow from the first token. */
+  async embed(_handle: number, inputs: readonly Int32Array[]): Promise<EmbedResult> {
+    const vectors = inputs.map((tokens) => {
+      return Float32Array.from({ length: this.embeddingLength }, (_, at) => Math.sin((tokens[0] ?? 0) + at));
+    });
+    return { vectors, promptTokens: inputs.reduce((sum, tokens) => sum + tokens.length, 0) };
   }
 
   rank(): Promise<never> {

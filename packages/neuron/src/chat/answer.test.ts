@@ -17,7 +17,10 @@ function hermes(more: Partial<ChatAnswerOptions> = {}): ChatAnswer {
     { chatTemplate: '{{ tools }}<tool_call><think></think>', namedTemplates: {} },
     'qwen3',
   );
-  return new ChatAnswer(identity, { format, tools, startsInReasoning: false, parallel: true, ...more });
+  let count = 0;
+  const randomText = () => String(count++).padEnd(24, '0');
+  const options = { format, tools, startsInReasoning: false, parallel: true, stops: ['STOP'], randomText };
+  return new ChatAnswer(identity, { ...options, ...more });
 }
 
 function result(
@@ -53,7 +56,7 @@ describe('ChatAnswer', () => {
     const answer = hermes();
     const chunks = [...run(answer, thinkAndCall), ...answer.finish(result(8))];
     const deltas = chunks.map(({ choices }) => choices[0]!.delta);
-    const id = 'call_000112233445566778899aab';
+    const id = `call_${'0'.repeat(24)}`;
     assert.deepEqual(deltas, [
       { reasoning_content: 'hm' },
       { tool_calls: [{ index: 0, id, type: 'function', function: { name: 'f', arguments: '' } }] },
@@ -111,6 +114,34 @@ describe('ChatAnswer', () => {
     assert.equal(last?.choices[0]?.finish_reason, 'length');
     const { message } = answer.whole(result(5, 'length'), timings).choices[0]!;
     assert.equal(message.tool_calls?.[0]?.function.arguments, '{"a": "b');
+  });
+
+  it("tells which of the client's stops ended it, and none of the format's", () => {
+    for (const [stopText, told] of [
+      ['STOP', 'STOP'],
+      ['<|im_end|>', undefined],
+    ] as const) {
+      const answer = hermes();
+      run(answer, ['Hi']);
+      const ended = { ...result(1), stopText };
+      const last = answer.finish(ended).at(-1)?.choices[0];
+      assert.deepEqual([last?.finish_reason, last?.stop_reason], ['stop', told]);
+      const whole = answer.whole(ended, timings).choices[0];
+      assert.deepEqual([whole?.finish_reason, whole?.stop_reason], ['stop', told]);
+    }
+  });
+
+  it("a call cut by the client's stop is none to be made, and a whole one is", () => {
+    for (const [text, reason] of [
+      ['<tool_call>{"name": "f", "arguments": {"a": "b', 'stop'],
+      ['<tool_call>{"name": "f", "arguments": {}}</tool_call>', 'tool_calls'],
+    ] as const) {
+      const answer = hermes();
+      run(answer, [text]);
+      const ended = { ...result(5), stopText: 'STOP' };
+      assert.equal(answer.finish(ended).at(-1)?.choices[0]?.finish_reason, reason);
+      assert.equal(answer.whole(ended, timings).choices[0]?.finish_reason, reason);
+    }
   });
 
   it('puts logprobs on a chunk even when the text is held back', () => {

@@ -32,7 +32,13 @@ export interface ChatAnswerOptions {
   readonly startsInReasoning: boolean;
   /** `parallel_tool_calls`; false = the answer ends where a second call begins. */
   readonly parallel: boolean;
+  /** The request's own `stop` texts. */
+  readonly stops: readonly string[];
+  /** At least 24 characters of [a-z0-9], others each time: for ids of calls. */
+  readonly randomText: () => string;
 }
+
+type ChoiceEnd = Pick<ChatChunk['choices'][number], 'finish_reason' | 'stop_reason'>;
 
 /** Turns steps into chat chunks and, from the same state, into the whole answer: the two cannot differ. */
 export class ChatAnswer {
@@ -44,11 +50,14 @@ export class ChatAnswer {
   #reasoningTokens = 0;
   readonly #logprobs: WireLogprob[] = [];
   #withLogprobs = false;
+  readonly #stops: readonly string[];
+  /** Whether the last call is; behind the last step, whether it was when the text ended. */
+  #isCallOpen = false;
 
   constructor(identity: AnswerIdentity, options: ChatAnswerOptions) {
     this.#identity = identity;
-    const { format, tools, startsInReasoning, parallel } = options;
-    const randomText = toRandomTexts(identity.id);
+    const { format, tools, startsInReasoning, parallel, randomText } = options;
+    this.#stops = options.stops;
     this.#parser = createChatParser(format, { tools, startsInReasoning, parallel, randomText });
   }
 
@@ -78,8 +87,10 @@ export class ChatAnswer {
 
   /** The chunks after the last step: what was held back, then the one with the finish reason. */
   finish(result: GenerateResult): ChatChunk[] {
+    const isCallOpen = this.#isCallOpen;
     const chunks = this.#parser.finish().flatMap((each) => this.#take(each));
-    return [...chunks, this.#chunk({}, this.#finishReason(result.finishReason))];
+    this.#isCallOpen = isCallOpen; // the parser closes what is open
+    return [...chunks, this.#chunk({}, this.#end(result))];
   }
 
   usageChunk(result: GenerateResult, timings: ChatTimings): ChatChunk {
@@ -105,7 +116,7 @@ export class ChatAnswer {
             ...(calls.length === 0 ? {} : { tool_calls: calls }),
           },
           logprobs: this.#withLogprobs ? { content: this.#logprobs } : null,
-          finish_reason: this.#finishReason(result.finishReason),
+          ...this.#end(result),
         },
       ],
       usage: this.#usage(result),
@@ -124,6 +135,7 @@ export class ChatAnswer {
       case 'call_start': {
         const { index, id, name } = event;
         this.#calls.push({ id, name, arguments: '' });
+        this.#isCallOpen = true;
         return [
           this.#chunk({ tool_calls: [{ index, id, type: 'function', function: { name, arguments: '' } }] }),
         ];
@@ -134,6 +146,7 @@ export class ChatAnswer {
         return [this.#chunk({ tool_calls: [{ index: event.index, function: { arguments: event.text } }] })];
       }
       case 'call_end':
+        this.#isCallOpen = false;
         return [];
       default:
         return event satisfies never;
@@ -146,28 +159,20 @@ export class ChatAnswer {
     return { ...toUsage(result), completion_tokens_details: { reasoning_tokens: reasoning } };
   }
 
-  #finishReason(reason: FinishReason): ChatFinishReason {
-    if (reason === 'stop' && this.#calls.length > 0) return 'tool_calls';
-    return toFinishReason(reason);
-  }
-
-  #chunk(delta: ChatDelta, finishReason: ChatFinishReason | null = null): ChatChunk {
+  /** Why the choice ended. A call that the client's own stop cut off is none to be made. */
+  #end({ finishReason, stopText }: GenerateResult): ChoiceEnd & { finish_reason: ChatFinishReason } {
+    const own = finishReason === 'stop' && stopText !== null && this.#stops.includes(stopText);
+    const isCut = own && this.#isCallOpen;
+    const isCall = finishReason === 'stop' && this.#calls.length > 0 && !isCut;
     return {
-      ...head(this.#identity),
-      choices: [{ index: 0, delta, logprobs: null, finish_reason: finishReason }],
+      finish_reason: isCall ? 'tool_calls' : toFinishReason(finishReason),
+      ...(own ? { stop_reason: stopText } : {}),
     };
   }
-}
 
-/** Texts for the ids of calls: as random as the answer's own id, and different within the answer. */
-function toRandomTexts(id: string): () => string {
-  const base = id
-    .replace(/^[a-z]+-/, '')
-    .toLowerCase()
-    .replace(/[^a-z0-9]/g, '')
-    .padEnd(24, '0');
-  let count = 0;
-  return () => `${(count++).toString(36)}${base}`;
+  #chunk(delta: ChatDelta, end: ChoiceEnd = { finish_reason: null }): ChatChunk {
+    return { ...head(this.#identity), choices: [{ index: 0, delta, logprobs: null, ...end }] };
+  }
 }
 
 export function toUsage(result: GenerateResult): ChatUsage {

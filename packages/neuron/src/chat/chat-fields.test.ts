@@ -35,6 +35,7 @@ const refused: Readonly<Record<string, unknown>> = {
   structured_outputs: {},
   json_schema: {},
   chat_template: '{{ x }}',
+  best_of: 2,
   mirostat: 1,
 };
 
@@ -49,6 +50,8 @@ const accepted: Readonly<Record<string, unknown>> = {
   modalities: ['text'],
   verbosity: 'medium',
   some_field_of_another_server: 1,
+  use_beam_search: false,
+  best_of: 1,
 };
 
 const traits = (await templateOf(readFixture('templates/qwen3.jinja')).chosen(true)).traits;
@@ -137,6 +140,22 @@ describe('planTools()', () => {
       ],
       [{ tools: [{ type: 'web_search' }] }, 'unsupported_parameter', 'tools.0'],
       [{ functions: [{ name: 'f' }], function_call: 'must' }, 'invalid_request', 'function_call'],
+      [{ functions: [{ name: 'f' }], tools }, 'invalid_request', 'functions'],
+      [{ tools, function_call: 'none' }, 'invalid_request', 'function_call'],
+      [{ function_call: { name: 'f' } }, 'invalid_request', 'function_call'],
+      [{ functions: [{ name: 'f' }], tool_choice: 'none' }, 'invalid_request', 'tool_choice'],
+      [{ functions: [{ name: 'f' }], parallel_tool_calls: true }, 'invalid_request', 'parallel_tool_calls'],
+      [
+        {
+          tools,
+          tool_choice: {
+            type: 'allowed_tools',
+            allowed_tools: { mode: 'auto', tools: [tools[0], { type: 'function', function: { name: 'h' } }] },
+          },
+        },
+        'invalid_request',
+        'tool_choice.allowed_tools.tools',
+      ],
     ] as const) {
       assert.deepEqual(
         refusalOf(() => planTools(read(fields))),
@@ -158,6 +177,21 @@ describe('planThinking()', () => {
       assert.equal(plan(fields).kwargs.enable_thinking, false, JSON.stringify(fields));
     }
     assert.equal('enable_thinking' in plan({}).kwargs, false);
+  });
+
+  it('stops a model at once that has no switch and opens its block by itself', async () => {
+    for (const name of ['gpt-oss', 'ministral-3']) {
+      const { traits: own } = await templateOf(readFixture(`templates/${name}.jinja`)).chosen(true);
+      for (const fields of [
+        { reasoning_effort: 'none' },
+        { thinking_budget: 0 },
+        { enable_thinking: false },
+        { chat_template_kwargs: { enable_thinking: false } },
+      ]) {
+        assert.equal(plan(fields, true, own).budget, 0, `${name} ${JSON.stringify(fields)}`);
+      }
+      assert.equal(plan({}, true, own).budget, null);
+    }
   });
 
   it('gives effort to a template that has the word, and a budget to others', async () => {

@@ -5,7 +5,7 @@
  */
 import { AppError } from 'cortex-core/wire/errors';
 import type { ChatRequest, ChatTool } from 'cortex-core/wire/openai';
-import { refuseForeignSamplers } from './sampling.ts';
+import { refuseConstraints, refuseExtraChoices, refuseForeignSamplers } from './sampling.ts';
 import type { TemplateTraits } from './template-traits.ts';
 
 export type ToolChoice =
@@ -54,23 +54,12 @@ export function refuseUnsupportedChat(request: ChatRequest): void {
   refuseUnless(request, 'reasoning_format', ['auto', 'deepseek']);
   if (request.stream_options?.include_obfuscation === true)
     refuse('stream_options.include_obfuscation', 'is not done here');
-  for (const name of constraints) refuseUnless(request, name, []);
+  refuseUnless(request, 'chat_template', []);
+  refuseConstraints(request);
+  refuseExtraChoices(request);
   if ((request.top_logprobs ?? 0) > 0 && request.logprobs !== true)
     refuse('top_logprobs', 'needs "logprobs": true');
 }
-
-/** Fields of other servers that bind the answer or the prompt: to pass over them would break a promise. */
-const constraints = [
-  'chat_template',
-  'guided_json',
-  'guided_regex',
-  'guided_choice',
-  'guided_grammar',
-  'structured_outputs',
-  'json_schema',
-  'use_beam_search',
-  'prompt_logprobs',
-];
 
 function refuseUnless(request: ChatRequest, name: string, allowed: readonly string[]): void {
   const value = request[name];
@@ -80,12 +69,21 @@ function refuseUnless(request: ChatRequest, name: string, allowed: readonly stri
 }
 
 export function planTools(request: ChatRequest): ToolPlan {
-  const isLegacy = request.tools === undefined && (request.functions?.length ?? 0) > 0;
+  refuseMixedForms(request);
+  const isLegacy = (request.functions?.length ?? 0) > 0;
   const offered: readonly ChatTool[] = isLegacy
     ? (request.functions ?? []).map((definition) => ({ type: 'function', function: definition }))
     : (request.tools ?? []);
   checkTools(offered, isLegacy ? 'functions' : 'tools');
   const { choice, allowed } = isLegacy ? readFunctionCall(request) : readToolChoice(request);
+  const names = new Set(offered.map((tool) => tool.function?.name));
+  for (const name of allowed ?? []) {
+    if (names.has(name)) continue;
+    throw invalid(
+      'tool_choice.allowed_tools.tools',
+      `has "${name.slice(0, 64)}", which is not among the tools`,
+    );
+  }
   const tools = allowed === null ? offered : offered.filter((tool) => allowed.has(tool.function?.name ?? ''));
   const param = isLegacy ? 'function_call' : 'tool_choice';
   if (choice.mode === 'named' && !tools.some((tool) => tool.function?.name === choice.name)) {
@@ -95,6 +93,23 @@ export function planTools(request: ChatRequest): ToolPlan {
     throw invalid(param, 'requires a call, but there are no tools');
   const parallel = !isLegacy && (request.parallel_tool_calls ?? true);
   return { tools: choice.mode === 'none' ? [] : tools, choice, parallel, isLegacy };
+}
+
+/** The form of before `tools` has fields of its own; those of the other form would go unread. */
+function refuseMixedForms(request: ChatRequest): void {
+  const { functions, function_call: call, tools } = request;
+  if ((functions?.length ?? 0) === 0) {
+    const isIdle = (call === 'none' || call === 'auto') && tools === undefined;
+    if (call === undefined || isIdle) return;
+    throw invalid('function_call', 'goes with "functions"; with "tools" use "tool_choice"');
+  }
+  if (tools !== undefined) throw invalid('functions', 'and "tools" exclude each other; leave one out');
+  if (request.tool_choice !== undefined) {
+    throw invalid('tool_choice', 'goes with "tools"; with "functions" use "function_call"');
+  }
+  if (request.parallel_tool_calls !== undefined) {
+    throw invalid('parallel_tool_calls', 'goes with "tools"; with "functions" there is one call at most');
+  }
 }
 
 function checkTools(tools: readonly ChatTool[], field: string): void {
@@ -180,6 +195,8 @@ export function planThinking(request: ChatRequest, traits: TemplateTraits, canRe
   if (effort !== null && traits.reasoningEffort) kwargs.reasoning_effort ??= toTemplateEffort(effort);
   else if (effort !== null) budget ??= budgetOfEffort[effort];
   if (budget === 0) kwargs.enable_thinking ??= false;
+  // A model that opens its block by itself, whatever its template was told, is stopped at once.
+  if (kwargs.enable_thinking === false && traits.thinkingSwitches.length === 0) budget = 0;
   if (budget !== null && traits.thinkingBudget) kwargs.thinking_budget ??= budget;
   return { kwargs, budget: budget === null || budget < 0 ? null : budget };
 }

@@ -8,6 +8,7 @@ import type { ChatFormat } from './format/chat-format.ts';
 import { toOfferedTools } from './format/offered-tools.ts';
 import { behindTexts, eitherGrammar } from './grammar/either-grammar.ts';
 import { toResponseGrammar } from './grammar/response-grammar.ts';
+import { endlessGrammar } from './sampling.ts';
 
 /** gpt-oss writes a header before every message, also before the one that must be JSON. */
 const harmonyFinal = ['<|channel|>final<|message|>', '<|start|>assistant<|channel|>final<|message|>'];
@@ -17,6 +18,12 @@ const harmonyFinal = ['<|channel|>final<|message|>', '<|start|>assistant<|channe
  * call is enforced from where it begins; together with a `response_format` the answer is JSON or calls.
  */
 export function planGrammar(request: ChatRequest, plan: ToolPlan, format: ChatFormat): GrammarSpec | null {
+  const grammar = toGrammar(request, plan, format);
+  if (grammar !== null && request.ignore_eos === true) throw endlessGrammar();
+  return grammar;
+}
+
+function toGrammar(request: ChatRequest, plan: ToolPlan, format: ChatFormat): GrammarSpec | null {
   const { choice, parallel } = plan;
   const own = request.grammar === undefined ? null : { gbnf: request.grammar };
   const answer = withHeader(toResponseGrammar(request.response_format), format);

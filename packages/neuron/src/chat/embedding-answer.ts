@@ -19,10 +19,35 @@ export function toEmbedding(index: number, vector: Float32Array, format: 'float'
 }
 
 function toBase64(vector: Float32Array): string {
-  const bytes = new Uint8Array(vector.length * 4);
-  const view = new DataView(bytes.buffer);
-  for (const [at, value] of vector.entries()) view.setFloat32(at * 4, value, true);
-  let text = '';
-  for (const byte of bytes) text += String.fromCharCode(byte);
-  return btoa(text);
+  const bytes = Buffer.alloc(vector.length * 4);
+  for (let at = 0; at < vector.length; at++) bytes.writeFloatLE(vector[at] ?? 0, at * 4);
+  return bytes.toString('base64');
+}
+
+/** Numbers that become text at once: a few milliseconds' work. */
+const pieceNumbersMax = 16_384;
+
+export interface EmbeddingList {
+  /** Of length 1. */
+  readonly vectors: readonly Float32Array[];
+  readonly format: 'float' | 'base64';
+  readonly model: string;
+  readonly promptTokens: number;
+}
+
+/** The answer as JSON in pieces, none of more than one vector beyond `pieceNumbersMax` numbers. */
+export function* toEmbeddingPieces(list: EmbeddingList): Generator<string> {
+  const { vectors, format, model, promptTokens } = list;
+  let piece = '{"object":"list","data":[';
+  let numbers = 0;
+  for (const [at, vector] of vectors.entries()) {
+    piece += `${at === 0 ? '' : ','}${JSON.stringify(toEmbedding(at, vector, format))}`;
+    numbers += vector.length;
+    if (numbers < pieceNumbersMax) continue;
+    yield piece;
+    piece = '';
+    numbers = 0;
+  }
+  const usage = { prompt_tokens: promptTokens, total_tokens: promptTokens };
+  yield `${piece}],"model":${JSON.stringify(model)},"usage":${JSON.stringify(usage)}}`;
 }

@@ -69,11 +69,46 @@ export function toCompletionParams(
 /** Throws `unsupported_parameter` for a field whose effect a client would wait for in vain. */
 export function refuseUnsupportedCompletion(request: CompletionRequest): void {
   refuseForeignSamplers(request);
-  if ((request.best_of ?? 1) > (request.n ?? 1))
-    refuse('best_of', 'may not exceed "n"; ask for more choices');
+  refuseConstraints(request);
+  refuseExtraChoices(request);
+  const format = request.response_format as { readonly type?: unknown } | null | undefined;
+  if (format != null && format.type !== 'text') {
+    refuse('response_format', 'is not supported here; use /v1/chat/completions, or "grammar"');
+  }
+  if (request.ignore_eos === true && request.grammar !== undefined) throw endlessGrammar();
   if (request.echo === true && request.logprobs !== undefined) {
     refuse('echo', 'with "logprobs" would need those of the prompt, which are not computed');
   }
+}
+
+/** Fields of other servers that bind the answer or read the prompt: passed over, they break a promise. */
+const constraints = [
+  'guided_json',
+  'guided_regex',
+  'guided_choice',
+  'guided_grammar',
+  'structured_outputs',
+  'json_schema',
+  'use_beam_search',
+  'prompt_logprobs',
+];
+
+export function refuseConstraints(request: SamplingFields): void {
+  for (const name of constraints) {
+    const value = request[name] ?? false;
+    if (value !== false) refuse(name, 'is not supported; leave it out');
+  }
+}
+
+/** More answers than are asked for, of which the best would be shown. */
+export function refuseExtraChoices({ best_of: of = 1, n = 1 }: SamplingFields): void {
+  if (of > n) refuse('best_of', 'may not exceed "n"; ask for more choices');
+}
+
+/** Where the grammar ends, the end is all that it allows, and that is what `ignore_eos` rules out. */
+export function endlessGrammar(): AppError {
+  const message = '"ignore_eos" leaves an answer that has a form no way to end; leave it out';
+  return new AppError('invalid_request', message, { param: 'ignore_eos' });
 }
 
 /** Samplers of llama-server that this engine has not, with the value that leaves each of them off. */

@@ -149,7 +149,7 @@ export class ModelEntry {
       template,
       format: detectFormat(facts, facts.architecture),
       // Asked when a request needs it: a job at every load would make a suspect of a model that only came up.
-      infill: () => findInfillTokens(facts.metadata, idOf),
+      infill: once(() => findInfillTokens(facts.metadata, idOf)),
       can: capabilitiesOf({ pooling: facts.pooling, template: template.look(), infill: false }),
     };
     if (this.#cut.signal.aborted) this.#cut = new AbortController();
@@ -357,6 +357,18 @@ export class ModelEntry {
     if (prefilled >= readTokensMin) this.#readRate = smooth(this.#readRate, prefilled, timings.prefillMs);
     this.#decodeRate = smooth(this.#decodeRate, usage.completionTokens, timings.decodeMs);
   }
+}
+
+/** Asks one time, unless that fails: then whoever comes next asks again. */
+function once<T>(ask: () => Promise<T>): () => Promise<T> {
+  let answer: Promise<T> | null = null;
+  return () => {
+    answer ??= ask().catch((thrown: unknown) => {
+      answer = null;
+      throw thrown;
+    });
+    return answer;
+  };
 }
 
 function smooth(old: number, tokens: number, ms: number): number {
