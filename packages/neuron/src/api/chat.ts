@@ -134,7 +134,7 @@ async function readPrompt(
   model: ServingModel,
   signal: AbortSignal,
 ): Promise<Prompt> {
-  const { device, handle, template, format, capabilities } = model;
+  const { template, format, capabilities } = model;
   const canReason = capabilities.includes('reasoning');
   const { traits } = await template.chosen(plan.tools.length > 0);
   const { kwargs, budget } = planThinking(request, traits, canReason);
@@ -148,7 +148,9 @@ async function readPrompt(
     kwargs,
   });
   refuseOversized(text, 'messages', model.facts);
-  const tokens = await device.tokenize(handle, text, { addSpecial: true, parseSpecial: true }, signal);
+  // Device and handle are read when they are used: the model may have moved meanwhile.
+  const options = { addSpecial: true, parseSpecial: true };
+  const tokens = await model.device.tokenize(model.handle, text, options, signal);
   const tail = text.slice(-200);
   const isOpen = startsInReasoning(format, tail);
   // a client's own grammar is the whole answer
