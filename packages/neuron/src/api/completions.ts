@@ -108,22 +108,13 @@ async function infill(
       { param: 'suffix', extras: { model_id: model.id } },
     );
   }
-  const { device, handle } = model;
+  // Device and handle are read at each call: the model may have moved between two.
+  const tokenize = (text: string, parseSpecial: boolean): Promise<Int32Array> =>
+    model.device.tokenize(model.handle, text, { addSpecial: false, parseSpecial }, signal);
   // the client's text is text here: a marker in it must not act as one
-  const options = { addSpecial: false, parseSpecial: false };
-  const before =
-    typeof prompt === 'string'
-      ? await device.tokenize(handle, prompt, options, signal)
-      : Int32Array.from(prompt);
-  const after = await device.tokenize(handle, suffix, options, signal);
-  const begin = model.facts.addBos
-    ? await device.tokenize(
-        handle,
-        model.facts.bosToken ?? '',
-        { addSpecial: false, parseSpecial: true },
-        signal,
-      )
-    : new Int32Array(0);
+  const before = typeof prompt === 'string' ? await tokenize(prompt, false) : Int32Array.from(prompt);
+  const after = await tokenize(suffix, false);
+  const begin = model.facts.addBos ? await tokenize(model.facts.bosToken ?? '', true) : new Int32Array(0);
   return toInfillPrompt(special, begin, before, after);
 }
 
