@@ -61,8 +61,8 @@ export function toCallGrammar(
     'calls',
     `${literal(builder, grammar.begin)} ${call} ${more} ${literal(builder, grammar.end)}`,
   );
-  const triggers = grammar.triggers.map((text) => ({ kind: 'text', text }) as const);
-  return { gbnf: builder.toString(), root, ...(isLazy ? { lazy: { triggers } } : {}) };
+  const lazy = isLazy ? { lazy: { triggers: grammar.triggers } } : {};
+  return { gbnf: builder.toString(), root, ...lazy };
 }
 
 interface Candidate {
