@@ -161,10 +161,6 @@ export interface GenerateParams {
   readonly ignoreEos: boolean;
 }
 
-export type GrammarTrigger =
-  | { readonly kind: 'token'; readonly token: number }
-  | { readonly kind: 'text'; readonly text: string };
-
 /**
  * A grammar that the answer must match as a whole, enforced token by token. With `reasoning` in the same
  * request it begins after the reasoning block; a few blanks may stand between.
@@ -175,10 +171,10 @@ export interface GrammarSpec {
   /** The rule to start from; `root` when absent. */
   readonly root?: string | undefined;
   /**
-   * Nothing is enforced until one of the triggers appears in the answer; from the trigger's first byte on the
+   * Nothing is enforced until one of these texts appears in the answer; from the trigger's first byte on the
    * rest of the answer must match, so the grammar begins with the triggers themselves.
    */
-  readonly lazy?: { readonly triggers: readonly GrammarTrigger[] } | undefined;
+  readonly lazy?: { readonly triggers: readonly string[] } | undefined;
 }
 
 /** Where a thinking model's block begins and ends. Found in the text, whatever tokens spell it. */
@@ -191,8 +187,8 @@ export interface ReasoningSpec {
   readonly end: string;
   /** Tokens inside the block at most, then its end is forced token by token; null = no limit. */
   readonly budget: number | null;
-  /** What is written to force the end; contains `end`, and is `end` when absent. */
-  readonly forcedEnd?: string | undefined;
+  /** Texts that end the block too, where a call inside it does; they are the answer's first. */
+  readonly endsAt?: readonly string[] | undefined;
 }
 
 export interface TokenLogprob {

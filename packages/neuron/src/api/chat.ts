@@ -8,7 +8,7 @@ import type { GenerateParams } from 'cortex-core/wire/inference';
 import { type ChatChunk, type ChatRequest, chatRequestSchema, parseBody } from 'cortex-core/wire/openai';
 import { ChatAnswer } from '../chat/answer.ts';
 import { endOf, planThinking, planTools, refuseUnsupportedChat, type ToolPlan } from '../chat/chat-fields.ts';
-import { planGrammar, planReasoning } from '../chat/chat-grammar.ts';
+import { mayCall, planGrammar, planReasoning } from '../chat/chat-grammar.ts';
 import { toOfferedTools } from '../chat/format/offered-tools.ts';
 import { startsInReasoning } from '../chat/format/read-turn.ts';
 import { toLegacyAnswer, toLegacyChunk } from '../chat/legacy-functions.ts';
@@ -48,7 +48,7 @@ export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void
     ...asked,
     grammar,
     stops: [...asked.stops, ...model.format.stops].slice(0, stopsMax),
-    reasoning: planReasoning({ format: model.format, ...prompt }),
+    reasoning: planReasoning({ format: model.format, mayCall: mayCall(request, plan), ...prompt }),
   };
   const who = newIdentity('chatcmpl', request.model, deps);
   const options = {

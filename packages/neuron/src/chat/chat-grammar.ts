@@ -45,6 +45,11 @@ function withHeader(grammar: GrammarSpec | null, format: ChatFormat): GrammarSpe
   return grammar !== null && format.name === 'harmony' ? behindTexts(harmonyFinal, grammar) : grammar;
 }
 
+/** Whether a call may come; with a grammar of the client's own, that says what may. */
+export function mayCall(request: ChatRequest, { tools }: ToolPlan): boolean {
+  return request.grammar === undefined && toOfferedTools(tools).length > 0;
+}
+
 export interface ReasoningPlan {
   readonly format: ChatFormat;
   /** The prompt left a block open. */
@@ -53,6 +58,8 @@ export interface ReasoningPlan {
   readonly tail: string;
   /** The model may open one by itself. */
   readonly mayOpen: boolean;
+  /** See mayCall(). */
+  readonly mayCall: boolean;
   readonly budget: number | null;
 }
 
@@ -62,12 +69,15 @@ export function planReasoning({
   isOpen,
   tail,
   mayOpen,
+  mayCall,
   budget,
 }: ReasoningPlan): ReasoningSpec | null {
   const opened = format.reasoning.find(({ open }) => isOpen && tail.trimEnd().endsWith(open.trimEnd()));
   const markers = opened ?? format.reasoning[0];
   if (markers === undefined || !(isOpen || mayOpen)) return null;
-  return { isOpen, start: markers.open, end: markers.close, budget };
+  // Only calls in the model's own form: what else is read as one may be a word in a thought.
+  const endsAt = mayCall && format.callsEndReasoning ? (format.calls[0]?.grammar.triggers ?? []) : [];
+  return { isOpen, start: markers.open, end: markers.close, endsAt, budget };
 }
 
 function exclude(param: string, other: string): AppError {

@@ -22,6 +22,11 @@ const pieces = [
   'k>\n\n',
   '</thi',
   'nk>{"',
+  '\n\n{',
+  '          {',
+  '\n<think>',
+  ' </',
+  'hi',
   '<tool',
   '_call>{',
   '_call>x',
@@ -56,7 +61,11 @@ function feed(setup: Setup, texts: readonly string[]): { refused: string | null;
     const token = pieces.indexOf(text);
     assert.ok(token >= 0, text);
     const isAllowed = guide.isAllowed(token);
-    assert.equal(((guide.mask().bits[token >> 5] as number) >>> (token & 31)) & 1, isAllowed ? 1 : 0, text);
+    const { bits } = guide.mask();
+    for (let each = 0; each < pieces.length; each++) {
+      const inMask = ((bits[each >> 5] as number) >>> (each & 31)) & 1;
+      assert.equal(inMask, guide.isAllowed(each) ? 1 : 0, `${JSON.stringify(pieces[each])} before ${text}`);
+    }
     if (!isAllowed) return { refused: text, canEnd: false };
     guide.accept(token);
   }
@@ -79,7 +88,7 @@ test('a grammar holds from the first token, and the answer ends only where it do
 });
 
 test('a lazy grammar lets anything pass until its trigger, however tokens cut it', () => {
-  const lazy = { triggers: [{ kind: 'text', text: '<tool_call>' }] } as const;
+  const lazy = { triggers: ['<tool_call>'] } as const;
   const setup = { grammar: call, lazy };
   assertFed(setup, ['H', 'i', '{', '}'], true);
   assertFed(setup, ['a', '<tool', '_call>{', 'x', '}'], true);
@@ -88,9 +97,6 @@ test('a lazy grammar lets anything pass until its trigger, however tokens cut it
   assertFed(setup, [...'<tool_cal>'], true);
   assertRefusedAt(setup, ['<tool', '_call>x'], '_call>x');
   assertRefusedAt(setup, ['<tool', '_call>{', '}', 'a'], 'a');
-  const byToken = { triggers: [{ kind: 'token', token: pieces.indexOf('<tool') }] } as const;
-  assertFed({ grammar: call, lazy: byToken }, ['a', '<tool', '_call>{', '}'], true);
-  assertRefusedAt({ grammar: call, lazy: byToken }, ['a', '<tool', 'x'], 'x');
 });
 
 test('with reasoning the grammar begins after the block, whether the block comes or not', () => {
@@ -112,16 +118,54 @@ test('with reasoning the grammar begins after the block, whether the block comes
 });
 
 test('triggers inside the reasoning start nothing, those after it do', () => {
-  const lazy = { triggers: [{ kind: 'text', text: '<tool_call>' }] } as const;
+  const lazy = { triggers: ['<tool_call>'] } as const;
   const setup = { grammar: call, lazy, reasoning: { ...think, isOpen: true } };
   assertFed(setup, ['<tool', '_call>x', '</think>', 'o', 'k'], true);
   assertFed(setup, ['x', '</think>', '\n', '<tool', '_call>{', 'a', '}'], true);
   assertRefusedAt(setup, ['x', '</think>', '<tool', '_call>x'], '_call>x');
 });
 
+test("a call inside the block ends it, and is the grammar's from its first byte", () => {
+  const reasoning = { ...think, isOpen: true, endsAt: ['<tool_call>'] };
+  const lazy = { triggers: ['<tool_call>'] } as const;
+  for (const setup of [
+    { grammar: call, reasoning },
+    { grammar: call, lazy, reasoning },
+  ]) {
+    assertFed(setup, ['x', '<tool', '_call>{', 'a', '}'], true);
+    assertFed(setup, [...'<tool_call>', '{', '}'], true);
+    assertFed(setup, ['x', '</think>', '\n', '<tool', '_call>{', 'a', '}'], true);
+    assertFed(setup, ['<tool', '<', '/', 't', 'h', 'i', 'n', 'k>', '\n', '<tool', '_call>{', '}'], true);
+    assertRefusedAt(setup, ['x', '<tool', '_call>x'], '_call>x');
+    assertRefusedAt(setup, ['x', '<tool', '_call>{', '}', '</think>'], '</think>');
+  }
+});
+
+test('before its text a grammar is asked for what it may begin with, not for the whole vocabulary', () => {
+  let asked = 0;
+  const counting = {
+    ...vocabulary,
+    pieceOf(token: number) {
+      asked++;
+      return vocabulary.pieceOf(token);
+    },
+  };
+  const grammar = createGrammarCache(counting).compile('root ::= "{" [a-z"]* "}"', 'root');
+  const maskAfter = (texts: readonly string[]): number => {
+    const guide = createAnswerGuide({ grammar, lazy: undefined, reasoning: think, vocabulary: counting });
+    for (const text of texts) guide.accept(pieces.indexOf(text));
+    asked = 0;
+    guide.mask();
+    return asked;
+  };
+  const before = [[], ['\n'], ['<', 't'], ['<think>', '</think>'], ['<think>', '</think>', ' ']];
+  for (const texts of before) assert.ok(maskAfter(texts) < 12, `${texts}: ${asked} of ${pieces.length}`);
+  for (const texts of before) assert.equal(maskAfter(texts), 0, 'kept from the first time');
+});
+
 test('a spent budget forces the end, but lets one that has begun be finished', () => {
   const forcedAfter = (texts: readonly string[], budget: number): string => {
-    const reasoning = { ...think, isOpen: true, budget, forcedEnd: 'X</think>' };
+    const reasoning = { ...think, isOpen: true, budget };
     const guide = createAnswerGuide({ grammar: null, lazy: undefined, reasoning, vocabulary });
     for (const text of texts) {
       assert.equal(guide.forced(), null, text);
@@ -135,12 +179,12 @@ test('a spent budget forces the end, but lets one that has begun be finished', (
     }
     return forced;
   };
-  assert.equal(forcedAfter([], 0), 'X</think>');
-  assert.equal(forcedAfter(['a', 'b'], 2), 'X</think>');
+  assert.equal(forcedAfter([], 0), '</think>');
+  assert.equal(forcedAfter(['a', 'b'], 2), '</think>');
   assert.equal(forcedAfter(['a'], 2), '');
   assert.equal(forcedAfter(['a', '</think>', 'b', 'c', 'd'], 2), '');
   assert.equal(forcedAfter(['a', '</thi', 'n', 'k>'], 2), '');
-  assert.equal(forcedAfter(['a', '</thi', 'n', 'x'], 2), 'X</think>');
+  assert.equal(forcedAfter(['a', '</thi', 'n', 'x'], 2), '</think>');
 });
 
 test('a model gets its reasoning closed at the budget, and then answers by the grammar', () => {
@@ -163,7 +207,7 @@ test('a model that would stop inside its reasoning closes it and gives what the 
 });
 
 test('a model speaks freely up to the trigger, which may begin inside a token, and then by the grammar', () => {
-  const lazy = { triggers: [{ kind: 'text', text: 'pital' }] } as const;
+  const lazy = { triggers: ['pital'] } as const;
   const grammar = { gbnf: 'root ::= "pital" " city" "!"', lazy };
   assert.equal(ask(model, franceQuestion).text, 'The capital of France is Paris.');
   assert.equal(ask(model, franceQuestion, { grammar }).text, 'The capital city!');
@@ -215,13 +259,11 @@ test('triggers, tags and budgets that cannot work are refused by name', () => {
   const grammar = { gbnf: 'root ::= "a"' };
   const cases: readonly (readonly [Partial<GenerateParams>, string])[] = [
     [{ grammar: { ...grammar, lazy: { triggers: [] } } }, 'grammar'],
-    [{ grammar: { ...grammar, lazy: { triggers: [{ kind: 'text', text: '' }] } } }, 'grammar'],
-    [{ grammar: { ...grammar, lazy: { triggers: [{ kind: 'token', token: 2048 }] } } }, 'grammar'],
+    [{ grammar: { ...grammar, lazy: { triggers: [''] } } }, 'grammar'],
     [{ reasoning: { ...think, start: '' } }, 'reasoning'],
     [{ reasoning: { ...think, end: '' } }, 'reasoning'],
     [{ reasoning: { ...think, budget: -1 } }, 'reasoning_budget'],
-    [{ reasoning: { ...think, budget: 5, forcedEnd: 'enough' } }, 'reasoning'],
-    [{ reasoning: { ...think, budget: 5, forcedEnd: '</think> and' } }, 'reasoning'],
+    [{ reasoning: { ...think, endsAt: [''] } }, 'reasoning'],
   ];
   for (const [over, param] of cases) {
     const params = { ...requestFor(chatTokens(model, franceQuestion)), ...over };

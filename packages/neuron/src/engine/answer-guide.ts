@@ -1,5 +1,6 @@
 /** What may come next in one answer: see answer-walk.ts for where it may stand. */
 import type { GrammarSpec, ReasoningSpec } from 'cortex-core/wire/inference';
+import { maskBeforeAnswer } from './answer-mask.ts';
 import { afterToken, createWalk, isEndBegun, type Position, startOf } from './answer-walk.ts';
 import type { CompiledGrammar, GrammarVocabulary } from './grammar/compiled-grammar.ts';
 import type { GrammarState } from './grammar/grammar-machine.ts';
@@ -55,7 +56,7 @@ export function createAnswerGuide({ grammar, lazy, reasoning, vocabulary }: Guid
   const isAllowed = (token: number): boolean =>
     vocabulary.isEog(token) ? isEndAllowed() : after(token) !== null;
   const closeBlock = (): void => {
-    const text = reasoning?.forcedEnd ?? reasoning?.end ?? '';
+    const text = reasoning?.end ?? '';
     queue = [...vocabulary.tokenize(text, { addSpecial: false, parseSpecial: true })];
   };
   const isSpent = (): boolean => {
@@ -73,6 +74,8 @@ export function createAnswerGuide({ grammar, lazy, reasoning, vocabulary }: Guid
     mask() {
       const state = enforcedState(position);
       if (grammar !== null && state !== null) return grammar.maskOf(state);
+      const before = maskBeforeAnswer(walk, position, vocabulary, isAllowed);
+      if (before !== null) return before;
       const bits = createBits(vocabulary.size);
       for (let token = 0; token < vocabulary.size; token++) if (isAllowed(token)) setBit(bits, token);
       return toMask(bits);

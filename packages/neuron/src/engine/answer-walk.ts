@@ -2,7 +2,7 @@
  * Where an answer stands between its reasoning block and its grammar, and where a token leads from there.
  *
  *     opening     the block may begin here, or the answer does
- *     reasoning   anything, until the block's end appears
+ *     reasoning   anything, until the block's end appears, or a call that ends the block
  *     gap         a few blanks between the block and what the grammar rules
  *     answer      free | waiting for a trigger | enforced
  *
@@ -33,7 +33,8 @@ export interface Walk {
   /** The block's tags; empty without one. */
   readonly start: string;
   readonly end: string;
-  readonly triggerTokens: readonly number[];
+  /** Texts that end the block too, and belong to the answer. */
+  readonly endsAt: readonly string[];
   readonly triggerTexts: readonly string[];
   /** Where the text after the reasoning begins. */
   readonly first: Inner;
@@ -61,8 +62,8 @@ export function createWalk(
     reasoning,
     start: toByteText(reasoning?.start ?? ''),
     end: toByteText(reasoning?.end ?? ''),
-    triggerTokens: triggers.flatMap((trigger) => (trigger.kind === 'token' ? [trigger.token] : [])),
-    triggerTexts: triggers.flatMap((trigger) => (trigger.kind === 'text' ? [toByteText(trigger.text)] : [])),
+    endsAt: (reasoning?.endsAt ?? []).map(toByteText),
+    triggerTexts: triggers.map(toByteText),
     first: firstInner(grammar, lazy),
   };
 }
@@ -99,12 +100,14 @@ export function afterToken(
   }
 }
 
-/** Whether the text so far ends in a beginning of the block's end. */
-export function isEndBegun({ end }: Walk, tail: string): boolean {
-  for (let length = Math.min(end.length - 1, tail.length); length > 0; length--) {
-    if (end.startsWith(tail.slice(tail.length - length))) return true;
-  }
-  return false;
+/** Whether the text so far ends in a beginning of what ends the block. */
+export function isEndBegun({ end, endsAt }: Walk, tail: string): boolean {
+  return [end, ...endsAt].some((text) => {
+    for (let length = Math.min(text.length - 1, tail.length); length > 0; length--) {
+      if (text.startsWith(tail.slice(tail.length - length))) return true;
+    }
+    return false;
+  });
 }
 
 function afterOpening(walk: Walk, seen: string, inner: Inner | null, read: Read): Position | null {
@@ -124,14 +127,27 @@ function afterOpening(walk: Walk, seen: string, inner: Inner | null, read: Read)
 }
 
 function afterReasoning(walk: Walk, tail: string, tokens: number, read: Read): Position | null {
-  const { end } = walk;
+  const { end, endsAt } = walk;
   const whole = tail + read.text;
   const at = whole.indexOf(end);
+  const opener = firstPlace(whole, endsAt);
+  if (opener >= 0 && (at < 0 || opener < at)) {
+    // The block ended before this text, which the answer begins with.
+    const isWhole = read.isWhole && opener === tail.length;
+    return toAnswer(afterInner(walk, walk.first, { ...read, text: whole.slice(opener), isWhole }));
+  }
   if (at < 0) {
-    return { phase: 'reasoning', tail: end.length > 1 ? whole.slice(1 - end.length) : '', tokens };
+    const longest = Math.max(end.length, ...endsAt.map((text) => text.length)) - 1;
+    return { phase: 'reasoning', tail: longest > 0 ? whole.slice(-longest) : '', tokens };
   }
   const text = whole.slice(at + end.length);
   return text === '' ? { phase: 'gap', blanks: 0 } : afterGap(walk, 0, { ...read, text, isWhole: false });
+}
+
+/** Where the first of the texts begins; -1 when there is none. */
+function firstPlace(whole: string, texts: readonly string[]): number {
+  const places = texts.map((text) => whole.indexOf(text)).filter((place) => place >= 0);
+  return places.length === 0 ? -1 : Math.min(...places);
 }
 
 function afterGap(walk: Walk, blanks: number, read: Read): Position | null {
@@ -152,11 +168,9 @@ function afterInner(walk: Walk, inner: Inner, read: Read): Inner | null {
   if (inner.kind === 'free' || walk.grammar === null) return inner;
   if (inner.kind === 'enforced') return enforce(walk.grammar, inner.state, read);
   const { start } = walk.grammar.machine;
-  if (read.isWhole && walk.triggerTokens.includes(read.token)) return enforce(walk.grammar, start, read);
   const whole = inner.tail + read.text;
-  const places = walk.triggerTexts.map((trigger) => whole.indexOf(trigger)).filter((place) => place >= 0);
-  if (places.length > 0) {
-    const at = Math.min(...places);
+  const at = firstPlace(whole, walk.triggerTexts);
+  if (at >= 0) {
     const isWhole = read.isWhole && at === inner.tail.length;
     return enforce(walk.grammar, start, { ...read, text: whole.slice(at), isWhole });
   }

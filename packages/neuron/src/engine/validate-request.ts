@@ -66,7 +66,7 @@ export function validateRequest(params: GenerateParams, limits: RequestLimits): 
   if (params.topLogprobs !== null) {
     checkNumber(params.topLogprobs, 'top_logprobs', 0, topLogprobsMax, true);
   }
-  if (params.grammar !== null) checkGrammar(params.grammar, limits);
+  if (params.grammar !== null) checkGrammar(params.grammar);
   if (params.reasoning !== null && params.reasoning !== undefined) checkReasoning(params.reasoning);
   if (params.maxTokens !== null) checkNumber(params.maxTokens, 'max_tokens', 0, int32Max, true);
   // The last token of an answer is never decoded, so a full context still has room for one.
@@ -126,7 +126,7 @@ function checkStops(stops: readonly string[]): void {
   }
 }
 
-function checkGrammar({ gbnf, lazy }: GrammarSpec, { vocabSize }: RequestLimits): void {
+function checkGrammar({ gbnf, lazy }: GrammarSpec): void {
   if (typeof gbnf !== 'string' || gbnf.length > grammarLengthMax) {
     throw invalid('grammar', `grammar must be text of at most ${grammarLengthMax} characters`);
   }
@@ -135,20 +135,18 @@ function checkGrammar({ gbnf, lazy }: GrammarSpec, { vocabSize }: RequestLimits)
     throw invalid('grammar', `a lazy grammar needs 1 to ${triggersMax} triggers, not ${triggers.length}`);
   }
   for (const trigger of triggers) {
-    if (trigger.kind === 'token') checkNumber(trigger.token, 'grammar', 0, vocabSize - 1, true);
-    else checkTag(trigger.text, 'grammar', 'a trigger');
+    checkTag(trigger, 'grammar', 'a trigger');
   }
 }
 
-function checkReasoning({ isOpen, start, end, budget, forcedEnd = end }: ReasoningSpec): void {
+function checkReasoning({ isOpen, start, end, endsAt = [], budget }: ReasoningSpec): void {
   if (!isOpen) checkTag(start, 'reasoning', 'the start of the reasoning block');
   checkTag(end, 'reasoning', 'the end of the reasoning block');
   if (budget !== null) checkNumber(budget, 'reasoning_budget', 0, int32Max, true);
-  checkTag(forcedEnd, 'reasoning', 'what forces the end of the reasoning block');
-  const at = forcedEnd.indexOf(end);
-  if (at < 0 || !/^\s{0,8}$/.test(forcedEnd.slice(at + end.length))) {
-    throw invalid('reasoning', 'what forces the end of the reasoning block must finish with that end');
+  if (endsAt.length > triggersMax) {
+    throw invalid('reasoning', `${endsAt.length} texts end the reasoning block; at most ${triggersMax} may`);
   }
+  for (const text of endsAt) checkTag(text, 'reasoning', 'what ends the reasoning block');
 }
 
 function checkTag(text: string, param: string, what: string): void {

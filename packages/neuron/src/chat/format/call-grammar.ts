@@ -9,10 +9,12 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { GrammarSpec } from 'cortex-core/wire/inference';
 import { createGrammarBuilder, type GrammarBuilder } from '../grammar/grammar-builder.ts';
+import { type ArgumentShape, toArgumentShapes, toTextOptions } from './argument-shapes.ts';
 import type { CallGrammar, ChatFormat, GrammarPart, ParameterStyle } from './chat-format.ts';
 import { gemmaValueRule } from './gemma-grammar.ts';
-import { type OfferedTool, parameterNames, parameterTypes } from './offered-tools.ts';
-import type { JsonSchema } from './schema-types.ts';
+import { type OfferedTool, parameterTypes } from './offered-tools.ts';
+import type { JsonSchema, ValueType } from './schema-types.ts';
+import { checkStrict } from './strict-tools.ts';
 
 export interface CallGrammarOptions {
   /** `auto` = enforced only from where a call begins; else the answer is calls and nothing else. */
@@ -23,11 +25,14 @@ export interface CallGrammarOptions {
 
 /** Calls in one turn that a grammar allows at most: a small model that must call may find no end. */
 const callsMax = 32;
+/** Parameters of a call at most, when the schema names none and allows any. */
+const freeParametersMax = 32;
 
 /**
- * Null for `auto` when the format's calls begin with plain text, which cannot wake a grammar.
- * Errors: `invalid_request` for a name that was not offered, no tools at all, or a strict tool's schema with
- * a keyword that cannot be enforced.
+ * Null for `auto` when the format's calls begin with plain text, which cannot wake a grammar, or when a tool
+ * takes parameters that its schema does not list and that the format could not write.
+ * Errors: `invalid_request` for a name that was not offered, no tools at all, or what a strict tool asks for
+ * in vain. The schema of any other tool is a hint: one that cannot be read stands for any object.
  */
 export function toCallGrammar(
   format: ChatFormat,
@@ -35,23 +40,75 @@ export function toCallGrammar(
   { choice, parallel }: CallGrammarOptions,
 ): GrammarSpec | null {
   const grammar = format.calls[0]?.grammar;
-  if (grammar === undefined) return null;
   const isLazy = choice === 'auto';
-  if (isLazy && grammar.triggers.length === 0) return null;
-  const chosen = typeof choice === 'object' ? tools.filter(({ name }) => name === choice.name) : tools;
+  const chosen = tools
+    .map((tool, index): Candidate => ({ tool, param: `tools.${index}.function.parameters` }))
+    .filter(({ tool }) => typeof choice !== 'object' || tool.name === choice.name);
   if (chosen.length === 0) throw notOffered(choice);
-  checkStrict(tools, chosen);
-  const builder = sharingTexts(createGrammarBuilder({ param: 'tools', unsupported: 'widen' }));
-  const calls = chosen.map((tool) => addCall(builder, grammar, tool));
-  const call = builder.addRule('call', calls.join(' | '));
+  const wakes = !isLazy || (grammar?.triggers.length ?? 0) > 0;
+  const strict = chosen.filter(({ tool }) => tool.strict === true);
+  for (const { tool, param } of strict) checkStrict(tool, param, grammar, wakes);
+  if (grammar === undefined || !wakes) return null;
+  // Where anything may come, a grammar that knows less than the model would only be in its way.
+  const mayBeFree = isLazy && strict.length === 0;
+  const calls = compileCalls(grammar, chosen, mayBeFree);
+  if (calls === null) return null;
+  const { builder, names } = calls;
+  const call = builder.addRule('call', names.join(' | '));
   const between = literal(builder, grammar.between);
   const more = parallel && grammar.isParallel ? `(${between} ${call}){0,${callsMax - 1}}` : '';
   const root = builder.addRule(
     'calls',
     `${literal(builder, grammar.begin)} ${call} ${more} ${literal(builder, grammar.end)}`,
   );
-  const triggers = grammar.triggers.map((text) => ({ kind: 'text', text }) as const);
-  return { gbnf: builder.toString(), root, ...(isLazy ? { lazy: { triggers } } : {}) };
+  const lazy = isLazy ? { lazy: { triggers: grammar.triggers } } : {};
+  return { gbnf: builder.toString(), root, ...lazy };
+}
+
+interface Candidate {
+  readonly tool: OfferedTool;
+  /** The request field of its schema. */
+  readonly param: string;
+}
+
+interface Calls {
+  readonly builder: GrammarBuilder;
+  /** The rule of each tool's call. */
+  readonly names: readonly string[];
+}
+
+/** Thrown when there is to be no grammar rather than a free one. */
+const isOpenTool = Symbol('a tool takes any parameters');
+
+/** Null when a tool is free and no grammar is asked for then. */
+function compileCalls(grammar: CallGrammar, chosen: readonly Candidate[], mayBeFree: boolean): Calls | null {
+  const compile = (candidates: readonly Candidate[]): Calls => {
+    const builder = sharingTexts(createGrammarBuilder({ param: 'tools', unsupported: 'widen' }));
+    return { builder, names: candidates.map((each) => addCall({ builder, mayBeFree, ...each }, grammar)) };
+  };
+  const compiles = (candidates: readonly Candidate[]): Calls | null => {
+    try {
+      return compile(candidates);
+    } catch (error) {
+      if (error instanceof AppError && error.code === 'invalid_request') return null;
+      throw error;
+    }
+  };
+  try {
+    const whole = compiles(chosen);
+    if (whole !== null) return whole;
+    const mended = chosen.map((each) => (compiles([each]) === null ? toFree(each) : each));
+    // Each may be small enough, and all of them too large.
+    return compiles(mended) ?? compile(mended.map(toFree));
+  } catch (error) {
+    if (error === isOpenTool) return null;
+    throw error;
+  }
+}
+
+/** The tool without what its schema says, unless that is a promise. */
+function toFree({ tool, param }: Candidate): Candidate {
+  return { tool: tool.strict === true ? tool : { ...tool, parameters: { type: 'object' } }, param };
 }
 
 /** Every bare text has the same few ends; its rules are many. */
@@ -76,21 +133,19 @@ function notOffered(choice: CallGrammarOptions['choice']): AppError {
   return new AppError('invalid_request', message, { param: 'tool_choice' });
 }
 
-/** What a strict tool asks for is refused when it cannot be had. */
-function checkStrict(tools: readonly OfferedTool[], chosen: readonly OfferedTool[]): void {
-  for (const tool of chosen) {
-    if (tool.strict !== true) continue;
-    const param = `tools.${tools.indexOf(tool)}.function.parameters`;
-    createGrammarBuilder({ param, unsupported: 'refuse' }).addSchema(tool.parameters);
-  }
+interface CallContext extends Candidate {
+  readonly builder: GrammarBuilder;
+  /** No grammar is better than one that takes any parameter. */
+  readonly mayBeFree: boolean;
 }
 
-function addCall(builder: GrammarBuilder, grammar: CallGrammar, tool: OfferedTool): string {
-  const body = grammar.call(tool).map((part) => toBody(builder, tool, part));
-  return builder.addRule(`call-${tool.name}`, body.join(' '));
+function addCall(context: CallContext, grammar: CallGrammar): string {
+  const body = grammar.call(context.tool).map((part) => toBody(context, part));
+  return context.builder.addRule(`call-${context.tool.name}`, body.join(' '));
 }
 
-function toBody(builder: GrammarBuilder, tool: OfferedTool, part: GrammarPart): string {
+function toBody(context: CallContext, part: GrammarPart): string {
+  const { builder, tool, param } = context;
   switch (part.kind) {
     case 'text':
       return literal(builder, part.text);
@@ -99,9 +154,12 @@ function toBody(builder: GrammarBuilder, tool: OfferedTool, part: GrammarPart): 
     case 'pattern':
       return part.gbnf;
     case 'arguments':
-      return builder.addSchema(toArgumentsSchema(tool), `${tool.name}-arguments`);
-    case 'parameters':
-      return addParameters(builder, tool, part.style);
+      return builder.addSchema(toArgumentsSchema(tool), `${tool.name}-arguments`, param);
+    case 'parameters': {
+      const shapes = toArgumentShapes(tool.parameters, param);
+      if (context.mayBeFree && shapes.some(({ extra }) => extra !== null)) throw isOpenTool;
+      return `(${shapes.map((shape) => addParameters(context, shape, part.style)).join(' | ')})`;
+    }
     default:
       return part satisfies never;
   }
@@ -113,17 +171,27 @@ function toArgumentsSchema({ parameters }: OfferedTool): JsonSchema {
   return saysMore ? parameters : { type: 'object', ...parameters };
 }
 
-/** Parameters in the schema's order, each at most once, the required ones always. */
-function addParameters(builder: GrammarBuilder, tool: OfferedTool, style: ParameterStyle): string {
-  const { required } = tool.parameters;
-  const names = parameterNames(tool);
+/**
+ * Parameters in the schema's order, each at most once, the required ones always; when none is listed and any
+ * may come, a few of any name.
+ */
+function addParameters(context: CallContext, shape: ArgumentShape, style: ParameterStyle): string {
+  const { builder, tool } = context;
+  const { properties, required, extra } = shape;
   const between = literal(builder, style.between);
+  if (properties.size === 0 && extra !== null) {
+    const item = builder.addRule(`${tool.name}-any`, addFreeParameter(context, extra, style));
+    return `(${item} (${between} ${item}){0,${freeParametersMax - 1}})?`;
+  }
   // From the last to the first: the rest of the list behind no parameter, and behind one.
   let [first, next] = ['""', '""'];
-  for (const name of [...names].reverse()) {
-    const item = builder.addRule(`${tool.name}-${name}`, addParameter(builder, tool, name, style));
-    const isRequired = Array.isArray(required) && required.includes(name);
-    const [withoutFirst, withoutNext] = isRequired ? ['', ''] : [` | ${first}`, ` | ${next}`];
+  for (const [name, schema] of [...properties].reverse()) {
+    const open = (isText: boolean): string => literal(builder, style.open(name, isText));
+    const types = parameterTypes(tool, name);
+    const hint = `${tool.name}-${name}`;
+    const place = `${context.param}.properties.${name}`;
+    const item = builder.addRule(hint, addValue(context, { schema, types, style, hint, place, open }));
+    const [withoutFirst, withoutNext] = required.has(name) ? ['', ''] : [` | ${first}`, ` | ${next}`];
     const rest = next;
     first = builder.addRule(`${tool.name}-from-${name}`, `${item} ${rest}${withoutFirst}`);
     next = builder.addRule(`${tool.name}-then-${name}`, `${between} ${item} ${rest}${withoutNext}`);
@@ -131,44 +199,52 @@ function addParameters(builder: GrammarBuilder, tool: OfferedTool, style: Parame
   return first;
 }
 
-function addParameter(
-  builder: GrammarBuilder,
-  tool: OfferedTool,
-  name: string,
-  style: ParameterStyle,
-): string {
-  const schema = parameterSchema(tool, name);
-  const types = parameterTypes(tool, name);
+interface Parameter {
+  readonly schema: JsonSchema;
+  readonly types: ReadonlySet<ValueType>;
+  readonly style: ParameterStyle;
+  readonly hint: string;
+  readonly place: string;
+  /** GBNF of what stands before the value. */
+  readonly open: (isText: boolean) => string;
+}
+
+function addValue(context: CallContext, { schema, types, style, hint, place, open }: Parameter): string {
+  const root = context.tool.parameters;
+  const builder: GrammarBuilder = {
+    ...context.builder,
+    addSchema: (part, name) => context.builder.addSchema(part, name, place, root),
+  };
   // Without a type the value may as well be text, which holds everything.
   const isText = style.values === 'bare' && (types.size === 0 || types.has('string'));
-  const hint = `${tool.name}-${name}-value`;
   let value: string;
   if (isText) value = textRule(builder, schema, style.close.trim());
-  else if (style.values === 'gemma') value = gemmaValueRule(builder, schema, types, style.quote ?? '"', hint);
-  else value = builder.addSchema(schema, hint);
-  const open = literal(builder, style.open(name, isText));
-  return `${open} ${value} ${literal(builder, style.close)}`;
+  else if (style.values === 'gemma') {
+    value = gemmaValueRule(builder, schema, types, style.quote ?? '"', `${hint}-value`);
+  } else value = builder.addSchema(schema, `${hint}-value`);
+  return `${open(isText)} ${value} ${literal(builder, style.close)}`;
+}
+
+/** A parameter of any name. */
+function addFreeParameter(context: CallContext, schema: JsonSchema, style: ParameterStyle): string {
+  const { builder, tool, param } = context;
+  // Python knows no name that begins with a digit.
+  const key = `${style.values === 'json' ? '[a-zA-Z_]' : '[a-zA-Z0-9_]'} [a-zA-Z0-9_.-]{0,63}`;
+  const open = (isText: boolean): string => {
+    const [before = '', after = ''] = style.open('\0', isText).split('\0');
+    return `${literal(builder, before)} ${key} ${literal(builder, after)}`;
+  };
+  // No parameter is listed, so no name finds the types of a listed one.
+  const types = parameterTypes(tool, '');
+  const place = `${param}.additionalProperties`;
+  return addValue(context, { schema, types, style, hint: `${tool.name}-any`, place, open });
 }
 
 /** Any text without its end in it; of an enum, one of the texts. */
 function textRule(builder: GrammarBuilder, schema: JsonSchema, close: string): string {
-  const options = Array.isArray(schema.enum) ? schema.enum.filter((each) => each !== null) : [];
-  if (options.length > 0 && options.every((each) => typeof each === 'string')) {
-    return `(${options.map((each) => builder.literal(each)).join(' | ')})`;
-  }
-  return typeof schema.const === 'string' ? builder.literal(schema.const) : builder.textUntil([close]);
-}
-
-/** A property's schema that stands alone: the definitions it may refer to come with it. */
-function parameterSchema({ parameters }: OfferedTool, name: string): JsonSchema {
-  const { properties, $defs, definitions } = parameters;
-  const schema = (properties as Readonly<Record<string, unknown>>)[name];
-  const own = typeof schema === 'object' && schema !== null ? (schema as JsonSchema) : {};
-  return {
-    ...own,
-    ...($defs === undefined ? {} : { $defs }),
-    ...(definitions === undefined ? {} : { definitions }),
-  };
+  const options = toTextOptions(schema);
+  if (options === null) return builder.textUntil([close]);
+  return `(${options.map((each) => builder.literal(each)).join(' | ')})`;
 }
 
 function literal(builder: GrammarBuilder, text: string): string {

@@ -14,8 +14,14 @@ export interface ChatFormat {
   /** Markers that frame text and mean nothing to a client. */
   readonly dropped: readonly string[];
   /**
+   * Frames an answer behind reasoning: `open` directly behind the block, `close` at the turn's end; elsewhere
+   * both are text.
+   */
+  readonly answerFrame: { readonly open: string; readonly close: string } | null;
+  /**
    * Texts that end the turn. Most are end-of-generation tokens of the vocabulary already; as stops of the
-   * request they also end it where a file's metadata forgot them.
+   * request they also end it where a file's metadata forgot them. None that a page of HTML has: `</s>` is
+   * known by its token alone.
    */
   readonly stops: readonly string[];
   readonly idStyle: IdStyle;

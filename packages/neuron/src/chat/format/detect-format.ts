@@ -93,6 +93,7 @@ function toFormat(family: Family, template: string, all: string): ChatFormat {
     calls: family.readTurn ? family.calls(template) : [...new Set([...asked, ...family.calls(template)])],
     callsEndReasoning: family.callsEndReasoning ?? false,
     dropped: family.dropped ?? [],
+    answerFrame: family.answerFrame ?? null,
     stops: family.stops,
     idStyle: family.idStyle ?? 'call',
     describeTools: family.readTurn ? null : (describes?.describeTools ?? null),

@@ -113,6 +113,7 @@ function fragments(sample: FamilySample, format: ChatFormat): string[] {
     ...format.calls.flatMap(({ openers, closers }) => [...openers, ...closers]),
     ...format.reasoning.flatMap(({ open, close }) => [open, close]),
     ...format.dropped,
+    ...Object.values(format.answerFrame ?? {}),
   ];
   const words = [
     'lookup_tide',
@@ -216,6 +217,7 @@ function bareText(text: string, format: ChatFormat): string {
   const all = [
     ...marks,
     ...format.dropped,
+    ...Object.values(format.answerFrame ?? {}),
     '<|end|>',
     '<|call|>',
     '<|return|>',

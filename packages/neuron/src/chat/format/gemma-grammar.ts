@@ -1,5 +1,6 @@
 /** GBNF of values as Gemma 4 and FunctionGemma write them: JSON with bare keys and a token for quotes. */
 import type { GrammarBuilder } from '../grammar/grammar-builder.ts';
+import { toTextOptions } from './argument-shapes.ts';
 import type { JsonSchema, ValueType } from './schema-types.ts';
 
 const scalars: readonly ValueType[] = ['number', 'integer', 'boolean', 'null'];
@@ -36,7 +37,7 @@ export function gemmaValueRule(
 
 function toText(builder: GrammarBuilder, schema: JsonSchema, quote: string): string {
   const mark = builder.literal(quote);
-  const texts = Array.isArray(schema.enum) ? schema.enum.filter((each) => typeof each === 'string') : [];
+  const texts = toTextOptions(schema) ?? [];
   const body =
     texts.length > 0
       ? `(${texts.map((each) => builder.literal(each)).join(' | ')})`

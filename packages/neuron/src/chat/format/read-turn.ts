@@ -7,7 +7,9 @@ import type { Turn } from './turn.ts';
 type Block =
   | { readonly kind: 'reasoning'; readonly markers: ReasoningMarkers }
   | { readonly kind: 'call' }
-  | { readonly kind: 'dropped' };
+  | { readonly kind: 'dropped' }
+  /** Closes the frame around the answer. */
+  | { readonly kind: 'frame' };
 
 export function* readTurn(turn: Turn, format: ChatFormat, start: TurnStart): Steps {
   const forms = turn.tools.isEmpty ? [] : format.calls;
@@ -16,19 +18,19 @@ export function* readTurn(turn: Turn, format: ChatFormat, start: TurnStart): Ste
   const anywhere = forms.filter((form) => form.where === 'anywhere');
   for (const opener of anywhere.flatMap((form) => form.openers)) blocks.set(opener, { kind: 'call' });
   for (const markers of format.reasoning) blocks.set(markers.open, { kind: 'reasoning', markers });
+  const { answerFrame } = format;
+  if (answerFrame !== null) blocks.set(answerFrame.close, { kind: 'frame' });
   const markers = new Markers([...blocks.keys()]);
   const atStart = forms.filter((form) => form.where === 'start');
   const ending = format.callsEndReasoning ? anywhere : [];
+  let isFramed = false;
   if (start.inReasoning) {
     // Some models open the block once more.
     turn.marker('reasoning');
     yield* turn.cursor.takeBlanks();
     yield* turn.cursor.takeOneOf(format.reasoning.map(({ open }) => open));
-    yield* readReasoning(
-      turn,
-      ending,
-      format.reasoning.map(({ close }) => close),
-    );
+    const closes = format.reasoning.map(({ close }) => close);
+    isFramed = (yield* readReasoning(turn, ending, closes)) && (yield* takeFrame(turn, format));
   }
   for (;;) {
     if (turn.isFresh && atStart.length > 0 && (yield* readAtStart(turn, atStart, markers))) continue;
@@ -39,11 +41,29 @@ export function* readTurn(turn: Turn, format: ChatFormat, start: TurnStart): Ste
     else if (block.kind === 'dropped') {
       turn.cursor.take(found.length);
       turn.marker('content');
-    } else if (block.markers.anywhere || turn.isFresh) {
+    } else if (block.kind === 'frame') yield* closeFrame(turn, found, isFramed);
+    else if (block.markers.anywhere || turn.isFresh) {
       turn.cursor.take(found.length);
-      yield* readReasoning(turn, ending, [block.markers.close]);
+      const isClosed = yield* readReasoning(turn, ending, [block.markers.close]);
+      isFramed = isClosed && (yield* takeFrame(turn, format));
     } else turn.text('content', turn.cursor.take(found.length));
   }
+}
+
+/** Directly behind a reasoning block: true when the answer is framed. */
+function* takeFrame(turn: Turn, { answerFrame }: ChatFormat): Steps<boolean> {
+  if (answerFrame === null) return false;
+  turn.text('content', yield* turn.cursor.takeBlanks());
+  if ((yield* turn.cursor.takeOneOf([answerFrame.open])) === null) return false;
+  turn.marker('content');
+  return true;
+}
+
+/** The frame's end is one only at the end of the turn; an answer may be about such tags. */
+function* closeFrame(turn: Turn, close: string, isFramed: boolean): Steps {
+  const text = turn.cursor.take(close.length) + (yield* turn.cursor.takeBlanks());
+  if (isFramed && (yield* turn.cursor.peek()) === '') turn.marker('content');
+  else turn.text('content', text);
 }
 
 /** Forms whose openers count only before any text. True when calls were read. */
@@ -56,19 +76,20 @@ function* readAtStart(turn: Turn, forms: readonly CallForm[], markers: Markers):
 
 /**
  * From behind the opening marker to behind the closing one, or to a call that ends the block, or the end.
+ * True when it was the closing one.
  */
-function* readReasoning(turn: Turn, ending: readonly CallForm[], closes: readonly string[]): Steps {
+function* readReasoning(turn: Turn, ending: readonly CallForm[], closes: readonly string[]): Steps<boolean> {
   turn.marker('reasoning');
   const markers = new Markers([...closes, ...ending.flatMap((form) => form.openers)]);
   for (;;) {
     const found = yield* turn.cursor.until(markers, (text) => turn.text('reasoning', text));
-    if (found === null) return;
+    if (found === null) return false;
     if (closes.includes(found)) {
       turn.cursor.take(found.length);
       turn.marker('content');
-      return;
+      return true;
     }
-    if (yield* attempt(turn, ending, found, 'reasoning')) return;
+    if (yield* attempt(turn, ending, found, 'reasoning')) return false;
   }
 }
 

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { toCallGrammar } from './call-grammar.ts';
+import { samples } from './families.test.kit.ts';
 import { byCharacter, formatOf, type ParsedTurn, parse, tools } from './format.test.kit.ts';
 import type { OfferedTool } from './offered-tools.ts';
 
@@ -341,6 +343,36 @@ describe('reasoning', () => {
       '<think>a</think><tool_call>{"name": "ring_bell"}</tool_call>\n<think>b</think>c',
     );
     assert.deepEqual([again.reasoning, again.content, again.calls.length], ['ab', 'c', 1]);
+  });
+});
+
+describe('text about markup', () => {
+  it('is not cut at a tag that HTML has too, which is also the end of sequence of some models', () => {
+    for (const { family, template } of samples) {
+      assert.ok(!formatOf(template).stops.some((stop) => /^<\/?[a-z]{1,3}>$/.test(stop)), family);
+    }
+  });
+
+  it('keeps <response>, which frames an answer only between reasoning and the end of the turn', () => {
+    const granite = formatOf(samples.find(({ family }) => family === 'granite')?.template ?? '');
+    const about = 'Write <response>\n<b>ok</b>\n</response>';
+    for (const cut of [undefined, byCharacter]) {
+      const options = cut === undefined ? {} : { cut };
+      assert.equal(parse(granite, about, options).content, about);
+      assert.equal(parse(granite, `<think>x</think>\n${about} there.`, options).content, `${about} there.`);
+      const framed = `<think>x</think>\n\n<response>${about} and so on.\n</response>\n`;
+      assert.equal(parse(granite, framed, options).content, `${about} and so on.`);
+      const unclosed = '<think>x</think><response>Tell </response> me';
+      assert.equal(parse(granite, unclosed, options).content, 'Tell </response> me');
+    }
+  });
+
+  it('wakes no grammar at an English word', () => {
+    const commandR = formatOf(samples.find(({ family }) => family === 'command-r')?.template ?? '');
+    const auto = toCallGrammar(commandR, tools, { choice: 'auto', parallel: true });
+    const wakes = (text: string) => auto?.lazy?.triggers.some((trigger) => text.includes(trigger));
+    assert.equal(wakes('Action: call the harbour master.'), false);
+    assert.equal(wakes('Action:\n```json\n['), true);
   });
 });
 

@@ -16,10 +16,13 @@ export function behindTexts(texts: readonly string[], grammar: GrammarSpec): Gra
   return { gbnf: `behind ::= (${heads}) ${inner.root}\n${inner.gbnf}`, root: 'behind' };
 }
 
-/** Strings, character classes, repetitions and comments hold no names of rules. */
-const piece = /"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]|\{[^}]*\}|#[^\n]*|[a-zA-Z][\w-]*/g;
+/**
+ * Strings, character classes, repetitions and comments hold no names of rules. A name may begin with a digit:
+ * `1` is what the second branch of an `anyOf` is called.
+ */
+const piece = /"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]|\{[^}]*\}|#[^\n]*|[\w-]+/g;
 
 function prefixRules({ gbnf, root = 'root' }: GrammarSpec, prefix: string) {
-  const renamed = gbnf.replace(piece, (text) => (/^[a-zA-Z]/.test(text) ? `${prefix}-${text}` : text));
+  const renamed = gbnf.replace(piece, (text) => (/^[\w-]/.test(text) ? `${prefix}-${text}` : text));
   return { gbnf: renamed, root: `${prefix}-${root}` };
 }

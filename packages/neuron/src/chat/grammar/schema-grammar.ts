@@ -26,6 +26,8 @@ export interface SchemaOptions {
   readonly param: string;
   /** `widen` leaves out what cannot be enforced instead of refusing it. */
   readonly unsupported: 'refuse' | 'widen';
+  /** What references point into: the schema, or one that it is a part of. */
+  readonly root: unknown;
 }
 
 const depthMax = 100;
@@ -78,7 +80,7 @@ export function addSchemaRules(
   options: SchemaOptions,
 ): string {
   checkSchemaSize(schema, options.param);
-  const compiler = createCompiler(rules, schema, hint, options);
+  const compiler = createCompiler(rules, hint, options);
   const rule = compiler.convert(schema, options.param);
   if (isEndless(compiler, schema, options.param)) {
     compiler.fail(options.param, 'can never be satisfied: it requires another value of itself, without end');
@@ -86,7 +88,7 @@ export function addSchemaRules(
   return rule;
 }
 
-function createCompiler(rules: RuleSet, root: unknown, hint: string, options: SchemaOptions): Compiler {
+function createCompiler(rules: RuleSet, hint: string, options: SchemaOptions): Compiler {
   const { param } = options;
   const compiler: Compiler = {
     rules,
@@ -117,7 +119,7 @@ function createCompiler(rules: RuleSet, root: unknown, hint: string, options: Sc
       compiler.open = outer;
       return name;
     },
-    flatten: createFlatten(createReferences(root), (place, keyword) =>
+    flatten: createFlatten(createReferences(options.root), (place, keyword) =>
       compiler.refuse(place, 'allOf', `cannot be enforced: ${keyword} is given twice`),
     ),
   };

@@ -24,6 +24,9 @@ export interface CompiledGrammar {
   maskOf(state: GrammarState): TokenMask;
   /** Whether few enough bytes may come next that asking for the mask first costs next to nothing. */
   isNarrow(state: GrammarState): boolean;
+  readonly trie: TokenTrie;
+  /** A mask for a place outside the grammar, made once for each of the few such places. */
+  keepMask(key: string, make: () => TokenMask): TokenMask;
 }
 
 export interface GrammarCache {
@@ -34,6 +37,7 @@ export interface GrammarCache {
 const grammarsMax = 8;
 const maskBytesMax = 8 << 20;
 const narrowBytesMax = 24;
+const outsideMasksMax = 16;
 
 /**
  * Agents send the same schemas again and again: the grammars used last are kept, with the tables that they
@@ -77,8 +81,17 @@ function createCompiledGrammar(
   let masks = new WeakMap<GrammarState, TokenMask>();
   let maskBytes = 0;
   const narrow = new WeakMap<GrammarState, boolean>();
+  const outside = new Map<string, TokenMask>();
   return {
     machine,
+    trie,
+    keepMask(key, make) {
+      const mask = outside.get(key) ?? make();
+      outside.delete(key);
+      outside.set(key, mask);
+      if (outside.size > outsideMasksMax) outside.delete(outside.keys().next().value as string);
+      return mask;
+    },
     maskOf(state) {
       let mask = masks.get(state);
       if (mask !== undefined) return mask;

@@ -46,7 +46,7 @@ export const gigachat: Family = {
       }),
     ];
   },
-  stops: ['</s>'],
+  stops: [],
 };
 
 export const apertus: Family = {

@@ -56,7 +56,8 @@ export const commandR: Family = {
         end: '\n]\n```',
         nameKey: 'tool_name',
         argumentsKey: 'parameters',
-        triggers: ['Action:'],
+        // "Action:" alone begins many an English line.
+        triggers: ['Action:\n```json'],
       }),
     }),
   ],

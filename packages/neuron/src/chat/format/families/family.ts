@@ -13,6 +13,7 @@ export interface Family {
   /** See ChatFormat; false when absent. */
   readonly callsEndReasoning?: boolean;
   readonly dropped?: readonly string[];
+  readonly answerFrame?: ChatFormat['answerFrame'];
   readonly idStyle?: ChatFormat['idStyle'];
   readonly describeTools?: ChatFormat['describeTools'];
   readonly readTurn?: ChatFormat['readTurn'];

@@ -25,7 +25,7 @@ export const granite: Family = {
   matches: (template) => template.includes('<|start_of_role|>'),
   calls: (template) => (template.includes('</tool_call>') ? [hermesCalls, graniteCalls] : [graniteCalls]),
   stops: ['<|end_of_text|>'],
-  dropped: ['<response>', '</response>'],
+  answerFrame: { open: '<response>', close: '</response>' },
 };
 
 export const phi: Family = {

@@ -58,7 +58,7 @@ export const mistral: Family = {
     const named = newCalls(template.includes('[CALL_ID]'));
     return [...(template.includes('[ARGS]') ? [named, oldCalls] : [oldCalls, named])];
   },
-  stops: ['</s>'],
+  stops: [],
   reasoning: [thinkToken],
   idStyle: 'nine',
 };
