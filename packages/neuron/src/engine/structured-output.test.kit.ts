@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
+import type { LoadSpec } from 'cortex-core/wire/inference';
 import { toResponseGrammar } from '../chat/grammar/response-grammar.ts';
 import { drain, type Heard, listen, requestFor, tinySpec } from './engine.test.kit.ts';
 import type { Engine } from './engine.ts';
@@ -85,8 +86,14 @@ export const schemas: Readonly<Record<string, unknown>> = {
 };
 
 /** All answers of one model to one schema, at a temperature at which it mostly wants something else. */
-export function draw(engine: Engine, file: string, schema: unknown, draws: number): Heard[] {
-  const model = engine.load(tinySpec({ file, slots: 8, context: 768, ubatch: 256 }));
+export function draw(
+  engine: Engine,
+  file: string,
+  schema: unknown,
+  draws: number,
+  over: Partial<LoadSpec> = {},
+): Heard[] {
+  const model = engine.load(tinySpec({ file, slots: 8, context: 768, ubatch: 256, ...over }));
   const grammar = toResponseGrammar({ type: 'json_schema', json_schema: { name: 'answer', schema } });
   // Short: each draw reads it anew.
   const tokens = model.tokenize('JSON:', { addSpecial: true, parseSpecial: true });

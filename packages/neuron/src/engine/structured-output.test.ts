@@ -7,9 +7,9 @@ import { checkAll, draw, schemas } from './structured-output.test.kit.ts';
 const engine = new Engine({ nativeLog: false });
 after(() => engine.close());
 
+const draws = 200;
+
 for (const [name, schema] of Object.entries(schemas)) {
-  // The long ones are drawn less often: a token costs the same everywhere.
-  const draws = name === 'event' || name === 'list' ? 60 : 200;
   test(`${draws} answers of cortex-tiny at temperature 1.5 all satisfy "${name}"`, () => {
     const heard = draw(engine, tinyFile, schema, draws);
     checkAll(heard, schema);
