@@ -280,6 +280,8 @@ export class BatchLoop {
   /** Takes the token after `row`, and goes on through the drafts as long as each is what was chosen. */
   #sample(sequence: Sequence, drafts: Int32Array, row: number): Ending | null {
     const { host, kv } = this.#options;
+    const watched = drafts.length === 0 && sequence.drafts !== null ? this.#guess(sequence) : undefined;
+    const { length } = sequence.tokens;
     const cellsEnd = sequence.cells + drafts.length;
     let ending: Ending | null = null;
     let accepted = 0;
@@ -293,8 +295,16 @@ export class BatchLoop {
       if (ending === null) sequence.cells++;
     }
     if (drafts.length > 0) sequence.drafts?.observe(drafts.length, accepted);
+    else if (watched !== undefined && sequence.tokens.length > length) {
+      sequence.drafts?.watch(sequence.tokens.at(length) === watched);
+    }
     if (sequence.cells < cellsEnd && sequence.slot !== null) kv.truncate(sequence.slot, sequence.cells);
     return ending;
+  }
+
+  /** What would be drafted next, for comparison only; not asked of a draft model, whose guesses cost. */
+  #guess({ tokens }: Sequence): number | undefined {
+    return this.#running.length === 1 ? proposeDraft(tokens.view, 1)[0] : undefined;
   }
 
   #finish(sequence: Sequence, ending: Ending): void {

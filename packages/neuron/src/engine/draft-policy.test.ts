@@ -80,3 +80,21 @@ test('a sequence that drafts all the time still shows what a plain step costs', 
   const plain = Array.from({ length: 64 }, () => policy.wanted(known)).filter((count) => count === 0);
   assert.equal(plain.length, 4);
 });
+
+test('guesses that come true during a pause bring drafting back at once, wrong ones keep it off', () => {
+  const known = costs(10, 4);
+  const lead = (isRight: boolean): number => {
+    const policy = new DraftPolicy();
+    while (policy.wanted(known) > 0) policy.observe(3, 0);
+    let tries = 0;
+    for (let step = 0; step < 200; step++) {
+      if (policy.wanted(known) > 0) {
+        tries++;
+        policy.observe(3, isRight ? 3 : 0);
+      } else policy.watch(isRight);
+    }
+    return tries;
+  };
+  assert.ok(lead(true) > 100);
+  assert.equal(lead(false), 0);
+});

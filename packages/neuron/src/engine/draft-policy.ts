@@ -4,7 +4,8 @@
  * k drafts of a sequence yield p + p^2 + ... + p^k tokens more on average when each is accepted with
  * probability p (Leviathan et al., "Fast Inference from Transformers via Speculative Decoding", 2023, eq. 1),
  * and the step takes what steps of 1 + k rows have taken here. The k with the best rate wins; 0 = plain
- * decoding. A sequence whose drafts do not pay stops and tries again after a pause that doubles each time.
+ * decoding. A sequence whose drafts do not pay stops; while it pauses, guesses are compared with what is said
+ * without spending a row on them, so that it starts again when they would have been right.
  */
 
 import { draftRowsMax } from 'cortex-core/wire/inference';
@@ -85,6 +86,7 @@ interface Cost {
 export class DraftPolicy {
   #acceptance = acceptanceFirst;
   #turn = 0;
+  #hasWatched = false;
   #pauseLeft = 0;
   #pause = pauseMin;
   drafted = 0;
@@ -94,6 +96,8 @@ export class DraftPolicy {
   wanted(costs: StepCosts): number {
     if (this.#pauseLeft > 0) {
       this.#pauseLeft--;
+      // Nothing was learned meanwhile: one more try is paid for, from a neutral guess.
+      if (this.#pauseLeft === 0 && !this.#hasWatched) this.#acceptance = acceptanceFirst;
       return 0;
     }
     const plain = costs.estimate(0);
@@ -117,15 +121,20 @@ export class DraftPolicy {
     else this.#pause = pauseMin;
   }
 
+  /** A guess that cost nothing, because no row was spent on it, was right or wrong. */
+  watch(isRight: boolean): void {
+    this.#hasWatched = true;
+    this.#learn(isRight ? 1 : 0);
+  }
+
   #learn(outcome: 0 | 1): void {
     this.#acceptance += acceptanceWeight * (outcome - this.#acceptance);
   }
 
-  /** After the pause one more try is paid for, from a neutral guess. */
   #rest(): void {
     this.#pauseLeft = this.#pause;
     this.#pause = Math.min(this.#pause * 2, pauseMax);
-    this.#acceptance = acceptanceFirst;
+    this.#hasWatched = false;
   }
 }
 
