@@ -13,8 +13,8 @@ export interface ComputeThreads {
 
 /**
  * Threads sleep as soon as a step is done. Polling for the next one, ggml's default for 100 ms and more,
- * takes the core from whoever sends the tokens: on two cores one stream over HTTP reached 0.88 to 0.91 of a
- * bare loop with it and 0.95 to 1.0 without (SmolLM2, docs/bench.md).
+ * takes the core from whoever sends the tokens. One stream of SmolLM2 over HTTP, part of a bare loop's rate,
+ * two runs each on a 2-core EPYC: 0.91 and 0.88 with it, 1.00 and 0.95 without.
  */
 const pollLevel = 0;
 /** struct ggml_threadpool_params takes 528 (ggml.h: 512 bool, int, enum, uint32, 2 bool); some to spare. */
