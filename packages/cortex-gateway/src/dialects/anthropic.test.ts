@@ -8,7 +8,7 @@ import { AnthropicStream } from './anthropic-stream.ts';
 
 const upstreamOf = (request: object) => {
   const body = Buffer.from(JSON.stringify({ model: 'm', max_tokens: 9, ...request }));
-  return JSON.parse(Buffer.from(anthropicMessages.parse(body).toUpstream('wire')).toString());
+  return JSON.parse(Buffer.from(anthropicMessages.parse(body).toUpstream({ wireId: 'wire' })).toString());
 };
 
 describe('request', () => {

@@ -2,7 +2,7 @@ import { toMessage } from './anthropic-answer.ts';
 import { parseMessagesRequest, toChatBody, toChatTurns } from './anthropic-request.ts';
 import { AnthropicStream } from './anthropic-stream.ts';
 import type { Dialect } from './dialect.ts';
-import { estimateChatTokens } from './request-body.ts';
+import { estimateChatTokens, unsaid } from './request-body.ts';
 
 export const anthropicMessages: Dialect = {
   name: 'messages',
@@ -18,7 +18,10 @@ export const anthropicMessages: Dialect = {
       maxTokens: request.max_tokens,
       upstreamPath: '/v1/chat/completions',
       forwardsHeaders: false,
-      toUpstream: (wireId) => Buffer.from(JSON.stringify(toChatBody(request, wireId))),
+      toUpstream: ({ wireId, defaults, overrides }) => {
+        const chat = toChatBody(request, wireId);
+        return Buffer.from(JSON.stringify({ ...chat, ...unsaid(chat, defaults), ...overrides }));
+      },
       streamOut: (requestId) => new AnthropicStream(request.model, promptTokensEstimate, requestId),
       wholeOut: (answer) => Buffer.from(JSON.stringify(toMessage(answer, request.model))),
     };

@@ -1,5 +1,6 @@
 /** A client's wire format: how its request becomes OpenAI chat for a neuron, and how the answer goes back. */
 import type { AppError } from 'cortex-core/wire/errors';
+import type { JsonObject } from './request-body.ts';
 
 export interface Dialect {
   readonly name: 'chat' | 'completions' | 'embeddings' | 'rerank' | 'messages';
@@ -23,12 +24,21 @@ export interface InferenceRequest {
   readonly upstreamPath: string;
   /** Whether client headers go along, or only ours because the body is a translation. */
   readonly forwardsHeaders: boolean;
-  /** The body for a neuron that knows the model as `wireId`. */
-  readonly toUpstream: (wireId: string) => Uint8Array;
+  readonly toUpstream: (target: UpstreamTarget) => Uint8Array;
   /** A fresh translator for one streamed answer. */
   readonly streamOut: (requestId: string) => StreamOut;
   /** Translates a whole 2xx answer; null = its bytes pass as they come. */
   readonly wholeOut: ((body: Uint8Array) => Uint8Array) | null;
+}
+
+/** Whom the body is for, and what the gateway itself has to say in it. */
+export interface UpstreamTarget {
+  /** The neuron's name of the model. */
+  readonly wireId: string;
+  /** Fields that hold where the request does not say them: the options of an alias. */
+  readonly defaults?: JsonObject;
+  /** Fields that hold whatever the request says. */
+  readonly overrides?: JsonObject;
 }
 
 /** Upstream's SSE bytes in, the client's out. Everything it returns ends at an event's boundary. */

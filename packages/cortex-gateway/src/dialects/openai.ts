@@ -6,13 +6,14 @@ import { AppError, toOpenAiEnvelope } from 'cortex-core/wire/errors';
 import { encodeSse, sseKeepAlive } from 'cortex-core/wire/sse';
 import { AnswerProbe } from './answer-probe.ts';
 import type { Dialect, InferenceRequest, StreamOut } from './dialect.ts';
-import { spliceTopLevelString } from './json-splice.ts';
+import { setTopLevelFields } from './json-splice.ts';
 import {
   estimateChatTokens,
   type JsonObject,
   modelOf,
   parseObject,
   positiveIntOrNull,
+  unsaid,
 } from './request-body.ts';
 
 export const openAiChat: Dialect = {
@@ -102,7 +103,12 @@ function passThrough(
     stream: json.stream === true,
     upstreamPath,
     forwardsHeaders: true,
-    toUpstream: (wireId) => (wireId === model ? body : spliceTopLevelString(body, 'model', wireId)),
+    toUpstream: ({ wireId, defaults, overrides }) =>
+      setTopLevelFields(body, {
+        ...unsaid(json, defaults),
+        ...overrides,
+        ...(wireId === model ? {} : { model: wireId }),
+      }),
     streamOut: () => new VerbatimStream(choices),
     wholeOut: null,
   };

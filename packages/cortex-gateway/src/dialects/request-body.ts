@@ -49,6 +49,11 @@ function textLength(content: unknown): number {
   return chars;
 }
 
+/** Those of `defaults` that the body does not say; null is unsaid. */
+export function unsaid(body: JsonObject, defaults: JsonObject = {}): JsonObject {
+  return Object.fromEntries(Object.entries(defaults).filter(([key]) => (body[key] ?? null) === null));
+}
+
 export function positiveIntOrNull(value: unknown): number | null {
   return typeof value === 'number' && Number.isInteger(value) && value > 0 ? value : null;
 }

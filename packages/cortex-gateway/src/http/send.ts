@@ -85,7 +85,7 @@ async function sendOnce(
   try {
     const answer = await lease.open({
       path: request.upstreamPath,
-      body: request.toUpstream(lease.wireId),
+      body: request.toUpstream({ wireId: lease.wireId }),
       headers,
       signal,
       idleMs,
