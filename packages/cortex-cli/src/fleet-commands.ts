@@ -78,8 +78,7 @@ export async function loadModel(
   const ended = new AbortController();
   const watching = watchLoad(terminal, client, model, AbortSignal.any([signal, ended.signal]));
   try {
-    const body = { model, ...(options.node === undefined ? {} : { node: options.node }) };
-    const answer = await client.post('/admin/load', body, signal);
+    const answer = await client.post('/admin/load', targetOf(model, options), signal);
     ended.abort();
     await watching;
     const took = formatDuration(systemClock.monotonicMs() - startedMs);
@@ -97,9 +96,23 @@ export async function unloadModel(
   options: LoadOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const body = { model, ...(options.node === undefined ? {} : { node: options.node }) };
-  const answer = await new GatewayClient(options).post('/admin/unload', body, signal);
+  const answer = await new GatewayClient(options).post('/admin/unload', targetOf(model, options), signal);
   terminal.stdout.write(`${options.json === true ? JSON.stringify(answer) : `${model} is unloaded`}\n`);
+}
+
+export async function cancelLoad(
+  terminal: Terminal,
+  model: string,
+  options: LoadOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const answer = await new GatewayClient(options).post('/admin/cancel', targetOf(model, options), signal);
+  const text = options.json === true ? JSON.stringify(answer) : `the load of ${model} is cancelled`;
+  terminal.stdout.write(`${text}\n`);
+}
+
+function targetOf(model: string, { node }: LoadOptions) {
+  return { model, ...(node === undefined ? {} : { node }) };
 }
 
 /** Shows the load on stderr until the signal; what it cannot learn, it does not show. */

@@ -3,6 +3,7 @@ import { Command, Option } from 'commander';
 import { type CheckOptions, CONFIG_KINDS, checkConfigs } from './check-command.ts';
 import type { DoctorOptions } from './doctor-command.ts';
 import {
+  cancelLoad,
   type LoadOptions,
   loadModel,
   type StatusOptions,
@@ -107,15 +108,25 @@ function addQueries(program: Command, terminal: Terminal): void {
   addGatewayOptions(models).action((options: GatewayAddress & { json?: boolean }) =>
     interruptible((signal) => showModels(terminal, options, signal)),
   );
-  for (const [name, act] of [
-    ['load', loadModel],
-    ['unload', unloadModel],
-  ] as const) {
+  addLoads(program, terminal);
+}
+
+function addLoads(program: Command, terminal: Terminal): void {
+  for (const { name, does, node, act } of [
+    {
+      name: 'load',
+      does: 'Load a model, showing the progress.',
+      node: 'the node to load it on',
+      act: loadModel,
+    },
+    { name: 'unload', does: 'Take a model out of memory.', node: 'only on this node', act: unloadModel },
+    { name: 'cancel', does: 'Stop a load that is under way.', node: 'only on this node', act: cancelLoad },
+  ]) {
     const command = program
       .command(name)
-      .description(name === 'load' ? 'Load a model, showing the progress.' : 'Take a model out of memory.')
+      .description(does)
       .argument('<model>', 'id of the model, as in "cortex models"')
-      .option('--node <name>', name === 'load' ? 'the node to load it on' : 'only on this node')
+      .option('--node <name>', node)
       .option('--json', "the gateway's answer")
       .addHelpText('after', examples([[`cortex ${name} cortex-tiny`, '']]));
     addGatewayOptions(command).action((model: string, options: LoadOptions) =>

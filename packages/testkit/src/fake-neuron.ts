@@ -47,12 +47,31 @@ export interface Refusal {
   readonly body: unknown;
 }
 
+interface LoadSpec {
+  readonly model_id: string;
+  readonly devices?: number[];
+}
+
+interface FakeLoad {
+  readonly outcome: Promise<Refusal | undefined>;
+  readonly cancel: () => void;
+}
+
 const bodyBytesMax = 64 * 1024 * 1024;
 
 export class FakeNeuron {
   readonly name: string;
   readonly models = new Map<string, FakeModel>();
-  readonly counters = { discovery: 0, health: 0, models: 0, loads: 0, unloads: 0, chats: 0, aborted: 0 };
+  readonly counters = {
+    discovery: 0,
+    health: 0,
+    models: 0,
+    loads: 0,
+    unloads: 0,
+    cancels: 0,
+    chats: 0,
+    aborted: 0,
+  };
   /** What happened, in order: `load m`, `unload m`, `chat m`. */
   readonly events: string[] = [];
   readonly loadSpecs: unknown[] = [];
@@ -64,10 +83,23 @@ export class FakeNeuron {
   onChat: (call: ChatCall) => Promise<void> | void = (call) => answerWords(call, ['Hello', ' world']);
   /** Lifecycle GETs answer 500 while true. */
   failing = false;
+  /** `silent`: takes requests and never answers. `drip`: answers with a byte a millisecond, without end. */
+  manner: 'normal' | 'silent' | 'drip' = 'normal';
+  /** What /discovery says beside the devices. */
+  discoveryExtras: Readonly<Record<string, unknown>> = {};
   /** in_flight to report per model, instead of 0. */
   readonly reportedInFlight = new Map<string, number>();
-  loading: { model_id: string; phase: string; percent: number; eta_secs: number | null }[] = [];
-  readonly #deviceMb: readonly number[];
+  loading: {
+    model_id: string;
+    phase: string;
+    percent: number;
+    eta_secs: number | null;
+    bytes_done?: number;
+    bytes_total?: number;
+  }[] = [];
+  /** MiB of each device; a test may change it, as a machine that came back with others. */
+  deviceMb: readonly number[];
+  readonly #loads = new Map<string, FakeLoad>();
   readonly #server: Server;
   readonly #waits = new Set<{ readonly test: () => boolean; readonly resolve: () => void }>();
   readonly #startedMs = performance.now();
@@ -75,7 +107,7 @@ export class FakeNeuron {
 
   constructor(options: FakeNeuronOptions) {
     this.name = options.name ?? 'fake';
-    this.#deviceMb = options.devices ?? [16_000];
+    this.deviceMb = options.devices ?? [16_000];
     for (const model of options.models ?? []) this.addModel(model);
     this.#server = createServer((request, response) => void this.#serve(request, response));
   }
@@ -136,6 +168,8 @@ export class FakeNeuron {
 
   async #route(request: IncomingMessage, response: ServerResponse, body: Buffer): Promise<void> {
     const path = (request.url ?? '/').split('?')[0] ?? '/';
+    if (this.manner === 'silent') return;
+    if (this.manner === 'drip') return drip(response);
     if (request.method === 'GET' && this.failing) return sendJson(response, 500, { error: 'told to fail' });
     switch (path) {
       case '/discovery':
@@ -149,6 +183,8 @@ export class FakeNeuron {
         return sendJson(response, 200, [...this.models.values()].map(toRow));
       case '/models/load':
         return await this.#load(JSON.parse(body.toString()), response);
+      case '/models/cancel':
+        return this.#cancel(JSON.parse(body.toString()), response);
       case '/models/unload':
         return await this.#unload(JSON.parse(body.toString()), response);
       case '/v1/chat/completions':
@@ -161,17 +197,47 @@ export class FakeNeuron {
     }
   }
 
-  async #load(spec: { model_id: string; devices?: number[] }, response: ServerResponse): Promise<void> {
-    this.counters.loads++;
-    this.events.push(`load ${spec.model_id}`);
-    this.loadSpecs.push(spec);
+  /** One load per model: who comes later attaches to it, as at a neuron. */
+  async #load(spec: LoadSpec, response: ServerResponse): Promise<void> {
+    const id = spec.model_id;
+    this.events.push(`load ${id}`);
+    if (this.models.get(id)?.status === 'loaded') {
+      this.#notify();
+      const error = `model '${id}' already loaded`;
+      return sendJson(response, 400, { error, code: 'invalid_request' });
+    }
+    let load = this.#loads.get(id);
+    if (load === undefined) {
+      this.counters.loads++;
+      this.loadSpecs.push(spec);
+      let cancel = (): void => {};
+      const cancelled = new Promise<Refusal>((resolve) => {
+        const body = { error: `the load of '${id}' was cancelled`, code: 'load_cancelled' };
+        cancel = () => resolve({ status: 409, body });
+      });
+      load = { outcome: Promise.race([this.#runLoad(spec), cancelled]), cancel };
+      this.#loads.set(id, load);
+      void load.outcome.finally(() => this.#loads.delete(id));
+    }
     this.#notify();
-    const refusal = await this.onLoad(spec);
+    const refusal = await load.outcome;
     if (refusal !== undefined) return sendJson(response, refusal.status, refusal.body);
-    const known = this.models.get(spec.model_id);
+    const known = this.models.get(id);
     const devices = spec.devices ?? known?.devices ?? [0];
-    this.models.set(spec.model_id, { vramMb: 1000, ...known, id: spec.model_id, status: 'loaded', devices });
+    this.models.set(id, { vramMb: 1000, ...known, id, status: 'loaded', devices });
     sendJson(response, 200, { status: 'loaded' });
+  }
+
+  async #runLoad(spec: LoadSpec): Promise<Refusal | undefined> {
+    return await this.onLoad(spec);
+  }
+
+  #cancel({ model_id: id }: LoadSpec, response: ServerResponse): void {
+    this.counters.cancels++;
+    this.events.push(`cancel ${id}`);
+    const load = this.#loads.get(id);
+    load?.cancel();
+    sendJson(response, 200, { status: load === undefined ? 'not_loading' : 'cancelled' });
   }
 
   async #unload({ model_id: id }: { model_id: string }, response: ServerResponse): Promise<void> {
@@ -219,7 +285,7 @@ export class FakeNeuron {
       kernel: '0',
       cuda_version: null,
       driver_version: null,
-      devices: this.#deviceMb.map((mb, index) => ({
+      devices: this.deviceMb.map((mb, index) => ({
         index,
         name: `fake${index}`,
         kind: 'cpu',
@@ -227,11 +293,13 @@ export class FakeNeuron {
       })),
       harnesses: ['llamacpp'],
       package_version: 'fake',
+      wire_version: 1,
+      ...this.discoveryExtras,
     };
   }
 
   #health(): unknown {
-    const used = this.#deviceMb.map((_, index) => {
+    const used = this.deviceMb.map((_, index) => {
       const here = [...this.models.values()].filter(
         (m) => m.status === 'loaded' && m.devices.includes(index),
       );
@@ -239,7 +307,7 @@ export class FakeNeuron {
     });
     return {
       uptime_secs: Math.floor((performance.now() - this.#startedMs) / 1000),
-      devices: this.#deviceMb.map((mb, index) => ({
+      devices: this.deviceMb.map((mb, index) => ({
         index,
         vram_used_mb: used[index] ?? 0,
         vram_free_mb: mb - (used[index] ?? 0),
@@ -342,6 +410,12 @@ function modelOf(body: Buffer): string {
 function sendJson(response: ServerResponse, status: number, value: unknown): void {
   response.writeHead(status, { 'content-type': 'application/json' });
   response.end(JSON.stringify(value));
+}
+
+function drip(response: ServerResponse): void {
+  response.writeHead(200, { 'content-type': 'application/json' });
+  const timer = setInterval(() => response.write(' '), 1);
+  response.once('close', () => clearInterval(timer));
 }
 
 async function readAll(request: IncomingMessage): Promise<Buffer> {

@@ -26,7 +26,11 @@ const gatewaySchema = z.strictObject({
   upstream_idle_timeout_secs: positiveSeconds()
     .default(300)
     .describe('Seconds without a byte from a neuron after which a request fails.'),
-  load_timeout_secs: positiveSeconds().default(1800).describe('Seconds a model load may take.'),
+  load_timeout_secs: positiveSeconds()
+    .default(300)
+    .describe(
+      'Seconds without progress after which a load is stopped; more by three times what its bytes need at the measured rate.',
+    ),
   cold_load_wait_secs: seconds()
     .default(300)
     .describe(

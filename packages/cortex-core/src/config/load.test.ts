@@ -44,7 +44,7 @@ test('an empty cortex.toml is the defaults of the original', () => {
       unhealthy_after_misses: 3,
       max_body_mb: 64,
       upstream_idle_timeout_secs: 300,
-      load_timeout_secs: 1800,
+      load_timeout_secs: 300,
       cold_load_wait_secs: 300,
       max_waiting_requests: 1024,
       keepalive_secs: 10,

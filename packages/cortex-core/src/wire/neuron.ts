@@ -164,6 +164,9 @@ export type ModelSpec = z.output<typeof modelSpecSchema>;
 
 export const modelUnloadSchema = z.strictObject({ model_id: z.string().min(1).max(512) });
 
+/** Body of POST /models/cancel: ends the load of that model; one that is loaded stays. */
+export const modelCancelSchema = z.strictObject({ model_id: z.string().min(1).max(512) });
+
 /** Body of POST /models/move: the devices of this machine where the model shall be. */
 export const modelMoveSchema = z.strictObject({
   model_id: z.string().min(1).max(512),

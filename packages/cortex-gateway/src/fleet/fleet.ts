@@ -6,6 +6,7 @@
  * is taken in the same tick. What cannot be served at once waits in the `WaitingLine`; `LoadJobs` bring up
  * what it waits for.
  */
+import { setMaxListeners } from 'node:events';
 import { AppError } from 'cortex-core/wire/errors';
 import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
 import { type RouteDecision, route } from '../decide/route.ts';
@@ -17,7 +18,7 @@ import type { LoadStatus } from './load-job.ts';
 import { LoadJobs } from './load-jobs.ts';
 import type { NodeState } from './node-state.ts';
 import { Poller } from './poller.ts';
-import { shuttingDown, toError } from './rejections.ts';
+import { noNode, shuttingDown, toError } from './rejections.ts';
 import { WaitingLine } from './waiting-line.ts';
 
 export class Fleet {
@@ -32,6 +33,8 @@ export class Fleet {
 
   constructor(options: FleetOptions) {
     this.#options = options;
+    // every load and every wait of an eviction listens to it
+    setMaxListeners(0, this.#closing.signal);
     this.#nodes = [...options.nodes].sort((a, b) => (a.name < b.name ? -1 : 1));
     this.#byName = new Map(this.#nodes.map((node) => [node.name, node]));
     this.#poller = new Poller({
@@ -46,7 +49,6 @@ export class Fleet {
     this.#jobs = new LoadJobs({
       deps: this.#lifecycleDeps(),
       node: (name) => this.#byName.get(name),
-      closing: this.#closing.signal,
       onEnded: (job, waiters, error) => this.#line.jobEnded(job, waiters, error),
     });
     this.#line = new WaitingLine({
@@ -145,7 +147,7 @@ export class Fleet {
     const model = resolveAlias(view, requested);
     const name = nodeName ?? this.#pickForLoad(requested);
     const node = this.#byName.get(name);
-    if (node === undefined) throw new AppError('not_found', `there is no node "${name}" in the fleet`);
+    if (node === undefined) throw noNode(name);
     if (node.toView().models.get(model)?.status === 'loaded') return name;
     await this.#jobs.load(name, model);
     return name;
@@ -165,6 +167,18 @@ export class Fleet {
     }
     await Promise.all(holders.map((node) => this.#jobs.unload(node, model)));
     return holders.map((node) => node.name);
+  }
+
+  /** Stops the loads of that model, on the named node or on all. Resolves with the nodes that had one. */
+  async cancel(requested: string, nodeName: string | null): Promise<readonly string[]> {
+    const model = resolveAlias(this.view(), requested);
+    const nodes = this.#nodes.filter((node) => nodeName === null || node.name === nodeName);
+    if (nodes.length === 0) throw noNode(nodeName);
+    const had = await Promise.all(nodes.map((node) => this.#jobs.cancel(node, model)));
+    const stopped = nodes.filter((_, i) => had[i] === true).map((node) => node.name);
+    if (stopped.length > 0) return stopped;
+    const where = nodeName === null ? 'any node' : nodeName;
+    throw new AppError('model_not_loaded', `model "${model}" is not being loaded on ${where}`);
   }
 
   /** Refuses all who wait, stops polling and loading; running requests go on. Idempotent. */
@@ -187,6 +201,7 @@ export class Fleet {
       clock,
       log,
       loadTimeoutMs,
+      closing: this.#closing.signal,
       view: () => this.view(),
       refresh: (node) => this.#refresh(node),
       idle: (node, model, signal) => this.#idle.wait(node, model, signal),

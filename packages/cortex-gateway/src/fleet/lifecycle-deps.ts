@@ -11,7 +11,10 @@ export type FleetEvent =
 export interface LifecycleDeps {
   readonly clock: Clock;
   readonly log: Log;
+  /** Time without progress that every load has, beside what its bytes need. */
   readonly loadTimeoutMs: number;
+  /** Aborted when the gateway leaves. */
+  readonly closing: AbortSignal;
   readonly view: () => FleetView;
   /** A poll that began after this call. */
   readonly refresh: (node: NodeState) => Promise<void>;

@@ -17,6 +17,8 @@ export interface LoadJob {
   /** A person asked for it: it also loads what is poisoned, and runs without waiters. */
   explicit: boolean;
   state: 'queued' | 'draining' | 'unloading' | 'loading';
+  /** Ends exactly this load; its reason is what the waiters hear. */
+  readonly stop: AbortController;
   readonly waiters: Set<Waiter>;
   readonly listeners: ((error: unknown) => void)[];
 }

@@ -2,7 +2,7 @@
  * One load job per model and node; requests attach to it and may leave. A job's waiters get their leases
  * before the node's next job begins. Limit: one lifecycle operation at a time per node.
  */
-import { toAppError } from 'cortex-core/wire/errors';
+import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { sizeOf } from '../decide/eviction.ts';
 import type { LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadJob, LoadStatus, Waiter } from './load-job.ts';
@@ -11,11 +11,11 @@ import { NodeQueues } from './node-queues.ts';
 import type { NodeState } from './node-state.ts';
 import { keyOf } from './rejections.ts';
 import { runLoad } from './run-load.ts';
+import { stopLoad } from './stop-load.ts';
 
 export interface LoadJobsOptions {
   readonly deps: LifecycleDeps;
   readonly node: (name: string) => NodeState | undefined;
-  readonly closing: AbortSignal;
   /** `error`: null, or why the load failed. Called before the node's next job begins. */
   readonly onEnded: (job: LoadJob, waiters: readonly Waiter[], error: unknown) => void;
 }
@@ -42,6 +42,7 @@ export class LoadJobs {
       model,
       explicit: false,
       state: 'queued',
+      stop: new AbortController(),
       waiters: new Set(),
       listeners: [],
     };
@@ -67,8 +68,7 @@ export class LoadJobs {
     const job = this.find(node.name, model);
     const progress = node.progressOf(model);
     if (job === null && progress === null) return null;
-    const state =
-      job === null ? 'loading' : job.state === 'loading' ? (progress?.phase ?? 'loading') : job.state;
+    const state = progress?.phase ?? job?.state ?? 'loading';
     return { node: node.name, state, percent: progress?.percent ?? null, eta: progress?.eta_secs ?? null };
   }
 
@@ -81,28 +81,60 @@ export class LoadJobs {
     });
   }
 
+  /**
+   * Stops that load wherever it stands; its waiters hear `load_cancelled`. Resolves when it has ended, with
+   * false when there was none.
+   */
+  async cancel(node: NodeState, model: string): Promise<boolean> {
+    const { deps } = this.#options;
+    const job = this.find(node.name, model);
+    if (job === null) {
+      const foreign = node.progressOf(model);
+      if (foreign === null) return false;
+      await stopLoad(node, foreign.model_id, deps);
+      deps.refresh(node).catch(() => {});
+      return true;
+    }
+    const cancelled = new AppError('load_cancelled', `the load of "${model}" on ${node.name} was cancelled`);
+    const ended = new Promise<void>((resolve) => job.listeners.push(() => resolve()));
+    const wasQueued = job.state === 'queued';
+    job.stop.abort(cancelled);
+    // one that does nothing yet ends at once, and its turn passes
+    if (wasQueued) this.#end(job, cancelled);
+    await ended;
+    deps.log.info('load cancelled', { node: node.name, model });
+    return true;
+  }
+
   /** Drains and unloads, after all that was queued for the node before. */
   unload(node: NodeState, model: string): Promise<void> {
     return this.#queues.run(node.name, () => this.#unloadOn(node, model));
   }
 
   async #run(job: LoadJob): Promise<void> {
-    const { deps, closing } = this.#options;
+    const { deps } = this.#options;
     const node = this.#options.node(job.node);
     if (node === undefined || this.find(job.node, job.model) !== job) return;
     let error: unknown = null;
+    const onClose = (): void => job.stop.abort(deps.closing.reason);
+    deps.closing.addEventListener('abort', onClose, { once: true });
+    if (deps.closing.aborted) onClose();
     try {
-      await runLoad(node, job, deps, closing);
+      await runLoad(node, job, deps, job.stop.signal);
     } catch (thrown) {
       error = thrown;
       const { message, code } = toAppError(thrown);
       deps.log.warn('load failed', { node: job.node, model: job.model, code, cause: message });
+    } finally {
+      deps.closing.removeEventListener('abort', onClose);
     }
     this.#end(job, error);
   }
 
   #end(job: LoadJob, error: unknown): void {
-    this.#jobs.delete(keyOf(job.node, job.model));
+    const key = keyOf(job.node, job.model);
+    if (this.#jobs.get(key) !== job) return;
+    this.#jobs.delete(key);
     this.#showPending(job.node);
     const waiters = [...job.waiters];
     job.waiters.clear();
@@ -117,14 +149,14 @@ export class LoadJobs {
   }
 
   async #unloadOn(node: NodeState, model: string): Promise<void> {
-    const { deps, closing } = this.#options;
+    const { deps } = this.#options;
     const held = node.toView().models.get(model);
     if (held?.status !== 'loaded') return;
     node.drain(model, true);
     try {
-      await deps.idle(node, model, closing);
+      await deps.idle(node, model, deps.closing);
       const victim = { model, wireId: held.wireId, vramMb: sizeOf(deps.view(), held) };
-      await unload(node, victim, deps, closing);
+      await unload(node, victim, deps, deps.closing);
     } finally {
       node.drain(model, false);
       deps.changed();

@@ -6,6 +6,7 @@ import type { Activation, Discovery, LoadProgress, NeuronHealth, NeuronModel } f
 import type { ModelView, NodeView } from '../decide/fleet-view.ts';
 import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
+import { LoadRate } from './load-rate.ts';
 
 interface ModelState {
   readonly wireId: string;
@@ -32,12 +33,20 @@ export class NodeState {
   misses = 0;
   /** Grows when the fleet itself changed what is loaded: a poll begun before that is stale. */
   epoch = 0;
+  /** The epoch that the last poll has seen. */
+  polledEpoch = 0;
   loadCycles = 0;
+  readonly loadRate = new LoadRate();
 
   constructor(name: string, client: NeuronClient, catalogue: Catalogue) {
     this.name = name;
     this.client = client;
     this.#catalogue = catalogue;
+  }
+
+  /** The fleet changed what is loaded since the last poll: memory readings are of before. */
+  get isStale(): boolean {
+    return this.epoch !== this.polledEpoch;
   }
 
   get activation(): Activation | null {

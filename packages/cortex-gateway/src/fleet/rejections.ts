@@ -16,6 +16,10 @@ export function shuttingDown(): AppError {
   return new AppError('shutting_down', 'the gateway is shutting down; try again', { retryAfterSecs: 5 });
 }
 
+export function noNode(name: string | null): AppError {
+  return new AppError('not_found', `there is no node "${name ?? ''}" in the fleet; see cortex status`);
+}
+
 /** Names a job: one per node and model. */
 export function keyOf(node: string, model: string): string {
   return `${node}\n${model}`;

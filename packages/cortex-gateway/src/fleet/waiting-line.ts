@@ -52,7 +52,7 @@ export class WaitingLine {
   jobEnded(job: LoadJob, waiters: readonly Waiter[], error: unknown): void {
     for (const waiter of waiters) {
       if (error === null) this.#settle(waiter);
-      else if (toAppError(error).retryable && waiter.attempts < attemptsMax) {
+      else if (mayGoOn(error) && waiter.attempts < attemptsMax) {
         waiter.exclude.add(job.node);
         this.#settle(waiter, error);
       } else waiter.reject(error);
@@ -141,4 +141,10 @@ export class WaitingLine {
         decision satisfies never;
     }
   }
+}
+
+/** Whether another node may be tried; a load that somebody cancelled is not wanted there either. */
+function mayGoOn(error: unknown): boolean {
+  const { retryable, code } = toAppError(error);
+  return retryable && code !== 'load_cancelled';
 }

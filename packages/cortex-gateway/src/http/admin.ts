@@ -1,6 +1,6 @@
 /**
- * The admin API: load, unload, and the fleet as it stands. With admin_keys set a key is needed, else a
- * local client.
+ * The admin API: loads, nodes, and the fleet as it stands. With admin_keys set a key is needed, else a local
+ * client.
  */
 import { timingSafeEqual } from 'node:crypto';
 import type { Exchange } from 'cortex-core/daemon/http-server';
@@ -15,39 +15,51 @@ export interface AdminDeps {
   readonly adminKeys: readonly string[];
 }
 
+const nodeName = z.string().min(1).max(128);
 const targetSchema = z.strictObject({
   model: z.string().min(1).max(512),
-  node: z.string().min(1).max(128).nullish(),
+  node: nodeName.nullish(),
 });
+const targetShape = '{"model","node"?}';
 
 export function adminHandlers(deps: AdminDeps) {
+  const { fleet } = deps;
   const guarded = (handler: (exchange: Exchange) => Promise<void> | void) => (exchange: Exchange) => {
     requireAdmin(exchange, deps.adminKeys);
     return handler(exchange);
   };
   return {
     load: guarded(async (exchange) => {
-      const { model, node } = await targetOf(exchange);
-      const on = await deps.fleet.load(model, node ?? null);
+      const { model, node } = await bodyOf(exchange, targetSchema, targetShape);
+      const on = await fleet.load(model, node ?? null);
       exchange.sendJson(200, { status: 'loaded', model, node: on });
     }),
     unload: guarded(async (exchange) => {
-      const { model, node } = await targetOf(exchange);
-      const nodes = await deps.fleet.unload(model, node ?? null);
+      const { model, node } = await bodyOf(exchange, targetSchema, targetShape);
+      const nodes = await fleet.unload(model, node ?? null);
       exchange.sendJson(200, { status: 'unloaded', model, nodes });
     }),
-    fleet: guarded((exchange) => exchange.sendJson(200, describeFleet(deps.fleet))),
+    cancel: guarded(async (exchange) => {
+      const { model, node } = await bodyOf(exchange, targetSchema, targetShape);
+      const nodes = await fleet.cancel(model, node ?? null);
+      exchange.sendJson(200, { status: 'cancelled', model, nodes });
+    }),
+    fleet: guarded((exchange) => exchange.sendJson(200, describeFleet(fleet))),
   };
 }
 
-async function targetOf(exchange: Exchange): Promise<z.output<typeof targetSchema>> {
-  const parsed = targetSchema.safeParse(await exchange.json());
+async function bodyOf<S extends z.ZodType>(
+  exchange: Exchange,
+  schema: S,
+  shape: string,
+): Promise<z.output<S>> {
+  const parsed = schema.safeParse(await exchange.json());
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
-  throw new AppError(
-    'invalid_request',
-    `${issue?.path.join('.') || 'body'}: ${issue?.message}; send {"model","node"?}`,
-  );
+  const param = issue?.path.join('.') ?? '';
+  throw new AppError('invalid_request', `${param || 'body'}: ${issue?.message}; send ${shape}`, {
+    ...(param === '' ? {} : { param }),
+  });
 }
 
 function requireAdmin(exchange: Exchange, adminKeys: readonly string[]): void {

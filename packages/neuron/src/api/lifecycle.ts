@@ -4,6 +4,7 @@ import { AppError, type ErrorCode, toAppError } from 'cortex-core/wire/errors';
 import {
   type DeviceRecycled,
   deviceRecycleSchema,
+  modelCancelSchema,
   modelMoveSchema,
   modelSpecSchema,
   modelUnloadSchema,
@@ -50,6 +51,13 @@ export async function serveUnload(deps: ApiDeps, exchange: Exchange): Promise<vo
   const { model_id } = parseBody(modelUnloadSchema, body);
   await deps.registry.unload(model_id);
   exchange.sendJson(200, { status: 'unloaded' });
+}
+
+/** Replies when the load has ended; a model that is not loading stays as it is. */
+export async function serveCancel(deps: ApiDeps, exchange: Exchange): Promise<void> {
+  const { model_id } = parseBody(modelCancelSchema, await exchange.json());
+  const cancelled = await deps.registry.cancelLoad(model_id);
+  exchange.sendJson(200, { status: cancelled ? 'cancelled' : 'not_loading' });
 }
 
 /** Replies when the model serves on the other devices, or stays with the reason why. */

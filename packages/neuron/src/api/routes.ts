@@ -8,6 +8,7 @@ import { serveChat } from './chat.ts';
 import { serveCompletion } from './completions.ts';
 import { serveEmbeddings } from './embeddings.ts';
 import {
+  serveCancel,
   serveCapabilities,
   serveEndpoint,
   serveHealth,
@@ -41,6 +42,7 @@ export function createRoutes(deps: ApiDeps): readonly Route<Exchange>[] {
     route('GET', '/models', serveModels),
     route('POST', '/models/load', serveLoad),
     route('POST', '/models/unload', serveUnload),
+    route('POST', '/models/cancel', serveCancel),
     route('POST', '/models/move', serveMove),
     route('POST', '/devices/recycle', serveRecycle),
     route('GET', '/models/:id/endpoint', serveEndpoint),

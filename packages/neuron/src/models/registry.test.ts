@@ -113,6 +113,29 @@ describe('ModelRegistry', () => {
     );
   });
 
+  it('cancelLoad() ends a load when its memory is free, and leaves a model that serves', async () => {
+    const { registry, device } = setUp(dir);
+    let release: () => void = () => {};
+    device.hold = new Promise((resolve) => {
+      release = resolve;
+    });
+    const load = registry.load(spec('a')).catch(code);
+    let isOver = false;
+    const cancelling = registry.cancelLoad('a').finally(() => {
+      isOver = true;
+    });
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(isOver, false);
+    release();
+    assert.equal(await cancelling, true);
+    assert.equal(await load, 'load_cancelled');
+    assert.equal(await registry.cancelLoad('a'), false);
+    await registry.load(spec('a'));
+    assert.equal(await registry.cancelLoad('a'), false);
+    assert.ok(registry.isLoaded('a'));
+    await registry.close(0);
+  });
+
   it('cancels a load by unload, and frees what came late', async () => {
     const { registry, device } = setUp(dir);
     let release: () => void = () => {};

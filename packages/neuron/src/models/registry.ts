@@ -119,6 +119,18 @@ export class ModelRegistry {
   }
 
   /**
+   * Stops the load of that model and nothing else. Resolves when what it had taken is free, with false when
+   * it is not loading: a model that serves stays.
+   */
+  async cancelLoad(id: string): Promise<boolean> {
+    const entry = this.#entries.get(id);
+    if (entry?.status !== 'loading') return false;
+    await this.unload(id, 0);
+    await entry.ready.catch(() => {});
+    return true;
+  }
+
+  /**
    * Brings a loaded model to other devices of this machine: drains, loads it there with its warm prefixes,
    * then drops it here. When that fails it stays and serves, and this rejects. Newcomers wait meanwhile.
    */
