@@ -10,6 +10,8 @@ import {
   type ServerResponse,
 } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { drip, readAll, sendJson } from './fake-http.ts';
+import { FakeLoads, type Refusal } from './fake-loads.ts';
 
 export interface FakeModel {
   readonly id: string;
@@ -42,22 +44,10 @@ export interface Gate {
   open(): void;
 }
 
-export interface Refusal {
-  readonly status: number;
-  readonly body: unknown;
-}
-
 interface LoadSpec {
   readonly model_id: string;
   readonly devices?: number[];
 }
-
-interface FakeLoad {
-  readonly outcome: Promise<Refusal | undefined>;
-  readonly cancel: () => void;
-}
-
-const bodyBytesMax = 64 * 1024 * 1024;
 
 export class FakeNeuron {
   readonly name: string;
@@ -99,7 +89,7 @@ export class FakeNeuron {
   }[] = [];
   /** MiB of each device; a test may change it, as a machine that came back with others. */
   deviceMb: readonly number[];
-  readonly #loads = new Map<string, FakeLoad>();
+  readonly #loads = new FakeLoads();
   readonly #server: Server;
   readonly #waits = new Set<{ readonly test: () => boolean; readonly resolve: () => void }>();
   readonly #startedMs = performance.now();
@@ -206,21 +196,14 @@ export class FakeNeuron {
       const error = `model '${id}' already loaded`;
       return sendJson(response, 400, { error, code: 'invalid_request' });
     }
-    let load = this.#loads.get(id);
-    if (load === undefined) {
+    const outcome = this.#loads.run(id, () => {
       this.counters.loads++;
       this.loadSpecs.push(spec);
-      let cancel = (): void => {};
-      const cancelled = new Promise<Refusal>((resolve) => {
-        const body = { error: `the load of '${id}' was cancelled`, code: 'load_cancelled' };
-        cancel = () => resolve({ status: 409, body });
-      });
-      load = { outcome: Promise.race([this.#runLoad(spec), cancelled]), cancel };
-      this.#loads.set(id, load);
-      void load.outcome.finally(() => this.#loads.delete(id));
-    }
+      return this.onLoad(spec);
+    });
+    await Promise.resolve();
     this.#notify();
-    const refusal = await load.outcome;
+    const refusal = await outcome;
     if (refusal !== undefined) return sendJson(response, refusal.status, refusal.body);
     const known = this.models.get(id);
     const devices = spec.devices ?? known?.devices ?? [0];
@@ -228,16 +211,11 @@ export class FakeNeuron {
     sendJson(response, 200, { status: 'loaded' });
   }
 
-  async #runLoad(spec: LoadSpec): Promise<Refusal | undefined> {
-    return await this.onLoad(spec);
-  }
-
   #cancel({ model_id: id }: LoadSpec, response: ServerResponse): void {
     this.counters.cancels++;
     this.events.push(`cancel ${id}`);
-    const load = this.#loads.get(id);
-    load?.cancel();
-    sendJson(response, 200, { status: load === undefined ? 'not_loading' : 'cancelled' });
+    const status = this.#loads.cancel(id) ? 'cancelled' : 'not_loading';
+    sendJson(response, 200, { status });
   }
 
   async #unload({ model_id: id }: { model_id: string }, response: ServerResponse): Promise<void> {
@@ -405,26 +383,4 @@ function modelOf(body: Buffer): string {
   } catch {
     return '';
   }
-}
-
-function sendJson(response: ServerResponse, status: number, value: unknown): void {
-  response.writeHead(status, { 'content-type': 'application/json' });
-  response.end(JSON.stringify(value));
-}
-
-function drip(response: ServerResponse): void {
-  response.writeHead(200, { 'content-type': 'application/json' });
-  const timer = setInterval(() => response.write(' '), 1);
-  response.once('close', () => clearInterval(timer));
-}
-
-async function readAll(request: IncomingMessage): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > bodyBytesMax) throw new Error('body too large');
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
 }

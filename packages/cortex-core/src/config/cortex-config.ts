@@ -29,7 +29,7 @@ const gatewaySchema = z.strictObject({
   load_timeout_secs: positiveSeconds()
     .default(300)
     .describe(
-      'Seconds without progress after which a load is stopped; more by three times what its bytes need at the measured rate.',
+      'Seconds without progress after which a load is stopped; a large model has more, by the measured rate.',
     ),
   cold_load_wait_secs: seconds()
     .default(300)
