@@ -12,11 +12,20 @@ export interface ListedModel {
 export interface FleetNode {
   readonly name: string;
   readonly healthy: boolean;
+  /** `in_service`, `cordoned`, `draining`, `drained` or `resting`; empty where the gateway does not tell. */
+  readonly service: string;
+  /** Why it takes no new requests. */
+  readonly reason: string | null;
+  /** Requests and loads that run there now. */
+  readonly running: number;
+  readonly warnings: readonly string[];
   readonly devices: readonly { readonly totalMb: number | null; readonly freeMb: number | null }[];
   readonly models: readonly {
     readonly id: string;
     readonly status: string;
     readonly inFlight: number | null;
+    /** Why it cannot serve although loaded. */
+    readonly unservable: string | null;
   }[];
   readonly loading: readonly LoadProgress[];
 }
@@ -53,6 +62,8 @@ export function readFleet(answer: unknown): readonly FleetNode[] {
   return asList(field(answer, 'nodes')).map((node) => ({
     name: asText(field(node, 'name')),
     healthy: field(node, 'healthy') === true,
+    ...readService(node),
+    warnings: asList(field(node, 'warnings')).map(asText),
     devices: asList(field(node, 'devices')).map((device) => ({
       totalMb: asNumber(field(device, 'total_mb') ?? field(device, 'vram_total_mb')),
       freeMb: asNumber(field(device, 'free_mb') ?? field(device, 'vram_free_mb')),
@@ -61,12 +72,22 @@ export function readFleet(answer: unknown): readonly FleetNode[] {
       id: asText(field(model, 'id')),
       status: asText(field(model, 'status')),
       inFlight: asNumber(field(model, 'in_flight')),
+      unservable: asText(field(model, 'unservable')) || null,
     })),
     loading: asList(field(node, 'loading')).flatMap((each) => {
       const parsed = loadProgressSchema.safeParse(each);
       return parsed.success ? [parsed.data] : [];
     }),
   }));
+}
+
+/** What /admin/drain answers, and each node of /admin/fleet holds. */
+export function readService(node: unknown) {
+  return {
+    service: asText(field(node, 'state')),
+    reason: asText(field(node, 'reason')) || null,
+    running: (asNumber(field(node, 'in_flight')) ?? 0) + (asNumber(field(node, 'loads')) ?? 0),
+  };
 }
 
 function field(value: unknown, name: string): unknown {

@@ -38,6 +38,31 @@ test('renderStatus() without nodes names the key that lists them', () => {
   );
 });
 
+test('renderStatus() says what a node does not serve, and why', () => {
+  const nodes = readFleet({
+    nodes: [
+      { name: 'a', healthy: true, state: 'draining', in_flight: 2, loads: 1, models: [] },
+      { name: 'b', healthy: true, state: 'resting', reason: 'failed 5 requests in a row and rests' },
+      {
+        name: 'c',
+        healthy: true,
+        state: 'in_service',
+        warnings: ['the neuron speaks wire version 9'],
+        models: [{ id: 'm', status: 'loaded', unservable: '1405 MiB free' }],
+      },
+      { name: 'd', healthy: false, state: 'drained' },
+    ],
+  });
+  const text = renderStatus({ endpoint: 'http://x', health: readHealth({}), nodes, columns: 80 }, style);
+  assert.match(text, /^a +draining, 3 running/m);
+  assert.match(text, /^b +resting/m);
+  assert.match(text, /^c +healthy .*m \(loaded, cannot serve\)/m);
+  assert.match(text, /^d +unhealthy/m);
+  assert.match(text, /^b failed 5 requests in a row and rests$/m);
+  assert.match(text, /^c: m cannot serve: 1405 MiB free$/m);
+  assert.match(text, /^c: the neuron speaks wire version 9$/m);
+});
+
 test('readers of answers take what they do not know', () => {
   for (const strange of [
     null,

@@ -30,7 +30,7 @@ export function renderStatus(facts: StatusFacts, style: Style): string {
     ],
     nodes.map((node) => [
       toPrintable(node.name),
-      node.healthy ? style.green('healthy') : style.red('unhealthy'),
+      describeNodeState(node, style),
       String(node.devices.length),
       formatMb(sum(node.devices.map((device) => device.freeMb))),
       formatMb(sum(node.devices.map((device) => device.totalMb))),
@@ -40,7 +40,9 @@ export function renderStatus(facts: StatusFacts, style: Style): string {
   const loads = nodes.flatMap((node) =>
     node.loading.map((load) => `${toPrintable(node.name)}: ${renderProgressBar(load, facts.columns - 20)}`),
   );
-  return `${[head, '', table, ...(loads.length === 0 ? [] : ['', ...loads])].join('\n')}\n`;
+  const notes = nodes.flatMap((node) => notesOf(node).map((note) => style.yellow(toPrintable(note))));
+  const more = [loads, notes].flatMap((lines) => (lines.length === 0 ? [] : ['', ...lines]));
+  return `${[head, '', table, ...more].join('\n')}\n`;
 }
 
 export function renderModels(models: readonly ListedModel[], style: Style): string {
@@ -62,6 +64,22 @@ export function renderModels(models: readonly ListedModel[], style: Style): stri
   return `${renderTable(columns, rows)}\n`;
 }
 
+/** Unhealthy is said before all else: what is drained and does not answer, does not answer. */
+function describeNodeState(node: FleetNode, style: Style): string {
+  if (!node.healthy) return style.red('unhealthy');
+  if (node.service === '' || node.service === 'in_service') return style.green('healthy');
+  return style.yellow(node.service === 'draining' ? `draining, ${node.running} running` : node.service);
+}
+
+/** What the table has no room for. */
+function notesOf(node: FleetNode): readonly string[] {
+  const unservable = node.models.flatMap((model) =>
+    model.unservable === null ? [] : `${node.name}: ${model.id} cannot serve: ${model.unservable}`,
+  );
+  const resting = node.service === 'resting' && node.reason !== null ? [`${node.name} ${node.reason}`] : [];
+  return [...resting, ...unservable, ...node.warnings.map((warning) => `${node.name}: ${warning}`)];
+}
+
 /** Models on a disk are listed by `cortex models`; here stand those that take memory or are in trouble. */
 function describeModels(node: FleetNode): string {
   const present = node.models.filter((model) => model.status !== 'available' && model.status !== 'unloaded');
@@ -69,7 +87,8 @@ function describeModels(node: FleetNode): string {
   return present
     .map((model) => {
       const busy = (model.inFlight ?? 0) > 0 ? `, ${model.inFlight} running` : '';
-      return `${toPrintable(model.id)} (${toPrintable(model.status)}${busy})`;
+      const trouble = model.unservable === null ? '' : ', cannot serve';
+      return `${toPrintable(model.id)} (${toPrintable(model.status)}${busy}${trouble})`;
     })
     .join(', ');
 }

@@ -2,6 +2,7 @@
 import { Command, Option } from 'commander';
 import { type CheckOptions, CONFIG_KINDS, checkConfigs } from './check-command.ts';
 import type { DoctorOptions } from './doctor-command.ts';
+import { type DrainOptions, drainNode } from './drain-command.ts';
 import {
   cancelLoad,
   type LoadOptions,
@@ -109,6 +110,29 @@ function addQueries(program: Command, terminal: Terminal): void {
     interruptible((signal) => showModels(terminal, options, signal)),
   );
   addLoads(program, terminal);
+  addDrain(program, terminal);
+}
+
+function addDrain(program: Command, terminal: Terminal): void {
+  const command = program
+    .command('drain')
+    .description('Take a node out of service: no new requests or loads, running ones end.')
+    .argument('<node>', 'name of the node, as in "cortex status"')
+    .option('--cordon', 'only no more loads; what is loaded there goes on serving')
+    .option('--deadline <seconds>', 'cut what still runs after that time', parsePositiveInt)
+    .option('--wait', 'until nothing runs there any more')
+    .option('--undo', 'put it back into service')
+    .option('--json', "the gateway's answer")
+    .addHelpText(
+      'after',
+      examples([
+        ['cortex drain beast --wait', 'before maintenance'],
+        ['cortex drain beast --undo', 'after it'],
+      ]),
+    );
+  addGatewayOptions(command).action((node: string, options: DrainOptions) =>
+    interruptible((signal) => drainNode(terminal, node, options, signal)),
+  );
 }
 
 function addLoads(program: Command, terminal: Terminal): void {

@@ -5,9 +5,9 @@ import type { ModelsConfig } from 'cortex-core/config/models-config';
 import { type Clock, systemClock } from 'cortex-core/daemon/clock';
 import { HttpServer } from 'cortex-core/daemon/http-server';
 import type { Log } from 'cortex-core/daemon/log';
-import { toCatalogue } from './fleet/catalogue.ts';
+import { type Catalogue, toCatalogue } from './fleet/catalogue.ts';
 import { Fleet } from './fleet/fleet.ts';
-import { NodeState } from './fleet/node-state.ts';
+import type { FleetSettings } from './fleet/fleet-options.ts';
 import { allowBrowsers } from './http/cors.ts';
 import type { InferenceDeps } from './http/inference.ts';
 import { GatewayMetrics } from './http/metrics.ts';
@@ -79,23 +79,29 @@ function createFleet(
     if (!catalogue.entries.has(target))
       log.warn('alias of a model that is not in the catalogue', { alias, target });
   }
-  const { gateway, eviction, neurons } = config;
+  const { gateway } = config;
   const key = gateway.neuron_key ?? null;
   return new Fleet({
-    nodes: neurons.map(({ name, endpoint }) => {
-      return new NodeState(name, new NeuronClient({ name, endpoint, key, clock }), catalogue);
-    }),
-    catalogue,
-    strategy: eviction.strategy,
+    settings: toFleetSettings(config, catalogue),
+    connect: ({ name, endpoint }) => new NeuronClient({ name, endpoint, key, clock }),
     clock,
     log,
+    onEvent: (event) => metrics.onFleetEvent(event),
+  });
+}
+
+function toFleetSettings({ gateway, eviction, neurons }: CortexConfig, catalogue: Catalogue): FleetSettings {
+  return {
+    nodes: neurons,
+    catalogue,
+    strategy: eviction.strategy,
     pollIntervalMs: gateway.poll_interval_secs * 1000,
     pollTimeoutMs: gateway.poll_timeout_secs * 1000,
     missesMax: gateway.unhealthy_after_misses,
+    failuresMax: gateway.rest_after_failures,
     loadTimeoutMs: gateway.load_timeout_secs * 1000,
     waitersMax: gateway.max_waiting_requests,
-    onEvent: (event) => metrics.onFleetEvent(event),
-  });
+  };
 }
 
 function createApiServer(

@@ -8,7 +8,7 @@ import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import type { Clock } from 'cortex-core/daemon/clock';
 import { type Log, silentLog } from 'cortex-core/daemon/log';
 import { toAppError } from 'cortex-core/wire/errors';
-import type { Discovery, NeuronHealth } from 'cortex-core/wire/neuron';
+import { type Discovery, type NeuronHealth, wireVersion } from 'cortex-core/wire/neuron';
 import {
   createDevices,
   createGroupDevice,
@@ -269,5 +269,6 @@ export function toDiscovery({ inventory, slots }: Machine, packageVersion: strin
     ...(reason === null ? {} : { cuda_unavailable_reason: reason }),
     max_prompt_tokens: 0,
     package_version: packageVersion,
+    wire_version: wireVersion,
   };
 }

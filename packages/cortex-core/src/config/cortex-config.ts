@@ -22,6 +22,9 @@ const gatewaySchema = z.strictObject({
   unhealthy_after_misses: positiveInt()
     .default(3)
     .describe('Missed polls in a row after which a neuron gets no requests.'),
+  rest_after_failures: nonNegativeInt()
+    .default(5)
+    .describe('Failed requests in a row after which a neuron rests, although it answers polls; 0 = never.'),
   max_body_mb: z.number().positive().default(64).describe('Largest request body, in MiB.'),
   upstream_idle_timeout_secs: positiveSeconds()
     .default(300)

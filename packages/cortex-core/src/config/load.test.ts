@@ -32,7 +32,7 @@ function faults(kind: ConfigKind, text: string | Uint8Array, env: Record<string,
   return assert.fail('the document was accepted');
 }
 
-test('an empty cortex.toml is the defaults of the original', () => {
+test('an empty cortex.toml is the defaults', () => {
   const config = load('cortex', '');
   assert.deepEqual(config, {
     models_config: 'models.toml',
@@ -42,6 +42,7 @@ test('an empty cortex.toml is the defaults of the original', () => {
       poll_interval_secs: 10,
       poll_timeout_secs: 5,
       unhealthy_after_misses: 3,
+      rest_after_failures: 5,
       max_body_mb: 64,
       upstream_idle_timeout_secs: 300,
       load_timeout_secs: 300,

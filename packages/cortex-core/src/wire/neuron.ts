@@ -3,6 +3,9 @@
  */
 import { z } from 'zod';
 
+/** Grows when a neuron and a gateway of different versions would misunderstand each other. */
+export const wireVersion = 1;
+
 const index = z.number().int().nonnegative();
 
 export const discoverySchema = z.object({
@@ -26,6 +29,8 @@ export const discoverySchema = z.object({
   max_prompt_tokens: z.number().int().default(0),
   /** Version of the neuron that answers. */
   package_version: z.string().default('unknown'),
+  /** `wireVersion` of the neuron that answers; null = it is of before there was one. */
+  wire_version: z.number().int().nullable().default(null),
 });
 export type Discovery = z.output<typeof discoverySchema>;
 

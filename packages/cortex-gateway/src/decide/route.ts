@@ -53,12 +53,7 @@ export function route(
   const model = resolveAlias(view, requested);
   const seen = survey(view, model, exclude);
   if (seen.healthy === 0) {
-    return reject(
-      model,
-      'no_healthy_nodes',
-      'no healthy nodes available; check that a neuron runs and answers',
-      5,
-    );
+    return reject(model, 'no_healthy_nodes', describeNone(view), 5);
   }
   if (seen.best !== null && seen.bestModel !== null) {
     const why = seen.replicas === 1 ? 'only replica' : `least busy of ${seen.replicas}`;
@@ -159,7 +154,8 @@ function rejectUnplaced(
   if (nodes.length > 8) reasons.push(`and ${nodes.length - 8} more`);
   const down = heldByUnhealthy ?? nodes.find((each) => each.unhealthy)?.node;
   if (down !== undefined) {
-    const message = `model "${model}" needs ${down}, which does not answer; try again shortly`;
+    const why = whyClosed(view.nodes.find((node) => node.name === down));
+    const message = `model "${model}" needs ${down}, which ${why}; try again shortly`;
     return { ...reject(model, 'node_unhealthy', message, 3), nodes };
   }
   const holders = view.nodes.flatMap((node) => node.models.get(model) ?? []);
@@ -177,6 +173,17 @@ function rejectUnplaced(
   }
   const message = `model "${model}" cannot be placed: ${reasons.join('; ')}; unload or unpin something`;
   return { ...reject(model, 'no_feasible_node', message, null), nodes };
+}
+
+function whyClosed(node: NodeView | undefined): string {
+  if (node?.healthy === true && node.cordoned === true) return 'is cordoned by an operator';
+  return node?.refusal ?? 'does not answer';
+}
+
+function describeNone(view: FleetView): string {
+  const kept = view.nodes.flatMap(({ name, refusal }) => (refusal == null ? [] : `${name} ${refusal}`));
+  if (kept.length === 0) return 'no healthy nodes available; check that a neuron runs and answers';
+  return `no healthy nodes available: ${kept.slice(0, 8).join(', ')}`;
 }
 
 function reject(model: string, code: ErrorCode, message: string, retryAfterSecs: number | null): Rejection {

@@ -13,6 +13,27 @@ export function describeFleet(fleet: Fleet) {
   };
 }
 
+/**
+ * Whether the node takes work. `state`: `in_service`, `cordoned`, `draining` while requests or loads still
+ * run, `drained`, or `resting` with an open circuit; `reason` says why there are no new requests.
+ */
+export function describeService(node: NodeState) {
+  const { mode, circuit, refusal } = node.service;
+  const { pending } = node.toView();
+  const isBusy = node.leaseCount > 0 || pending.length > 0;
+  const state =
+    mode === 'drained'
+      ? isBusy
+        ? 'draining'
+        : 'drained'
+      : mode === 'cordoned'
+        ? 'cordoned'
+        : circuit === 'closed'
+          ? 'in_service'
+          : 'resting';
+  return { state, reason: refusal, circuit, in_flight: node.leaseCount, loads: pending.length };
+}
+
 function describeNode(node: NodeState) {
   const view = node.toView();
   const readings = new Map(node.health?.devices.map((device) => [device.index, device]) ?? []);
@@ -22,6 +43,9 @@ function describeNode(node: NodeState) {
     misses: node.misses,
     hostname: node.discovery?.hostname ?? null,
     version: node.discovery?.package_version ?? null,
+    wire_version: node.discovery?.wire_version ?? null,
+    warnings: node.wireWarning === null ? [] : [node.wireWarning],
+    ...describeService(node),
     harnesses: view.harnesses,
     uptime_secs: node.health?.uptime_secs ?? null,
     load_cycles: node.loadCycles,

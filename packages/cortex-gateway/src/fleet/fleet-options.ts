@@ -1,24 +1,33 @@
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Log } from 'cortex-core/daemon/log';
 import type { EvictionStrategy } from '../decide/fleet-view.ts';
+import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { Lease } from './lease.ts';
 import type { FleetEvent } from './lifecycle-deps.ts';
-import type { NodeState } from './node-state.ts';
+import type { NodeSpec } from './node-set.ts';
 
 export interface FleetOptions {
-  readonly nodes: readonly NodeState[];
-  readonly catalogue: Catalogue;
-  readonly strategy: EvictionStrategy;
+  readonly settings: FleetSettings;
+  readonly connect: (spec: NodeSpec) => NeuronClient;
   readonly clock: Clock;
   readonly log: Log;
+  readonly onEvent?: (event: FleetEvent) => void;
+  readonly random?: () => number;
+}
+
+/** What a reload may change while requests run. */
+export interface FleetSettings {
+  readonly nodes: readonly NodeSpec[];
+  readonly catalogue: Catalogue;
+  readonly strategy: EvictionStrategy;
   readonly pollIntervalMs: number;
   readonly pollTimeoutMs: number;
   readonly missesMax: number;
+  /** Failed requests in a row after which a node rests; 0 = never. */
+  readonly failuresMax: number;
   readonly loadTimeoutMs: number;
   readonly waitersMax: number;
-  readonly onEvent?: (event: FleetEvent) => void;
-  readonly random?: () => number;
 }
 
 /** `lease` now, or `ready` later; `ready` rejects with the cause when it cannot be had. */

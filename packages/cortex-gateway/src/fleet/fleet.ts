@@ -4,70 +4,95 @@
  * Problem: many requests, one fleet; a decision made on what was true a moment ago evicts a model under a
  * request or loads it twice. Design: a request asks once; `route` decides on the current view and the lease
  * is taken in the same tick. What cannot be served at once waits in the `WaitingLine`; `LoadJobs` bring up
- * what it waits for.
+ * what it waits for. Settings are read at each use, so that a reload takes effect without a pause.
  */
 import { setMaxListeners } from 'node:events';
 import { AppError } from 'cortex-core/wire/errors';
 import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
 import { type RouteDecision, route } from '../decide/route.ts';
-import type { FleetOptions, Ticket } from './fleet-options.ts';
+import type { FleetOptions, FleetSettings, Ticket } from './fleet-options.ts';
+import { idleEverywhere } from './foreign-idle.ts';
 import { IdleWaits } from './idle-waits.ts';
 import type { Lease } from './lease.ts';
 import type { LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadStatus } from './load-job.ts';
 import { LoadJobs } from './load-jobs.ts';
+import { NodeSet } from './node-set.ts';
 import type { NodeState } from './node-state.ts';
 import { Poller } from './poller.ts';
-import { noNode, shuttingDown, toError } from './rejections.ts';
+import { noNode, outOfService, shuttingDown, toError } from './rejections.ts';
 import { WaitingLine } from './waiting-line.ts';
+import { watchedOpen } from './watched-open.ts';
 
 export class Fleet {
   readonly #options: FleetOptions;
-  readonly #nodes: readonly NodeState[];
-  readonly #byName: ReadonlyMap<string, NodeState>;
+  readonly #nodes: NodeSet;
   readonly #poller: Poller;
   readonly #jobs: LoadJobs;
   readonly #line: WaitingLine;
   readonly #idle = new IdleWaits();
   readonly #closing = new AbortController();
+  /** Of nodes that left the configuration, until their last request has ended. */
+  readonly #leaving = new Set<NodeState>();
+  #settings: FleetSettings;
 
   constructor(options: FleetOptions) {
     this.#options = options;
+    this.#settings = options.settings;
     // every load and every wait of an eviction listens to it
     setMaxListeners(0, this.#closing.signal);
-    this.#nodes = [...options.nodes].sort((a, b) => (a.name < b.name ? -1 : 1));
-    this.#byName = new Map(this.#nodes.map((node) => [node.name, node]));
+    const { clock, log } = options;
+    this.#nodes = new NodeSet({
+      connect: options.connect,
+      service: (name) => ({
+        clock,
+        failuresMax: () => this.#settings.failuresMax,
+        onChange: () => this.#line.wake(),
+        onCircuit: (circuit) => log.warn('node circuit', { node: name, circuit }),
+      }),
+    });
     this.#poller = new Poller({
-      clock: options.clock,
-      log: options.log,
-      intervalMs: options.pollIntervalMs,
-      timeoutMs: options.pollTimeoutMs,
-      missesMax: options.missesMax,
+      clock,
+      log,
+      settings: () => this.#settings,
       random: options.random ?? Math.random,
       onPolled: () => this.#line.wake(),
     });
     this.#jobs = new LoadJobs({
       deps: this.#lifecycleDeps(),
-      node: (name) => this.#byName.get(name),
+      node: (name) => this.#nodes.get(name),
       onEnded: (job, waiters, error) => this.#line.jobEnded(job, waiters, error),
     });
     this.#line = new WaitingLine({
-      waitersMax: options.waitersMax,
+      waitersMax: () => this.#settings.waitersMax,
       jobs: this.#jobs,
       decide: (requested, exclude) => route(this.view(), requested, exclude),
       lease: (decision) => this.#lease(decision, true),
     });
+    this.#nodes.replace(options.settings.nodes, options.settings.catalogue);
   }
 
   /** Resolves when every node was asked once. */
   start(): Promise<void> {
-    return this.#poller.start(this.#nodes);
+    return this.#poller.add(this.#nodes.all);
+  }
+
+  /**
+   * New settings, at once. Nodes that stay keep all that is known of them; a node that left takes no new
+   * request and keeps those it has. Loaded models stay loaded, whatever the catalogue says of them.
+   */
+  reconfigure(settings: FleetSettings): void {
+    this.#settings = settings;
+    const { added, removed } = this.#nodes.replace(settings.nodes, settings.catalogue);
+    for (const node of removed) this.#remove(node);
+    if (!this.#closing.signal.aborted) void this.#poller.add(added);
+    this.#line.wake();
   }
 
   view(): FleetView {
-    const { catalogue, strategy } = this.#options;
+    const { catalogue, strategy } = this.#settings;
     return {
-      nodes: this.#nodes.map((node) => node.toView()),
+      nodes: this.#nodes.all.map((node) => node.toView()),
       catalogue: catalogue.entries,
       aliases: catalogue.aliases,
       strategy,
@@ -76,7 +101,7 @@ export class Fleet {
 
   /** The nodes with what decisions do not need: readings, activation, progress. For listings and metrics. */
   nodes(): readonly NodeState[] {
-    return this.#nodes;
+    return this.#nodes.all;
   }
 
   get waitingCount(): number {
@@ -104,7 +129,7 @@ export class Fleet {
 
   /** The node does not have the model after all: believe it, ask again. */
   disown(lease: Lease): void {
-    const node = this.#byName.get(lease.node);
+    const node = this.#nodes.get(lease.node);
     if (node === undefined) return;
     node.setStatus(lease.model, lease.wireId, 'available');
     this.suspect(lease.node);
@@ -112,29 +137,29 @@ export class Fleet {
 
   /** A request failed on the wire: poll now rather than at the next turn. */
   suspect(name: string): void {
-    const node = this.#byName.get(name);
+    const node = this.#nodes.get(name);
     if (node !== undefined && !this.#closing.signal.aborted) void this.#poller.poll(node);
   }
 
   /** An answer arrived: the node lives, whatever a missed poll says. */
   noteAlive(name: string): void {
-    const node = this.#byName.get(name);
+    const node = this.#nodes.get(name);
     if (node !== undefined) node.misses = 0;
   }
 
   isHealthy(name: string): boolean {
-    return this.#byName.get(name)?.healthy ?? false;
+    return this.#nodes.get(name)?.healthy ?? false;
   }
 
   /** Polls one node now. */
   pollNow(name: string): Promise<void> {
-    const node = this.#byName.get(name);
+    const node = this.#nodes.get(name);
     return node === undefined ? Promise.resolve() : this.#refresh(node);
   }
 
   loadStatus(requested: string): LoadStatus | null {
     const model = resolveAlias(this.view(), requested);
-    for (const node of this.#nodes) {
+    for (const node of this.#nodes.all) {
       const status = this.#jobs.statusOn(node, model);
       if (status !== null) return status;
     }
@@ -146,8 +171,7 @@ export class Fleet {
     const view = this.view();
     const model = resolveAlias(view, requested);
     const name = nodeName ?? this.#pickForLoad(requested);
-    const node = this.#byName.get(name);
-    if (node === undefined) throw noNode(name);
+    const node = this.#nodeOf(name);
     if (node.toView().models.get(model)?.status === 'loaded') return name;
     await this.#jobs.load(name, model);
     return name;
@@ -157,7 +181,7 @@ export class Fleet {
   async unload(requested: string, nodeName: string | null): Promise<readonly string[]> {
     const view = this.view();
     const model = resolveAlias(view, requested);
-    const holders = this.#nodes.filter(
+    const holders = this.#nodes.all.filter(
       (node) =>
         (nodeName === null || node.name === nodeName) && node.toView().models.get(model)?.status === 'loaded',
     );
@@ -172,13 +196,31 @@ export class Fleet {
   /** Stops the loads of that model, on the named node or on all. Resolves with the nodes that had one. */
   async cancel(requested: string, nodeName: string | null): Promise<readonly string[]> {
     const model = resolveAlias(this.view(), requested);
-    const nodes = this.#nodes.filter((node) => nodeName === null || node.name === nodeName);
-    if (nodes.length === 0) throw noNode(nodeName);
+    const nodes = nodeName === null ? this.#nodes.all : [this.#nodeOf(nodeName)];
     const had = await Promise.all(nodes.map((node) => this.#jobs.cancel(node, model)));
     const stopped = nodes.filter((_, i) => had[i] === true).map((node) => node.name);
     if (stopped.length > 0) return stopped;
     const where = nodeName === null ? 'any node' : nodeName;
     throw new AppError('model_not_loaded', `model "${model}" is not being loaded on ${where}`);
+  }
+
+  /**
+   * `drained`: the node gets no new requests and no loads; running ones end, or are cut after `deadlineMs`.
+   * `cordoned`: no loads only. Loads that wait for their turn there go elsewhere. Returns the node.
+   */
+  drain(name: string, mode: 'cordoned' | 'drained', deadlineMs: number | null): NodeState {
+    const node = this.#nodeOf(name);
+    node.service.close(mode, deadlineMs);
+    this.#jobs.dropQueued(name, (model) => outOfService(name, mode, model));
+    this.#options.log.info('node out of service', { node: name, mode, deadline_ms: deadlineMs });
+    return node;
+  }
+
+  undrain(name: string): NodeState {
+    const node = this.#nodeOf(name);
+    node.service.open();
+    this.#options.log.info('node back in service', { node: name });
+    return node;
   }
 
   /** Refuses all who wait, stops polling and loading; running requests go on. Idempotent. */
@@ -187,57 +229,79 @@ export class Fleet {
     this.#closing.abort(shuttingDown());
     this.#poller.close();
     this.#line.rejectAll(shuttingDown);
+    for (const node of this.#nodes.all) node.service.stop();
   }
 
   /** Also cuts the connections to the neurons. Idempotent. */
   async close(): Promise<void> {
     this.stop();
-    await Promise.all(this.#nodes.map((node) => node.client.close()));
+    const nodes = [...this.#nodes.all, ...this.#leaving];
+    await Promise.all(nodes.map((node) => node.client.close()));
   }
 
   #lifecycleDeps(): LifecycleDeps {
-    const { clock, log, loadTimeoutMs, onEvent } = this.#options;
+    const { clock, log, onEvent } = this.#options;
+    const settings = (): FleetSettings => this.#settings;
+    const refresh = (node: NodeState): Promise<void> => this.#refresh(node);
     return {
       clock,
       log,
-      loadTimeoutMs,
+      get loadTimeoutMs() {
+        return settings().loadTimeoutMs;
+      },
       closing: this.#closing.signal,
       view: () => this.view(),
-      refresh: (node) => this.#refresh(node),
-      idle: (node, model, signal) => this.#idle.wait(node, model, signal),
+      refresh,
+      idle: async (node, model, signal) => {
+        await this.#idle.wait(node, model, signal);
+        await idleEverywhere(node, model, { clock, refresh }, signal);
+      },
       changed: () => this.#line.wake(),
       onEvent: (event) => onEvent?.(event),
     };
   }
 
   #lease(decision: RouteDecision & { kind: 'forward' }, cold: boolean): Lease {
-    const node = this.#byName.get(decision.node);
-    if (node === undefined) throw new Error(`no node ${decision.node}`);
+    const node = this.#nodeOf(decision.node);
     const { model, wireId } = decision;
     node.lease(model, this.#options.clock.monotonicMs());
+    const watched = watchedOpen(node);
     let held = true;
     const release = (): void => {
       if (!held) return;
       held = false;
+      watched.end();
       node.release(model, this.#options.clock.monotonicMs());
       this.#idle.released(node, model);
+      if (this.#leaving.has(node) && node.leaseCount === 0) this.#forget(node);
     };
     const why = cold ? `${decision.why}, after a load` : decision.why;
-    return {
-      node: node.name,
-      model,
-      wireId,
-      why,
-      cold,
-      open: (request) => node.client.open(request),
-      release,
-    };
+    return { node: node.name, model, wireId, why, cold, open: watched.open, release };
+  }
+
+  #nodeOf(name: string): NodeState {
+    const node = this.#nodes.get(name);
+    if (node === undefined) throw noNode(name);
+    return node;
   }
 
   #pickForLoad(requested: string): string {
     const decision = route(this.view(), requested);
     if (decision.kind === 'reject') throw toError(decision);
     return decision.node;
+  }
+
+  #remove(node: NodeState): void {
+    this.#poller.remove(node);
+    node.service.stop();
+    this.#jobs.dropAll(node.name, (model) => outOfService(node.name, 'removed', model));
+    this.#leaving.add(node);
+    if (node.leaseCount === 0) this.#forget(node);
+  }
+
+  #forget(node: NodeState): void {
+    this.#leaving.delete(node);
+    node.client.close().catch(() => {});
   }
 
   /** A poll that began after this call. */

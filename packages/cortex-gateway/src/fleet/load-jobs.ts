@@ -81,6 +81,21 @@ export class LoadJobs {
     });
   }
 
+  /** Ends the loads that wait for their turn there; the one that runs goes on. */
+  dropQueued(name: string, cause: (model: string) => AppError): void {
+    for (const job of this.#on(name)) {
+      if (job.state !== 'queued') continue;
+      job.stop.abort(cause(job.model));
+      this.#end(job, job.stop.signal.reason);
+    }
+  }
+
+  /** The node left the fleet: its waiters go elsewhere at once. What runs may end at the neuron. */
+  dropAll(name: string, cause: (model: string) => AppError): void {
+    this.dropQueued(name, cause);
+    for (const job of this.#on(name)) this.#end(job, cause(job.model));
+  }
+
   /**
    * Stops that load wherever it stands; its waiters hear `load_cancelled`. Resolves when it has ended, with
    * false when there was none.
@@ -143,9 +158,12 @@ export class LoadJobs {
     this.#options.deps.changed();
   }
 
+  #on(name: string): LoadJob[] {
+    return [...this.#jobs.values()].filter((job) => job.node === name);
+  }
+
   #showPending(name: string): void {
-    const models = [...this.#jobs.values()].filter((job) => job.node === name).map((job) => job.model);
-    this.#options.node(name)?.setPending(models);
+    this.#options.node(name)?.setPending(this.#on(name).map((job) => job.model));
   }
 
   async #unloadOn(node: NodeState, model: string): Promise<void> {

@@ -2,11 +2,20 @@
  * What the fleet knows of one node. Only the fleet writes it; everyone else sees `toView()`, frozen and
  * cached.
  */
-import type { Activation, Discovery, LoadProgress, NeuronHealth, NeuronModel } from 'cortex-core/wire/neuron';
+import {
+  type Activation,
+  type Discovery,
+  type LoadProgress,
+  type NeuronHealth,
+  type NeuronModel,
+  wireVersion,
+} from 'cortex-core/wire/neuron';
 import type { ModelView, NodeView } from '../decide/fleet-view.ts';
 import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
 import { LoadRate } from './load-rate.ts';
+import { NodeService, type NodeServiceOptions } from './node-service.ts';
+import type { NodeSpec } from './node-set.ts';
 
 interface ModelState {
   readonly wireId: string;
@@ -18,7 +27,10 @@ interface ModelState {
 export class NodeState {
   readonly name: string;
   readonly client: NeuronClient;
-  readonly #catalogue: Catalogue;
+  /** Whether it takes work. */
+  readonly service: NodeService;
+  readonly endpoint: string;
+  #catalogue: Catalogue;
   readonly #models = new Map<string, ModelState>();
   readonly #leases = new Map<string, number>();
   readonly #lastUsedMs = new Map<string, number>();
@@ -27,8 +39,6 @@ export class NodeState {
   #view: NodeView | null = null;
   discovery: Discovery | null = null;
   health: NeuronHealth | null = null;
-  /** The neuron restarted: its devices may be others. */
-  rediscover = false;
   healthy = false;
   misses = 0;
   /** Grows when the fleet itself changed what is loaded: a poll begun before that is stale. */
@@ -38,8 +48,21 @@ export class NodeState {
   loadCycles = 0;
   readonly loadRate = new LoadRate();
 
-  constructor(name: string, client: NeuronClient, catalogue: Catalogue) {
+  constructor(
+    { name, endpoint }: NodeSpec,
+    client: NeuronClient,
+    catalogue: Catalogue,
+    service: NodeServiceOptions,
+  ) {
     this.name = name;
+    this.endpoint = endpoint;
+    this.service = new NodeService(name, {
+      ...service,
+      onChange: () => {
+        this.changed();
+        service.onChange();
+      },
+    });
     this.client = client;
     this.#catalogue = catalogue;
   }
@@ -49,12 +72,30 @@ export class NodeState {
     return this.epoch !== this.polledEpoch;
   }
 
+  /** Why it may not be understood; null = all is well, or it never answered. */
+  get wireWarning(): string | null {
+    const told = this.discovery?.wire_version;
+    if (told === undefined || told === wireVersion) return null;
+    const says = told === null ? 'tells no wire version' : `speaks wire version ${told}`;
+    const version = this.discovery?.package_version ?? 'unknown';
+    return `the neuron ${says} (its version is ${version}), this gateway speaks ${wireVersion}`;
+  }
+
   get activation(): Activation | null {
     return this.health?.activation ?? null;
   }
 
   progressOf(model: string): LoadProgress | null {
     return this.health?.loading.find((each) => this.#catalogue.canonicalId(each.model_id) === model) ?? null;
+  }
+
+  /** Reads what is known again with other entries. */
+  setCatalogue(catalogue: Catalogue): void {
+    this.#catalogue = catalogue;
+    const rows = [...this.#models.values()].map(({ row }) => row);
+    this.#models.clear();
+    this.ingest(rows);
+    if (this.health !== null) this.ingestHealth(this.health);
   }
 
   ingest(rows: readonly NeuronModel[]): void {
@@ -145,7 +186,9 @@ export class NodeState {
     for (const [id, state] of this.#models) models.set(id, this.#modelView(id, state));
     return Object.freeze({
       name: this.name,
-      healthy: this.healthy,
+      healthy: this.healthy && this.service.refusal === null,
+      refusal: this.healthy ? this.service.refusal : null,
+      cordoned: this.service.mode !== 'open',
       discovered: this.discovery !== null,
       harnesses: this.discovery?.harnesses ?? [],
       devices: (this.discovery?.devices ?? []).map((device) => ({

@@ -1,45 +1,74 @@
 /**
- * Asks every node how it is. Each node has its own loop with jitter, so a dead one delays nobody; a bound
- * on the calls in flight keeps a thousand nodes from one burst. Bodies are read whole before any state is
- * touched.
+ * Asks every node how it is. Each node has its own loop with jitter and its own time limit, so a dead one
+ * delays nobody; a bound on the calls that begin at once keeps a thousand nodes from one burst. A poll that
+ * takes long gives its place in that bound back: a crowd of hung nodes must not hold the others up. Bodies
+ * are read whole before any state is touched. No decision compares clocks of two machines: a neuron's uptime
+ * is only compared with its own.
  */
+import { setMaxListeners } from 'node:events';
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Log } from 'cortex-core/daemon/log';
-import { discoverySchema, healthSchema, neuronModelsSchema } from 'cortex-core/wire/neuron';
+import {
+  type Discovery,
+  discoverySchema,
+  healthSchema,
+  type NeuronHealth,
+  neuronModelsSchema,
+} from 'cortex-core/wire/neuron';
 import type { NodeState } from './node-state.ts';
+
+/** Read anew at each use: a reload may change it. */
+export interface PollSettings {
+  readonly pollIntervalMs: number;
+  readonly pollTimeoutMs: number;
+  readonly missesMax: number;
+}
 
 export interface PollerOptions {
   readonly clock: Clock;
   readonly log: Log;
-  readonly intervalMs: number;
-  readonly timeoutMs: number;
-  readonly missesMax: number;
+  readonly settings: () => PollSettings;
   readonly random: () => number;
   /** After each poll, whatever came of it. */
   readonly onPolled: (node: NodeState) => void;
 }
 
 const parallelMax = 32;
+/** What a poll of a node that is well takes at most; longer ones leave their place to the next. */
+const placeMsMax = 250;
 /**
  * A node that does not answer is asked again sooner, so that a fleet that starts together is soon complete.
  */
 const downIntervalMs = 2000;
+/** Devices are read again now and then, also when nothing says that they changed. */
+const pollsPerDiscovery = 30;
 
 export class Poller {
   readonly #options: PollerOptions;
   readonly #timers = new Map<NodeState, { cancel(): void }>();
   readonly #running = new Map<NodeState, Promise<void>>();
+  readonly #polls = new Map<NodeState, number>();
+  readonly #nodes = new Set<NodeState>();
   readonly #stop = new AbortController();
   readonly #queue: (() => void)[] = [];
-  #inFlight = 0;
+  #places = parallelMax;
 
   constructor(options: PollerOptions) {
     this.#options = options;
+    setMaxListeners(0, this.#stop.signal);
   }
 
-  /** Polls every node at once, then each in its own rhythm. Resolves when the first round is over. */
-  async start(nodes: readonly NodeState[]): Promise<void> {
+  /** Polls them at once, then each in its own rhythm. Resolves when that first round is over. */
+  async add(nodes: readonly NodeState[]): Promise<void> {
+    for (const node of nodes) this.#nodes.add(node);
     await Promise.all(nodes.map((node) => this.#loop(node)));
+  }
+
+  remove(node: NodeState): void {
+    this.#nodes.delete(node);
+    this.#polls.delete(node);
+    this.#timers.get(node)?.cancel();
+    this.#timers.delete(node);
   }
 
   /** One poll now; joins one that already runs. Never rejects. */
@@ -58,49 +87,57 @@ export class Poller {
 
   close(): void {
     this.#stop.abort(new Error('closing'));
-    for (const timer of this.#timers.values()) timer.cancel();
-    this.#timers.clear();
+    for (const node of [...this.#nodes]) this.remove(node);
   }
 
   async #loop(node: NodeState): Promise<void> {
     await this.poll(node);
-    if (this.#stop.signal.aborted) return;
-    const { intervalMs, random, clock } = this.#options;
-    const base = node.healthy ? intervalMs : Math.min(intervalMs, downIntervalMs);
+    if (this.#stop.signal.aborted || !this.#nodes.has(node)) return;
+    const { settings, random, clock } = this.#options;
+    const { pollIntervalMs } = settings();
+    const base = node.healthy ? pollIntervalMs : Math.min(pollIntervalMs, downIntervalMs);
     const timer = clock.setTimer(base * (0.9 + 0.2 * random()), () => void this.#loop(node));
     this.#timers.set(node, timer);
   }
 
   async #bounded(work: () => Promise<void>): Promise<void> {
-    if (this.#inFlight >= parallelMax) await new Promise<void>((resolve) => this.#queue.push(resolve));
-    this.#inFlight++;
+    if (this.#places > 0) this.#places--;
+    else await new Promise<void>((resolve) => this.#queue.push(resolve));
+    let holds = true;
+    const giveBack = (): void => {
+      if (!holds) return;
+      holds = false;
+      const next = this.#queue.shift();
+      if (next === undefined) this.#places++;
+      else next();
+    };
+    const timer = this.#options.clock.setTimer(placeMsMax, giveBack);
     try {
       await work();
     } finally {
-      this.#inFlight--;
-      this.#queue.shift()?.();
+      timer.cancel();
+      giveBack();
     }
   }
 
   async #pollOnce(node: NodeState): Promise<void> {
-    const { timeoutMs, log } = this.#options;
-    const epoch = node.epoch;
+    if (this.#stop.signal.aborted) return;
+    const { epoch } = node;
     try {
       const [discovery, models, health] = await Promise.all([
-        node.discovery === null || node.rediscover
-          ? node.client.getJson('/discovery', timeoutMs, this.#stop.signal)
-          : null,
-        node.client.getJson('/models', timeoutMs, this.#stop.signal),
-        node.client.getJson('/health', timeoutMs, this.#stop.signal),
+        node.discovery === null ? this.#get(node, '/discovery') : null,
+        this.#get(node, '/models'),
+        this.#get(node, '/health'),
       ]);
       const rows = neuronModelsSchema.parse(models);
-      const parsedHealth = healthSchema.parse(health);
-      if (discovery !== null) node.discovery = discoverySchema.parse(discovery);
-      node.rediscover = node.health !== null && parsedHealth.uptime_secs < node.health.uptime_secs;
+      const parsed = healthSchema.parse(health);
+      const found =
+        discovery ?? (this.#isOutdated(node, parsed) ? await this.#get(node, '/discovery') : null);
+      if (found !== null) this.#discover(node, discoverySchema.parse(found));
       if (node.epoch === epoch) node.ingest(rows);
-      node.ingestHealth(parsedHealth);
+      node.ingestHealth(parsed);
       node.polledEpoch = epoch;
-      if (!node.healthy) log.info('node is healthy', { node: node.name });
+      if (!node.healthy) this.#options.log.info('node is healthy', { node: node.name });
       node.healthy = true;
       node.misses = 0;
     } catch (thrown) {
@@ -108,13 +145,39 @@ export class Poller {
       this.#miss(node, thrown);
     }
     node.changed();
-    this.#options.onPolled(node);
+    if (this.#nodes.has(node)) this.#options.onPolled(node);
+  }
+
+  #get(node: NodeState, path: string): Promise<unknown> {
+    return node.client.getJson(path, this.#options.settings().pollTimeoutMs, this.#stop.signal);
+  }
+
+  /** It restarted, was away, or tells of other devices: it may be another machine by now. */
+  #isOutdated(node: NodeState, health: NeuronHealth): boolean {
+    const polls = (this.#polls.get(node) ?? 0) + 1;
+    this.#polls.set(node, polls);
+    if (node.misses > 0 || node.health === null || polls % pollsPerDiscovery === 0) return true;
+    if (health.uptime_secs < node.health.uptime_secs) return true;
+    const known = node.discovery?.devices.map((device) => device.index).join() ?? '';
+    return health.devices.map((device) => device.index).join() !== known;
+  }
+
+  #discover(node: NodeState, found: Discovery): void {
+    const before = node.discovery;
+    node.discovery = found;
+    const { log } = this.#options;
+    const warning = node.wireWarning;
+    if (warning !== null && before?.wire_version !== found.wire_version)
+      log.warn(warning, { node: node.name });
+    if (before !== null && JSON.stringify(before.devices) !== JSON.stringify(found.devices)) {
+      log.warn('node came back with other devices', { node: node.name, devices: found.devices.length });
+    }
   }
 
   #miss(node: NodeState, thrown: unknown): void {
     node.misses++;
     const fields = { node: node.name, misses: node.misses, cause: String(thrown) };
-    if (node.healthy && node.misses >= this.#options.missesMax) {
+    if (node.healthy && node.misses >= this.#options.settings().missesMax) {
       node.healthy = false;
       this.#options.log.warn('node is unhealthy', fields);
     } else {

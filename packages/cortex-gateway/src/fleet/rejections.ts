@@ -16,8 +16,14 @@ export function shuttingDown(): AppError {
   return new AppError('shutting_down', 'the gateway is shutting down; try again', { retryAfterSecs: 5 });
 }
 
-export function noNode(name: string | null): AppError {
-  return new AppError('not_found', `there is no node "${name ?? ''}" in the fleet; see cortex status`);
+export function noNode(name: string): AppError {
+  return new AppError('not_found', `there is no node "${name}" in the fleet; see cortex status`);
+}
+
+/** A load that cannot run there any more; its waiters try elsewhere. */
+export function outOfService(node: string, why: 'cordoned' | 'drained' | 'removed', model: string): AppError {
+  const message = `model "${model}" cannot be loaded on ${node}, which was ${why}; try again`;
+  return new AppError('node_unhealthy', message, { retryAfterSecs: 3 });
 }
 
 /** Names a job: one per node and model. */

@@ -10,7 +10,7 @@ import type { LoadJobs } from './load-jobs.ts';
 import { doesNotStay, toError } from './rejections.ts';
 
 export interface WaitingLineOptions {
-  readonly waitersMax: number;
+  readonly waitersMax: () => number;
   readonly jobs: LoadJobs;
   /** Decides for a request on the current view. */
   readonly decide: (requested: string, exclude: ReadonlySet<string>) => RouteDecision;
@@ -40,7 +40,7 @@ export class WaitingLine {
     signal: AbortSignal,
     exclude: ReadonlySet<string>,
   ): Promise<Lease> {
-    if (this.#waiting.size >= this.#options.waitersMax) {
+    if (this.#waiting.size >= this.#options.waitersMax()) {
       throw new AppError('overloaded', 'too many requests wait for a model to load; try again', {
         retryAfterSecs: 5,
       });

@@ -6,7 +6,7 @@ import { timingSafeEqual } from 'node:crypto';
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
 import { z } from 'zod';
-import { describeFleet } from '../fleet/describe-fleet.ts';
+import { describeFleet, describeService } from '../fleet/describe-fleet.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { digestOf, keysIn } from '../quota/principals.ts';
 
@@ -21,6 +21,14 @@ const targetSchema = z.strictObject({
   node: nodeName.nullish(),
 });
 const targetShape = '{"model","node"?}';
+const drainSchema = z.strictObject({
+  node: nodeName,
+  /** Only no more loads: what is loaded goes on serving. */
+  cordon: z.boolean().default(false),
+  /** Seconds after which requests that still run are cut; null = they may end. */
+  deadline: z.number().nonnegative().max(86_400).nullish(),
+});
+const undrainSchema = z.strictObject({ node: nodeName });
 
 export function adminHandlers(deps: AdminDeps) {
   const { fleet } = deps;
@@ -43,6 +51,22 @@ export function adminHandlers(deps: AdminDeps) {
       const { model, node } = await bodyOf(exchange, targetSchema, targetShape);
       const nodes = await fleet.cancel(model, node ?? null);
       exchange.sendJson(200, { status: 'cancelled', model, nodes });
+    }),
+    drain: guarded(async (exchange) => {
+      const shape = '{"node","cordon"?,"deadline"?}';
+      const { node, cordon, deadline } = await bodyOf(exchange, drainSchema, shape);
+      if (cordon && deadline != null) {
+        throw new AppError('invalid_request', 'deadline: a cordoned node keeps its requests; leave it out', {
+          param: 'deadline',
+        });
+      }
+      const deadlineMs = deadline == null ? null : deadline * 1000;
+      const state = fleet.drain(node, cordon ? 'cordoned' : 'drained', deadlineMs);
+      exchange.sendJson(200, { node, ...describeService(state) });
+    }),
+    undrain: guarded(async (exchange) => {
+      const { node } = await bodyOf(exchange, undrainSchema, '{"node"}');
+      exchange.sendJson(200, { node, ...describeService(fleet.undrain(node)) });
     }),
     fleet: guarded((exchange) => exchange.sendJson(200, describeFleet(fleet))),
   };

@@ -1,13 +1,20 @@
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import type { Fleet } from '../fleet/fleet.ts';
 
-/** GET /health and GET /: always 200; `status` says how much of the fleet serves. */
+/**
+ * GET /health and GET /: always 200; `status` says how much of the fleet serves. A node is `healthy` when it
+ * answers polls; `out_of_service` and `unservable` say what it nevertheless does not serve, and why.
+ */
 export function healthHandler(fleet: Fleet): (exchange: Exchange) => void {
   return (exchange) => {
-    const { nodes } = fleet.view();
-    const healthy = nodes.filter((node) => node.healthy).length;
+    const nodes = fleet.nodes();
+    const healthy = nodes.filter((node) => node.healthy);
+    const outOfService = healthy.flatMap(({ name, service: { refusal, mode } }) => {
+      const reason = refusal ?? (mode === 'cordoned' ? 'is cordoned by an operator' : null);
+      return reason === null ? [] : [{ node: name, reason }];
+    });
     const unservable = nodes.flatMap((node) =>
-      [...node.models.values()]
+      [...node.toView().models.values()]
         .filter(
           (model) =>
             model.unservable !== null || model.status === 'poisoned' || model.status === 'recovering',
@@ -19,10 +26,12 @@ export function healthHandler(fleet: Fleet): (exchange: Exchange) => void {
           detail: model.unservable,
         })),
     );
-    const whole = healthy === nodes.length && unservable.length === 0;
+    const serving = healthy.filter((node) => node.service.refusal === null).length;
+    const whole = healthy.length === nodes.length && outOfService.length + unservable.length === 0;
     exchange.sendJson(200, {
-      status: healthy === 0 ? 'degraded' : whole ? 'ok' : 'impaired',
-      nodes: { healthy, total: nodes.length },
+      status: serving === 0 ? 'degraded' : whole ? 'ok' : 'impaired',
+      nodes: { healthy: healthy.length, total: nodes.length },
+      ...(outOfService.length === 0 ? {} : { out_of_service: outOfService }),
       ...(unservable.length === 0 ? {} : { unservable }),
     });
   };

@@ -142,6 +142,7 @@ type DeviceReading = Health['devices'][number];
 
 const nodeReadings: Readonly<Record<string, (node: NodeState) => number>> = {
   cortex_node_healthy: (node) => Number(node.healthy),
+  cortex_node_in_service: (node) => Number(node.healthy && node.service.refusal === null),
 };
 
 const modelReadings: Readonly<Record<string, (model: ModelReading) => number>> = {

@@ -26,7 +26,7 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
     };
   };
   const models = { fleet: inference.fleet, createdSecs };
-  const { load, unload, cancel, fleet } = adminHandlers(admin);
+  const { load, unload, cancel, drain, undrain, fleet } = adminHandlers(admin);
   const health = healthHandler(inference.fleet);
   const api: readonly (readonly [Method, string, Handler])[] = [
     ['POST', '/chat/completions', inferenceHandler(inference, openAiChat)],
@@ -44,6 +44,8 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
     ['POST', '/admin/load', load],
     ['POST', '/admin/unload', unload],
     ['POST', '/admin/cancel', cancel],
+    ['POST', '/admin/drain', drain],
+    ['POST', '/admin/undrain', undrain],
     ['GET', '/admin/fleet', fleet],
   ];
   const all = [
