@@ -32,6 +32,7 @@ export const importTable = {
   'cortex-core/config': { may: core },
   'cortex-core/daemon': { may: core },
   'cortex-gateway/gateway.ts': { may: [...core, 'cortex-gateway'] },
+  'cortex-gateway/live-config.ts': { may: core },
   'cortex-gateway/http': {
     may: [...core, 'cortex-gateway/dialects', 'cortex-gateway/quota', 'cortex-gateway/fleet'],
   },

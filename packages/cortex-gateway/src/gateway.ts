@@ -1,17 +1,19 @@
 /** The gateway, put together in the order a request meets it. */
 import type { CortexConfig } from 'cortex-core/config/cortex-config';
+import type { ReloadReport } from 'cortex-core/config/diff-config';
 import { parseListen } from 'cortex-core/config/fields';
 import type { ModelsConfig } from 'cortex-core/config/models-config';
 import { type Clock, systemClock } from 'cortex-core/daemon/clock';
 import { HttpServer } from 'cortex-core/daemon/http-server';
 import type { Log } from 'cortex-core/daemon/log';
-import { type Catalogue, toCatalogue } from './fleet/catalogue.ts';
+import { toCatalogue } from './fleet/catalogue.ts';
 import { Fleet } from './fleet/fleet.ts';
 import type { FleetSettings } from './fleet/fleet-options.ts';
 import { allowBrowsers } from './http/cors.ts';
 import type { InferenceDeps } from './http/inference.ts';
 import { GatewayMetrics } from './http/metrics.ts';
 import { envelopeOf, gatewayRoutes } from './http/routes.ts';
+import { LiveConfig } from './live-config.ts';
 import { Ledger } from './quota/ledger.ts';
 import { Principals } from './quota/principals.ts';
 import { NeuronClient } from './upstream/neuron-client.ts';
@@ -19,6 +21,8 @@ import { NeuronClient } from './upstream/neuron-client.ts';
 export interface GatewayDeps {
   readonly log: Log;
   readonly clock?: Clock;
+  /** What POST /admin/reload does: reads the files again and hands them to `reload`. */
+  readonly onReload?: () => Promise<ReloadReport>;
 }
 
 export interface Gateway {
@@ -27,6 +31,8 @@ export interface Gateway {
   readonly url: string;
   readonly metricsPort: number;
   readonly fleet: Fleet;
+  /** New configuration, at once and without disturbing a request; what needs a restart is left and told. */
+  reload(config: CortexConfig, modelsConfig: ModelsConfig): ReloadReport;
   /** Stops accepting, lets running answers end for up to 5 s. Idempotent. */
   close(): Promise<void>;
 }
@@ -37,16 +43,26 @@ const closeGraceMs = 4500;
 export async function startGateway(
   config: CortexConfig,
   modelsConfig: ModelsConfig,
-  { log, clock = systemClock }: GatewayDeps,
+  { log, clock = systemClock, onReload }: GatewayDeps,
 ): Promise<Gateway> {
+  const live = new LiveConfig(config, modelsConfig);
   const metrics = new GatewayMetrics();
-  const fleet = createFleet(config, modelsConfig, metrics, log, clock);
+  const fleet = createFleet(live, metrics, log, clock);
   metrics.watch(fleet);
   const closing = new AbortController();
-  const server = createApiServer(config, fleet, metrics, log, clock, closing.signal);
+  const principals = new Principals(config.entitlements);
+  const parts: Parts = { live, fleet, metrics, principals, log, clock, onReload: onReload ?? null };
+  const server = createApiServer(parts, closing.signal);
   const metricsServer = createMetricsServer(metrics, log);
   const api = addressOf(config.gateway.listen);
   const scrape = addressOf(config.gateway.metrics_listen);
+  const reload = (nextConfig: CortexConfig, nextModels: ModelsConfig): ReloadReport => {
+    const report = live.replace(nextConfig, nextModels);
+    if (report.changed.length === 0) return report;
+    principals.replace(live.config.entitlements);
+    fleet.reconfigure(toFleetSettings(live, log));
+    return report;
+  };
   const close = async (): Promise<void> => {
     // what waits for a load is refused now; what streams may end
     closing.abort();
@@ -60,29 +76,27 @@ export async function startGateway(
     const metricsPort = await metricsServer.listen(scrape.host, scrape.port);
     await fleet.start();
     log.info('gateway listens', { host: api.host, port, metrics_port: metricsPort });
-    return { port, url: urlOf(api.host, port), metricsPort, fleet, close };
+    return { port, url: urlOf(api.host, port), metricsPort, fleet, reload, close };
   } catch (thrown) {
     await close();
     throw thrown;
   }
 }
 
-function createFleet(
-  config: CortexConfig,
-  modelsConfig: ModelsConfig,
-  metrics: GatewayMetrics,
-  log: Log,
-  clock: Clock,
-): Fleet {
-  const catalogue = toCatalogue(modelsConfig);
-  for (const [alias, target] of catalogue.aliases) {
-    if (!catalogue.entries.has(target))
-      log.warn('alias of a model that is not in the catalogue', { alias, target });
-  }
-  const { gateway } = config;
-  const key = gateway.neuron_key ?? null;
+interface Parts {
+  readonly live: LiveConfig;
+  readonly fleet: Fleet;
+  readonly metrics: GatewayMetrics;
+  readonly principals: Principals;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly onReload: (() => Promise<ReloadReport>) | null;
+}
+
+function createFleet(live: LiveConfig, metrics: GatewayMetrics, log: Log, clock: Clock): Fleet {
+  const key = (): string | null => live.config.gateway.neuron_key ?? null;
   return new Fleet({
-    settings: toFleetSettings(config, catalogue),
+    settings: toFleetSettings(live, log),
     connect: ({ name, endpoint }) => new NeuronClient({ name, endpoint, key, clock }),
     clock,
     log,
@@ -90,7 +104,13 @@ function createFleet(
   });
 }
 
-function toFleetSettings({ gateway, eviction, neurons }: CortexConfig, catalogue: Catalogue): FleetSettings {
+function toFleetSettings({ config, models }: LiveConfig, log: Log): FleetSettings {
+  const catalogue = toCatalogue(models);
+  for (const [alias, target] of catalogue.aliases) {
+    if (!catalogue.entries.has(target))
+      log.warn('alias of a model that is not in the catalogue', { alias, target });
+  }
+  const { gateway, eviction, neurons } = config;
   return {
     nodes: neurons,
     catalogue,
@@ -104,33 +124,35 @@ function toFleetSettings({ gateway, eviction, neurons }: CortexConfig, catalogue
   };
 }
 
-function createApiServer(
-  config: CortexConfig,
-  fleet: Fleet,
-  metrics: GatewayMetrics,
-  log: Log,
-  clock: Clock,
-  closing: AbortSignal,
-): HttpServer {
-  const { gateway, entitlements } = config;
+/** Limits and keys are read at each use, so that a reload changes them. */
+function createApiServer(parts: Parts, closing: AbortSignal): HttpServer {
+  const { live, fleet, metrics, principals, log, clock, onReload } = parts;
   const inference: InferenceDeps = {
     fleet,
     clock,
-    principals: new Principals(entitlements),
+    principals,
     ledger: new Ledger(clock),
     metrics,
-    idleMs: gateway.upstream_idle_timeout_secs * 1000,
-    coldLoadWaitMs: gateway.cold_load_wait_secs * 1000,
-    keepAliveMs: gateway.keepalive_secs * 1000,
+    get idleMs() {
+      return live.config.gateway.upstream_idle_timeout_secs * 1000;
+    },
+    get coldLoadWaitMs() {
+      return live.config.gateway.cold_load_wait_secs * 1000;
+    },
+    get keepAliveMs() {
+      return live.config.gateway.keepalive_secs * 1000;
+    },
   };
   return new HttpServer({
     routes: gatewayRoutes({
       inference,
-      admin: { fleet, adminKeys: gateway.admin_keys },
+      admin: { fleet, adminKeys: () => live.config.gateway.admin_keys, onReload },
       createdSecs: Math.floor(clock.now() / 1000),
     }),
     log,
-    bodyBytesMax: gateway.max_body_mb * 1024 * 1024,
+    get bodyBytesMax() {
+      return live.config.gateway.max_body_mb * 1024 * 1024;
+    },
     authorize: allowBrowsers,
     envelopeOf,
     onEnd: (exchange, status, durationMs) => {

@@ -45,6 +45,10 @@ const gatewaySchema = z.strictObject({
   keepalive_secs: positiveSeconds()
     .default(10)
     .describe('Seconds between keep-alives on a stream that waits for its model.'),
+  watch_config: z
+    .boolean()
+    .default(true)
+    .describe('Read this file and the catalogue again when they change; a faulty one changes nothing.'),
   neuron_key: nonEmpty().optional().describe('Bearer token sent to the neurons; their `key`.'),
   admin_keys: z.array(nonEmpty()).default([]).describe('Bearer tokens accepted on /admin.'),
 });

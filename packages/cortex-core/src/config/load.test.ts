@@ -49,6 +49,7 @@ test('an empty cortex.toml is the defaults', () => {
       cold_load_wait_secs: 300,
       max_waiting_requests: 1024,
       keepalive_secs: 10,
+      watch_config: true,
       admin_keys: [],
     },
     eviction: { strategy: 'lru' },

@@ -13,10 +13,24 @@ export interface Log {
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error' | 'silent';
 
-/** Logs to stderr unless told otherwise. */
-export function createLog(level: LogLevel, stream: DestinationStream = destination(2)): Log {
-  return wrap(pino({ level, base: null, messageKey: 'message' }, stream));
+/** A log whose level can be changed while it is in use, with that of its children. */
+export interface LeveledLog extends Log {
+  setLevel(level: LogLevel): void;
 }
+
+/** Logs to stderr unless told otherwise. */
+export function createLog(level: LogLevel, stream: DestinationStream = destination(2)): LeveledLog {
+  const threshold = { rank: ranks[level] };
+  const log = wrap(pino({ level: 'debug', base: null, messageKey: 'message' }, stream), threshold);
+  return {
+    ...log,
+    setLevel: (next) => {
+      threshold.rank = ranks[next];
+    },
+  };
+}
+
+const ranks: Readonly<Record<LogLevel, number>> = { debug: 0, info: 1, warn: 2, error: 3, silent: 4 };
 
 export const silentLog: Log = {
   debug: () => {},
@@ -26,12 +40,15 @@ export const silentLog: Log = {
   child: () => silentLog,
 };
 
-function wrap(logger: ReturnType<typeof pino>): Log {
+function wrap(logger: ReturnType<typeof pino>, threshold: { readonly rank: number }): Log {
+  const at = (level: 'debug' | 'info' | 'warn' | 'error') => (message: string, fields?: LogFields) => {
+    if (ranks[level] >= threshold.rank) logger[level](fields ?? {}, message);
+  };
   return {
-    debug: (message, fields) => logger.debug(fields ?? {}, message),
-    info: (message, fields) => logger.info(fields ?? {}, message),
-    warn: (message, fields) => logger.warn(fields ?? {}, message),
-    error: (message, fields) => logger.error(fields ?? {}, message),
-    child: (fields) => wrap(logger.child(fields)),
+    debug: at('debug'),
+    info: at('info'),
+    warn: at('warn'),
+    error: at('error'),
+    child: (fields) => wrap(logger.child(fields), threshold),
   };
 }

@@ -33,6 +33,7 @@ export const errorCatalogue = {
   prompt_too_long_for_vram: row(413, false, 'invalid_request_error', 'request_too_large'),
   unsupported_media_type: row(415, false, 'invalid_request_error', 'invalid_request_error'),
   invalid_request_body: row(422, false, 'invalid_request_error', 'invalid_request_error'),
+  invalid_configuration: row(422, false, 'invalid_request_error', 'invalid_request_error'),
   template_render_failed: row(422, false, 'invalid_request_error', 'invalid_request_error'),
   upgrade_not_supported: row(426, false, 'invalid_request_error', 'invalid_request_error'),
   headers_too_large: row(431, false, 'invalid_request_error', 'invalid_request_error'),

@@ -42,7 +42,7 @@ export async function setUpFleet(
   return { gateway, fleet: gateway.fleet, neurons };
 }
 
-async function startGatewayOver(
+export async function startGatewayOver(
   neurons: readonly FakeNeuron[],
   { models = {}, config = {}, clock, log = silentLog }: SetupOptions = {},
 ): Promise<Gateway> {
@@ -55,7 +55,7 @@ async function startGatewayOver(
   return gateway;
 }
 
-function cortexConfigOver(neurons: readonly FakeNeuron[], config: CortexInput = {}) {
+export function cortexConfigOver(neurons: readonly FakeNeuron[], config: CortexInput = {}) {
   return cortexConfigSchema.parse({
     neurons: neurons.map((fake, i) => ({ name: `n${i}`, endpoint: fake.url })),
     ...config,

@@ -37,9 +37,10 @@ const parallelMax = 32;
 /** What a poll of a node that is well takes at most; longer ones leave their place to the next. */
 const placeMsMax = 250;
 /**
- * A node that does not answer is asked again sooner, so that a fleet that starts together is soon complete.
+ * A node that does not answer is asked again sooner, so that a fleet that starts together is soon complete;
+ * and so is one that loads, which may be for another gateway while requests of ours wait for it.
  */
-const downIntervalMs = 2000;
+const unsettledIntervalMs = 2000;
 /** Devices are read again now and then, also when nothing says that they changed. */
 const pollsPerDiscovery = 30;
 
@@ -95,7 +96,8 @@ export class Poller {
     if (this.#stop.signal.aborted || !this.#nodes.has(node)) return;
     const { settings, random, clock } = this.#options;
     const { pollIntervalMs } = settings();
-    const base = node.healthy ? pollIntervalMs : Math.min(pollIntervalMs, downIntervalMs);
+    const isSettled = node.healthy && (node.health?.loading.length ?? 0) === 0;
+    const base = isSettled ? pollIntervalMs : Math.min(pollIntervalMs, unsettledIntervalMs);
     const timer = clock.setTimer(base * (0.9 + 0.2 * random()), () => void this.#loop(node));
     this.#timers.set(node, timer);
   }

@@ -3,6 +3,8 @@
  * client.
  */
 import { timingSafeEqual } from 'node:crypto';
+import type { ReloadReport } from 'cortex-core/config/diff-config';
+import { ConfigError } from 'cortex-core/config/load';
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
 import { z } from 'zod';
@@ -12,7 +14,9 @@ import { digestOf, keysIn } from '../quota/principals.ts';
 
 export interface AdminDeps {
   readonly fleet: Fleet;
-  readonly adminKeys: readonly string[];
+  readonly adminKeys: () => readonly string[];
+  /** Reads the configuration files again; null = there are none. */
+  readonly onReload: (() => Promise<ReloadReport>) | null;
 }
 
 const nodeName = z.string().min(1).max(128);
@@ -33,7 +37,7 @@ const undrainSchema = z.strictObject({ node: nodeName });
 export function adminHandlers(deps: AdminDeps) {
   const { fleet } = deps;
   const guarded = (handler: (exchange: Exchange) => Promise<void> | void) => (exchange: Exchange) => {
-    requireAdmin(exchange, deps.adminKeys);
+    requireAdmin(exchange, deps.adminKeys());
     return handler(exchange);
   };
   return {
@@ -68,8 +72,28 @@ export function adminHandlers(deps: AdminDeps) {
       const { node } = await bodyOf(exchange, undrainSchema, '{"node"}');
       exchange.sendJson(200, { node, ...describeService(fleet.undrain(node)) });
     }),
+    reload: guarded(async (exchange) => exchange.sendJson(200, await reload(deps))),
     fleet: guarded((exchange) => exchange.sendJson(200, describeFleet(fleet))),
   };
+}
+
+async function reload({ onReload }: AdminDeps) {
+  if (onReload === null) {
+    throw new AppError(
+      'not_found',
+      'this gateway runs without configuration files; there is nothing to reload',
+    );
+  }
+  try {
+    const { changed, needsRestart, notes } = await onReload();
+    const status = changed.length > 0 ? 'reloaded' : 'unchanged';
+    return { status, changed, needs_restart: needsRestart, notes };
+  } catch (thrown) {
+    if (!(thrown instanceof ConfigError)) throw thrown;
+    const count = thrown.faults.length === 1 ? 'a fault' : `${thrown.faults.length} faults`;
+    const message = `the configuration has ${count} and nothing was changed:\n${thrown.message}`;
+    throw new AppError('invalid_configuration', message, { extras: { faults: thrown.faults } });
+  }
 }
 
 async function bodyOf<S extends z.ZodType>(

@@ -26,7 +26,7 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
     };
   };
   const models = { fleet: inference.fleet, createdSecs };
-  const { load, unload, cancel, drain, undrain, fleet } = adminHandlers(admin);
+  const { load, unload, cancel, drain, undrain, reload, fleet } = adminHandlers(admin);
   const health = healthHandler(inference.fleet);
   const api: readonly (readonly [Method, string, Handler])[] = [
     ['POST', '/chat/completions', inferenceHandler(inference, openAiChat)],
@@ -46,6 +46,7 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
     ['POST', '/admin/cancel', cancel],
     ['POST', '/admin/drain', drain],
     ['POST', '/admin/undrain', undrain],
+    ['POST', '/admin/reload', reload],
     ['GET', '/admin/fleet', fleet],
   ];
   const all = [

@@ -21,11 +21,17 @@ export const anonymous: Principal = {
 };
 
 export class Principals {
-  readonly #byDigest = new Map<string, Principal>();
-  readonly #required: boolean;
+  #byDigest = new Map<string, Principal>();
+  #required = false;
 
   constructor(entitlements: CortexConfig['entitlements']) {
+    this.replace(entitlements);
+  }
+
+  /** Counts from the next request on; those under way keep who they are. */
+  replace(entitlements: CortexConfig['entitlements']): void {
     this.#required = entitlements.require_auth;
+    this.#byDigest = new Map();
     for (const entry of entitlements.keys) {
       this.#byDigest.set(digestOf(entry.key), {
         accountId: entry.account_id,

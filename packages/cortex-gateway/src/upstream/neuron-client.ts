@@ -10,7 +10,8 @@ import { type Dispatcher, Pool } from 'undici';
 export interface NeuronClientOptions {
   readonly name: string;
   readonly endpoint: string;
-  readonly key: string | null;
+  /** Asked at each request. */
+  readonly key: () => string | null;
   readonly clock: Clock;
   readonly connectTimeoutMs?: number;
 }
@@ -46,7 +47,7 @@ export class NeuronClient {
   readonly name: string;
   readonly #pool: Pool;
   readonly #prefix: string;
-  readonly #key: string | null;
+  readonly #key: () => string | null;
   readonly #clock: Clock;
 
   constructor(options: NeuronClientOptions) {
@@ -140,7 +141,8 @@ export class NeuronClient {
   }
 
   #auth(): Record<string, string> {
-    return this.#key === null ? {} : { authorization: `Bearer ${this.#key}` };
+    const key = this.#key();
+    return key === null ? {} : { authorization: `Bearer ${key}` };
   }
 }
 

@@ -1,0 +1,136 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { FakeClock } from 'testkit/clock';
+import { chatStream, createGate, type FakeNeuron } from 'testkit/fake-neuron';
+import { advanceUntil, askChat, nodeOf, setUpFleet, startGatewayOver } from './fleet.test.kit.ts';
+
+const loaded = (id: string) => ({ id, status: 'loaded' as const });
+
+describe('two gateways over one fleet', () => {
+  test('ask for the same cold model at once and make one load', async () => {
+    const { gateway, neurons } = await setUpFleet([{ models: [{ id: 'm' }] }]);
+    const other = await startGatewayOver(neurons);
+    const [neuron] = neurons as [FakeNeuron];
+    const gate = createGate();
+    neuron.onLoad = async () => {
+      await gate.opened;
+      return undefined;
+    };
+    const asked = () => neuron.events.filter((event) => event === 'load m').length;
+    const calls = [gateway, other, gateway, other].map((each) => askChat(each, 'm'));
+    await neuron.until(() => asked() === 2);
+    gate.open();
+    assert.deepEqual(
+      (await Promise.all(calls)).map(({ status }) => status),
+      [200, 200, 200, 200],
+    );
+    assert.equal(neuron.counters.loads, 1);
+  });
+
+  test('what one loaded, the other takes for loaded although its poll is old', async () => {
+    const { gateway, neurons } = await setUpFleet([{ models: [{ id: 'm' }] }]);
+    const other = await startGatewayOver(neurons);
+    const [neuron] = neurons as [FakeNeuron];
+    assert.equal((await askChat(gateway, 'm')).status, 200);
+    assert.equal(nodeOf(other.fleet, 'n0').toView().models.get('m')?.status, 'available');
+    assert.equal((await askChat(other, 'm')).status, 200);
+    assert.deepEqual([neuron.counters.loads, neuron.counters.unloads], [1, 0]);
+  });
+
+  test('a load of one evicts nothing for the other that comes to it', async () => {
+    const { gateway, neurons } = await setUpFleet([{ devices: [2500], models: [loaded('a'), { id: 'm' }] }]);
+    const [neuron] = neurons as [FakeNeuron];
+    const gate = createGate();
+    neuron.onLoad = async () => {
+      await gate.opened;
+      return undefined;
+    };
+    const first = askChat(gateway, 'm');
+    await neuron.until(() => neuron.counters.loads === 1);
+    neuron.models.get('m')!.status = 'loading';
+    const other = await startGatewayOver(neurons);
+    const second = askChat(other, 'm');
+    await neuron.until(() => neuron.counters.loads === 1);
+    gate.open();
+    assert.equal((await first).status, 200);
+    await other.fleet.pollNow('n0');
+    assert.equal((await second).status, 200);
+    assert.equal(neuron.counters.unloads, 0);
+  });
+
+  test('requests of the other are counted: the less busy replica is chosen', async () => {
+    const { gateway, fleet, neurons } = await setUpFleet([
+      { models: [loaded('m')] },
+      { models: [loaded('m')] },
+    ]);
+    const [first, second] = neurons as [FakeNeuron, FakeNeuron];
+    first.reportedInFlight.set('m', 3);
+    await fleet.pollNow('n0');
+    for (let i = 0; i < 3; i++) await (await askChat(gateway, 'm')).text();
+    assert.deepEqual([first.counters.chats, second.counters.chats], [0, 3]);
+  });
+
+  test('a model that the other is using is not evicted; when that lasts, the request is told to come again', async () => {
+    const clock = new FakeClock();
+    const { gateway, neurons } = await setUpFleet([{ devices: [1500], models: [loaded('a'), { id: 'b' }] }], {
+      clock,
+    });
+    const [neuron] = neurons as [FakeNeuron];
+    // the other gateway began after our last poll
+    neuron.reportedInFlight.set('a', 1);
+    const refused = askChat(gateway, 'b');
+    let status = 0;
+    void refused.then((answer) => {
+      status = answer.status;
+    });
+    await advanceUntil(clock, 1000, () => status > 0);
+    assert.equal(status, 503);
+    assert.match(await (await refused).text(), /used by another gateway and was not evicted/);
+    assert.deepEqual(neuron.events, []);
+    const waits = askChat(gateway, 'b');
+    await advanceUntil(
+      clock,
+      500,
+      () => nodeOf(gateway.fleet, 'n0').toView().models.get('a')?.draining === true,
+    );
+    neuron.reportedInFlight.delete('a');
+    await advanceUntil(clock, 500, () => neuron.counters.loads === 1);
+    assert.equal((await waits).status, 200);
+    assert.deepEqual(neuron.events, ['unload a', 'load b', 'chat b']);
+  });
+});
+
+test('a gateway that starts in the middle of traffic serves after one poll, and knows what others do', async () => {
+  const { gateway, neurons } = await setUpFleet([
+    { models: [loaded('m'), loaded('idle')], devices: [2500] },
+    { models: [{ id: 'cold' }] },
+  ]);
+  const [neuron] = neurons as [FakeNeuron];
+  const gate = createGate();
+  neuron.onChat = async (call) => {
+    call.response.writeHead(200, { 'content-type': 'text/event-stream' });
+    call.response.write(': prefill\n\n');
+    await gate.opened;
+    call.response.end(chatStream('m', ['done']));
+  };
+  const running = await askChat(gateway, 'm', { stream: true });
+  neuron.reportedInFlight.set('m', 1);
+  const before = neurons.map(({ counters }) => counters.models);
+  const next = await startGatewayOver(neurons);
+  assert.deepEqual(
+    neurons.map(({ counters }, i) => counters.models - before[i]!),
+    [1, 1],
+  );
+  const view = nodeOf(next.fleet, 'n0').toView();
+  assert.deepEqual(
+    [...view.models.values()].map(({ id, status, foreignLoad }) => [id, status, foreignLoad]),
+    [
+      ['m', 'loaded', 1],
+      ['idle', 'loaded', 0],
+    ],
+  );
+  gate.open();
+  assert.match(await running.text(), /\[DONE\]/);
+  assert.equal((await askChat(next, 'idle')).status, 200);
+  assert.equal((await askChat(next, 'cold')).status, 200);
+});

@@ -1,0 +1,169 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { ConfigError } from 'cortex-core/config/load';
+import { modelsConfigSchema } from 'cortex-core/config/models-config';
+import { silentLog } from 'cortex-core/daemon/log';
+import { chatStream, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
+import { askChat, cortexConfigOver, nodeOf, post, setUpFleet } from '../fleet/fleet.test.kit.ts';
+import { startGateway } from '../gateway.ts';
+
+const loaded = (id: string) => ({ id, status: 'loaded' as const });
+const noModels = modelsConfigSchema.parse({});
+
+describe('reload', () => {
+  test('a node that is added serves, one that left takes nothing new and ends what it has', async () => {
+    const { gateway, fleet, neurons } = await setUpFleet([{ models: [loaded('m')] }]);
+    const [old] = neurons as [FakeNeuron];
+    const fresh = await startFakeNeuron({ models: [loaded('m'), loaded('other')] });
+    const gate = createGate();
+    old.onChat = async (call) => {
+      call.response.writeHead(200, { 'content-type': 'text/event-stream' });
+      call.response.write(': prefill\n\n');
+      await gate.opened;
+      call.response.end(chatStream('m', ['done']));
+    };
+    const running = await askChat(gateway, 'm', { stream: true });
+    const next = { ...cortexConfigOver([]), neurons: [{ name: 'fresh', endpoint: fresh.url }] };
+    const report = gateway.reload(next, noModels);
+    assert.deepEqual(report.changed, ['neurons.n0: removed', 'neurons.fresh: added']);
+    await fleet.pollNow('fresh');
+    assert.equal((await askChat(gateway, 'm')).status, 200);
+    assert.equal((await askChat(gateway, 'other')).status, 200);
+    assert.deepEqual([old.counters.chats, fresh.counters.chats], [1, 2]);
+    gate.open();
+    assert.match(await running.text(), /\[DONE\]/);
+    await fresh.close();
+  });
+
+  test('a node that stays keeps its state, its drain and its loads; nothing is loaded or unloaded', async () => {
+    const { gateway, fleet, neurons } = await setUpFleet([{ models: [loaded('m'), { id: 'cold' }] }]);
+    const [neuron] = neurons as [FakeNeuron];
+    const gate = createGate();
+    neuron.onLoad = async () => {
+      await gate.opened;
+      return undefined;
+    };
+    const cold = fleet.request('cold', new AbortController().signal).ready;
+    await neuron.until(() => neuron.counters.loads === 1);
+    const before = nodeOf(fleet, 'n0');
+    fleet.drain('n0', 'cordoned', null);
+    const models = modelsConfigSchema.parse({ models: [{ id: 'm', vram_mb: 77 }], aliases: { fast: 'm' } });
+    gateway.reload(cortexConfigOver(neurons), models);
+    assert.equal(nodeOf(fleet, 'n0'), before);
+    assert.equal(before.service.mode, 'cordoned');
+    assert.equal((await askChat(gateway, 'fast')).status, 200);
+    gate.open();
+    (await cold).release();
+    const report = gateway.reload(cortexConfigOver(neurons), noModels);
+    assert.deepEqual(report.changed, ['models.m: removed', 'aliases.fast: removed']);
+    assert.deepEqual(report.notes, ['m is no longer in the catalogue; where it is loaded it stays loaded']);
+    assert.equal((await askChat(gateway, 'm')).status, 200);
+    assert.deepEqual([neuron.counters.loads, neuron.counters.unloads], [1, 0]);
+  });
+
+  test('a source that is added to a loaded model is still the same model', async () => {
+    const { gateway, fleet, neurons } = await setUpFleet([{ models: [loaded('hub:m')] }]);
+    assert.equal((await askChat(gateway, 'm')).status, 404);
+    gateway.reload(
+      cortexConfigOver(neurons),
+      modelsConfigSchema.parse({ models: [{ id: 'm', source: 'hub' }] }),
+    );
+    assert.deepEqual([...nodeOf(fleet, 'n0').toView().models.keys()], ['m']);
+    assert.equal((await askChat(gateway, 'm')).status, 200);
+  });
+
+  test('keys count from the next request on, and a running one is not disturbed', async () => {
+    const entitlements = (key: string) => ({
+      entitlements: { require_auth: true, keys: [{ key, account_id: 'a' }] },
+    });
+    const config = { ...entitlements('old'), gateway: { neuron_key: 'n-old' } };
+    const { gateway, neurons } = await setUpFleet([{ models: [loaded('m')] }], { config });
+    const [neuron] = neurons as [FakeNeuron];
+    const ask = (key: string) =>
+      fetch(`${gateway.url}/v1/chat/completions`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${key}` },
+        body: JSON.stringify({ model: 'm', messages: [{ role: 'user', content: 'hi' }], stream: true }),
+      });
+    const gate = createGate();
+    const answers = neuron.onChat;
+    neuron.onChat = async (call) => {
+      call.response.writeHead(200, { 'content-type': 'text/event-stream' });
+      call.response.write(': prefill\n\n');
+      await gate.opened;
+      call.response.end(chatStream('m', ['done']));
+    };
+    const running = await ask('old');
+    const next = { ...entitlements('new'), gateway: { neuron_key: 'n-new', admin_keys: ['admin'] } };
+    const report = gateway.reload(cortexConfigOver(neurons, next), noModels);
+    assert.deepEqual([...report.changed].sort(), [
+      'entitlements.keys.a.key: changed',
+      'gateway.admin_keys: changed',
+      'gateway.neuron_key: changed',
+    ]);
+    neuron.onChat = answers;
+    assert.equal((await ask('old')).status, 401);
+    assert.equal((await ask('new')).status, 200);
+    assert.equal(neuron.chats.at(-1)?.headers.authorization, 'Bearer n-new');
+    assert.equal((await fetch(`${gateway.url}/admin/fleet`)).status, 401);
+    gate.open();
+    assert.match(await running.text(), /\[DONE\]/);
+  });
+
+  test('limits count at once; addresses are told to need a restart, each time', async () => {
+    const { gateway, neurons } = await setUpFleet([{ models: [loaded('m')] }]);
+    const next = cortexConfigOver(neurons, { gateway: { max_body_mb: 0.00001, listen: '127.0.0.1:1' } });
+    const report = gateway.reload(next, noModels);
+    assert.deepEqual(report.changed, ['gateway.max_body_mb: 64 -> 0.00001']);
+    assert.deepEqual(report.needsRestart, ['gateway.listen: "127.0.0.1:0" -> "127.0.0.1:1"']);
+    assert.equal((await askChat(gateway, 'm')).status, 413);
+    assert.deepEqual(gateway.reload(next, noModels), { ...report, changed: [] });
+  });
+});
+
+describe('POST /admin/reload', () => {
+  test('answers with what changed, and with every fault of a bad file', async () => {
+    const neuron = await startFakeNeuron({ models: [loaded('m')] });
+    const config = cortexConfigOver([neuron]);
+    let read = () => ({ config, models: modelsConfigSchema.parse({ aliases: { fast: 'm' } }) });
+    const gateway = await startGateway(config, noModels, {
+      log: silentLog,
+      onReload: async () => {
+        const next = read();
+        return gateway.reload(next.config, next.models);
+      },
+    });
+    const good = await post(gateway, '/admin/reload', {});
+    assert.deepEqual(await good.json(), {
+      status: 'reloaded',
+      changed: ['aliases.fast: added'],
+      needs_restart: [],
+      notes: [],
+    });
+    const again = (await (await post(gateway, '/admin/reload', {})).json()) as { status: string };
+    assert.equal(again.status, 'unchanged');
+    read = () => {
+      const fault = { source: 'cortex.toml', column: null, suggestion: null, message: 'is no number' };
+      throw new ConfigError([
+        { ...fault, line: 3, key: 'gateway.keepalive_secs' },
+        { ...fault, line: 9, key: 'gateway.max_body_mb' },
+      ]);
+    };
+    const bad = await post(gateway, '/admin/reload', {});
+    assert.equal(bad.status, 422);
+    const { error } = (await bad.json()) as { error: { code: string; message: string; faults: unknown[] } };
+    assert.equal(error.code, 'invalid_configuration');
+    assert.match(error.message, /2 faults and nothing was changed:\ncortex.toml:3 gateway.keepalive_secs: /);
+    assert.equal(error.faults.length, 2);
+    assert.equal((await askChat(gateway, 'fast')).status, 200);
+    await gateway.close();
+    await neuron.close();
+  });
+
+  test('of a gateway without files says so', async () => {
+    const { gateway } = await setUpFleet([{}]);
+    const answer = await post(gateway, '/admin/reload', {});
+    assert.equal(answer.status, 404);
+    assert.match(await answer.text(), /runs without configuration files/);
+  });
+});
