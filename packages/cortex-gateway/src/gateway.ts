@@ -5,7 +5,7 @@ import type { ModelsConfig } from 'cortex-core/config/models-config';
 import { type Clock, systemClock } from 'cortex-core/daemon/clock';
 import { HttpServer } from 'cortex-core/daemon/http-server';
 import type { Log } from 'cortex-core/daemon/log';
-import { toCatalogue } from './fleet/catalogue.ts';
+import { doubtfulAliases, toCatalogue } from './fleet/catalogue.ts';
 import { Fleet } from './fleet/fleet.ts';
 import { NodeState } from './fleet/node-state.ts';
 import { allowBrowsers } from './http/cors.ts';
@@ -75,10 +75,7 @@ function createFleet(
   clock: Clock,
 ): Fleet {
   const catalogue = toCatalogue(modelsConfig);
-  for (const [alias, target] of catalogue.aliases) {
-    if (!catalogue.entries.has(target))
-      log.warn('alias of a model that is not in the catalogue', { alias, target });
-  }
+  for (const [alias, doubt] of doubtfulAliases(catalogue)) log.warn(`the alias ${doubt}`, { alias });
   const { gateway, eviction, neurons } = config;
   const key = gateway.neuron_key ?? null;
   return new Fleet({

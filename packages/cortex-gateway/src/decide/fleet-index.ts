@@ -13,12 +13,12 @@ import type { FleetView, ModelView, NodeView } from './fleet-view.ts';
 import { defaultPriority, priorityOf } from './fleet-view.ts';
 
 /** Columns of devices: the k freest of a node, k = 1.. */
-const deviceColumns = 8;
+export const deviceColumns = 8;
 const ranksMax = 16;
 const harnessesMax = 31;
 
 /** What the numbers are computed from. */
-type Context = Pick<FleetView, 'catalogue' | 'aliases' | 'strategy'>;
+type Context = Pick<FleetView, 'catalogue' | 'aliases' | 'strategy' | 'rates'>;
 
 export class FleetIndex {
   readonly nodes: NodeView[];
@@ -39,8 +39,11 @@ export class FleetIndex {
   readonly idlestMs: Float64Array;
   /** Loads that run or wait there. */
   readonly jobs: Uint16Array;
-  /** Marks slots during one decision. */
-  readonly marks: Float64Array;
+  /** MiB per second of the node's loads; NaN = not measured. */
+  readonly loadMbS: Float64Array;
+  /** Notes of the decision under way, per slot. */
+  readonly scratchA: Float64Array;
+  readonly scratchB: Float64Array;
   readonly #context: Context;
   readonly #slotOf = new Map<string, number>();
   readonly #resident = new Map<string, number[]>();
@@ -60,7 +63,9 @@ export class FleetIndex {
     this.reclaimMb = new Float64Array(size * this.ranks.length);
     this.idlestMs = new Float64Array(size);
     this.jobs = new Uint16Array(size);
-    this.marks = new Float64Array(size);
+    this.loadMbS = new Float64Array(size);
+    this.scratchA = new Float64Array(size);
+    this.scratchB = new Float64Array(size);
     for (const [slot, node] of nodes.entries()) {
       this.#slotOf.set(node.name, slot);
       this.#put(slot, node, null);
@@ -96,7 +101,7 @@ export class FleetIndex {
     return this.#harnessBits.get(name) ?? 0;
   }
 
-  /** The column of `reclaimMb` that bounds what a newcomer of that priority may displace; -1 = nothing. */
+  /** The column of `reclaimMb` that bounds what a newcomer of that priority may displace. */
   rankColumn(priority: number): number {
     const { ranks } = this;
     for (let i = 0; i < ranks.length; i++) if ((ranks[i] ?? 0) >= priority) return i;
@@ -117,6 +122,7 @@ export class FleetIndex {
     this.healthyCount += Number(node.healthy) - (this.healthy[slot] ?? 0);
     this.healthy[slot] = Number(node.healthy);
     this.jobs[slot] = node.pending.length;
+    this.loadMbS[slot] = this.#context.rates?.loadMbS(node.name) ?? Number.NaN;
     let bits = 0;
     for (const harness of node.harnesses) bits |= this.#bitOf(harness);
     this.harnesses[slot] = bits;

@@ -106,3 +106,9 @@ export function resolveAlias(view: FleetView, requested: string): string {
 export function priorityOf(view: FleetView, model: string): number {
   return view.catalogue.get(model)?.residencyPriority ?? defaultPriority;
 }
+
+/** MiB that a node which has the model says it takes; null = none says. */
+export function sizeElsewhere({ index }: FleetView, model: string): number | null {
+  const slot = index?.presentSlots(model)[0];
+  return slot === undefined ? null : (index?.nodes[slot]?.models.get(model)?.vramMb ?? null);
+}

@@ -22,8 +22,8 @@ export interface RateSource {
   of(node: string, model: string): Rates | null;
   /** Means over all nodes that have measured it. */
   ofModel(model: string): Rates | null;
-  /** Nodes with a measured load of that model. */
-  loadersOf(model: string): Iterable<string>;
+  /** Nodes that have measured anything of that model. */
+  nodesOf(model: string): Iterable<string>;
   /** MiB of a model that come up per second on that node, whatever the model. */
   loadMbS(node: string): number | null;
 }
@@ -46,7 +46,6 @@ interface ModelRates {
   readonly byNode: Map<string, Values>;
   readonly means: Values;
   readonly counts: Record<RateName, number>;
-  readonly loaders: Set<string>;
 }
 
 const rateNames = ['loadMs', 'prefillTokS', 'decodeTokS', 'serviceMs'] as const;
@@ -68,8 +67,8 @@ export class RateBook implements RateSource {
     return this.#models.get(model)?.means ?? null;
   }
 
-  loadersOf(model: string): Iterable<string> {
-    return this.#models.get(model)?.loaders ?? none;
+  nodesOf(model: string): Iterable<string> {
+    return this.#models.get(model)?.byNode.keys() ?? none;
   }
 
   loadMbS(node: string): number | null {
@@ -88,7 +87,6 @@ export class RateBook implements RateSource {
     const sum = (rates.means[name] ?? 0) * count;
     rates.counts[name] = before === null ? count + 1 : count;
     rates.means[name] = (sum - (before ?? 0) + after) / rates.counts[name];
-    if (name === 'loadMs') rates.loaders.add(node);
     this.version++;
     if (this.#pairs > pairsMax) this.#dropOldest();
   }
@@ -130,7 +128,6 @@ export class RateBook implements RateSource {
       byNode: new Map(),
       means: noValues(),
       counts: { loadMs: 0, prefillTokS: 0, decodeTokS: 0, serviceMs: 0 },
-      loaders: new Set(),
     };
     this.#models.set(model, rates);
     return rates;

@@ -46,7 +46,7 @@ export function toFleetView(sketch: FleetSketch): FleetView {
   const rates = new RateBook();
   rates.restore({ rates: sketch.rates ?? [], loadMbS: {} });
   const sorted = sketch.nodes.map(toNodeView).sort((a, b) => (a.name < b.name ? -1 : 1));
-  const index = new FleetIndex(sorted, { catalogue, aliases, strategy });
+  const index = new FleetIndex(sorted, { catalogue, aliases, strategy, rates });
   return { nodes: index.nodes, catalogue, aliases, strategy, rates, index };
 }
 

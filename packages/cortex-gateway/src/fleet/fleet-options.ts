@@ -1,6 +1,7 @@
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Log } from 'cortex-core/daemon/log';
 import type { EvictionStrategy } from '../decide/fleet-view.ts';
+import type { RateBook } from '../decide/rate-book.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { Lease } from './lease.ts';
 import type { FleetEvent } from './lifecycle-deps.ts';
@@ -19,12 +20,16 @@ export interface FleetOptions {
   readonly waitersMax: number;
   readonly onEvent?: (event: FleetEvent) => void;
   readonly random?: () => number;
+  /** What was measured so far; made anew when absent. */
+  readonly rates?: RateBook;
 }
 
 /** `lease` now, or `ready` later; `ready` rejects with the cause when it cannot be had. */
 export interface Ticket {
   readonly node: string;
   readonly why: string;
+  /** Expected time to the first token, ms. */
+  readonly expectedMs: number;
   readonly lease: Lease | null;
   readonly ready: Promise<Lease>;
 }

@@ -7,17 +7,25 @@
  * what it waits for.
  */
 import { AppError } from 'cortex-core/wire/errors';
+import { type Explanation, explain } from '../decide/explain.ts';
 import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
-import { type RouteDecision, route } from '../decide/route.ts';
+import { RateBook } from '../decide/rate-book.ts';
+import { type Forward, type RouteDecision, route } from '../decide/route.ts';
+import type { RouteRequest } from '../decide/route-request.ts';
+import { AffinityBook } from './affinity-book.ts';
+import type { AnswerFacts, Ask } from './ask.ts';
 import type { FleetOptions, Ticket } from './fleet-options.ts';
+import { FleetPicture } from './fleet-picture.ts';
 import { IdleWaits } from './idle-waits.ts';
+import { Learning } from './learning.ts';
 import type { Lease } from './lease.ts';
-import type { LifecycleDeps } from './lifecycle-deps.ts';
+import type { FleetEvent, LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadStatus } from './load-job.ts';
 import { LoadJobs } from './load-jobs.ts';
 import type { NodeState } from './node-state.ts';
 import { Poller } from './poller.ts';
 import { shuttingDown, toError } from './rejections.ts';
+import { routeNote } from './route-note.ts';
 import { WaitingLine } from './waiting-line.ts';
 
 export class Fleet {
@@ -29,11 +37,19 @@ export class Fleet {
   readonly #line: WaitingLine;
   readonly #idle = new IdleWaits();
   readonly #closing = new AbortController();
+  readonly #picture: FleetPicture;
+  readonly #affinity = new AffinityBook();
+  readonly #learning: Learning;
 
   constructor(options: FleetOptions) {
     this.#options = options;
     this.#nodes = [...options.nodes].sort((a, b) => (a.name < b.name ? -1 : 1));
     this.#byName = new Map(this.#nodes.map((node) => [node.name, node]));
+    const rates = options.rates ?? new RateBook();
+    const { catalogue, strategy, clock } = options;
+    const nowMs = (): number => clock.monotonicMs();
+    this.#picture = new FleetPicture({ nodes: this.#nodes, catalogue, strategy, rates, nowMs });
+    this.#learning = new Learning(rates, this.#affinity);
     this.#poller = new Poller({
       clock: options.clock,
       log: options.log,
@@ -41,7 +57,10 @@ export class Fleet {
       timeoutMs: options.pollTimeoutMs,
       missesMax: options.missesMax,
       random: options.random ?? Math.random,
-      onPolled: () => this.#line.wake(),
+      onPolled: (node) => {
+        this.#learning.polled(node);
+        this.#line.wake();
+      },
     });
     this.#jobs = new LoadJobs({
       deps: this.#lifecycleDeps(),
@@ -52,8 +71,8 @@ export class Fleet {
     this.#line = new WaitingLine({
       waitersMax: options.waitersMax,
       jobs: this.#jobs,
-      decide: (requested, exclude) => route(this.view(), requested, exclude),
-      lease: (decision) => this.#lease(decision, true),
+      decide: (ask, exclude) => this.#decide(ask, exclude),
+      lease: (ask, decision) => this.#lease(ask, decision, true),
     });
   }
 
@@ -63,13 +82,7 @@ export class Fleet {
   }
 
   view(): FleetView {
-    const { catalogue, strategy } = this.#options;
-    return {
-      nodes: this.#nodes.map((node) => node.toView()),
-      catalogue: catalogue.entries,
-      aliases: catalogue.aliases,
-      strategy,
-    };
+    return this.#picture.view();
   }
 
   /** The nodes with what decisions do not need: readings, activation, progress. For listings and metrics. */
@@ -82,22 +95,33 @@ export class Fleet {
   }
 
   /** Throws an AppError when the model cannot be served at all. */
-  request(requested: string, signal: AbortSignal, exclude: ReadonlySet<string> = new Set()): Ticket {
+  request(ask: Ask, signal: AbortSignal, exclude: ReadonlySet<string> = new Set()): Ticket {
     if (this.#closing.signal.aborted) throw shuttingDown();
-    const decision = route(this.view(), requested, exclude);
+    const decision = this.#decide(ask, exclude);
     if (decision.kind === 'reject') throw toError(decision);
+    const { node, terms } = decision;
+    const told = { node, why: routeNote(decision.why, terms), expectedMs: terms.totalMs };
     if (decision.kind === 'forward') {
-      const lease = this.#lease(decision, false);
-      return { node: decision.node, why: decision.why, lease, ready: Promise.resolve(lease) };
+      const lease = this.#lease(ask, decision, false);
+      return { ...told, lease, ready: Promise.resolve(lease) };
     }
-    const ready = this.#line.enter(requested, decision, signal, exclude);
-    return { node: decision.node, why: decision.why, lease: null, ready };
+    return { ...told, lease: null, ready: this.#line.enter(ask, decision, signal, exclude) };
   }
 
   /** Another replica that serves right now, or null: a failover never loads. */
-  another(requested: string, exclude: ReadonlySet<string>): Lease | null {
-    const decision = route(this.view(), requested, exclude);
-    return decision.kind === 'forward' ? this.#lease(decision, false) : null;
+  another(ask: Ask, exclude: ReadonlySet<string>): Lease | null {
+    const decision = this.#decide(ask, exclude);
+    return decision.kind === 'forward' ? this.#lease(ask, decision, false) : null;
+  }
+
+  /** Each candidate for such a request, its terms, and why it lost. Changes nothing. */
+  explain(ask: Ask): Explanation {
+    return explain(this.view(), this.#toRequest(ask));
+  }
+
+  /** What an answer showed of the node that gave it. */
+  learn(lease: Lease, facts: AnswerFacts): void {
+    this.#learning.answered(lease, facts);
   }
 
   /** The node does not have the model after all: believe it, ask again. */
@@ -191,11 +215,33 @@ export class Fleet {
       refresh: (node) => this.#refresh(node),
       idle: (node, model, signal) => this.#idle.wait(node, model, signal),
       changed: () => this.#line.wake(),
-      onEvent: (event) => onEvent?.(event),
+      onEvent: (event) => {
+        this.#learnFrom(event);
+        onEvent?.(event);
+      },
     };
   }
 
-  #lease(decision: RouteDecision & { kind: 'forward' }, cold: boolean): Lease {
+  #decide(ask: Ask, exclude: ReadonlySet<string>): RouteDecision {
+    return route(this.view(), { ...this.#toRequest(ask), exclude });
+  }
+
+  #toRequest({ model, promptTokens, affinity }: Ask): RouteRequest {
+    const resolved = this.#options.catalogue.aliases.get(model) ?? model;
+    return {
+      model,
+      promptTokens: promptTokens ?? 1,
+      cached: this.#affinity.cachedFor(resolved, affinity),
+      nowMs: this.#options.clock.monotonicMs(),
+    };
+  }
+
+  #learnFrom(event: FleetEvent): void {
+    const node = this.#byName.get(event.node);
+    if (node !== undefined) this.#learning.happened(event, node, this.view());
+  }
+
+  #lease(ask: Ask, decision: Forward, cold: boolean): Lease {
     const node = this.#byName.get(decision.node);
     if (node === undefined) throw new Error(`no node ${decision.node}`);
     const { model, wireId } = decision;
@@ -207,12 +253,15 @@ export class Fleet {
       node.release(model, this.#options.clock.monotonicMs());
       this.#idle.released(node, model);
     };
-    const why = cold ? `${decision.why}, after a load` : decision.why;
+    const why = routeNote(cold ? `${decision.why}, after a load` : decision.why, decision.terms);
     return {
       node: node.name,
       model,
       wireId,
       why,
+      options: this.#options.catalogue.aliasOptions.get(ask.model) ?? null,
+      terms: decision.terms,
+      ask,
       cold,
       open: (request) => node.client.open(request),
       release,
@@ -220,7 +269,7 @@ export class Fleet {
   }
 
   #pickForLoad(requested: string): string {
-    const decision = route(this.view(), requested);
+    const decision = this.#decide({ model: requested }, new Set());
     if (decision.kind === 'reject') throw toError(decision);
     return decision.node;
   }

@@ -113,7 +113,7 @@ export class LoadJobs {
 
   #showPending(name: string): void {
     const models = [...this.#jobs.values()].filter((job) => job.node === name).map((job) => job.model);
-    this.#options.node(name)?.setPending(models);
+    this.#options.node(name)?.setPending(models, (model) => this.find(name, model)?.waiters.size ?? 0);
   }
 
   async #unloadOn(node: NodeState, model: string): Promise<void> {

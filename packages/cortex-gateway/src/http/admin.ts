@@ -7,6 +7,7 @@ import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
 import { z } from 'zod';
 import { describeFleet } from '../fleet/describe-fleet.ts';
+import { describeRoute } from '../fleet/describe-route.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { digestOf, keysIn } from '../quota/principals.ts';
 
@@ -36,6 +37,7 @@ export function adminHandlers(deps: AdminDeps) {
       const nodes = await deps.fleet.unload(model, node ?? null);
       exchange.sendJson(200, { status: 'unloaded', model, nodes });
     }),
+    explain: guarded((exchange) => exchange.sendJson(200, describeRoute(deps.fleet, exchange.query))),
     fleet: guarded((exchange) => exchange.sendJson(200, describeFleet(deps.fleet))),
   };
 }
