@@ -82,127 +82,129 @@ function pinnedBounds(index: FleetIndex, pinned: readonly string[]): readonly Bo
 
 /** The `plansMax` lowest bounds, ascending. */
 function promising(weighing: Weighing, index: FleetIndex, freeOnly: boolean): readonly Bound[] {
-  const bounds = new Bounds(weighing, index, freeOnly);
-  if (weighing.entry === undefined) for (const slot of index.presentSlots(weighing.model)) bounds.look(slot);
-  else for (let slot = 0; slot < index.nodes.length; slot++) bounds.look(slot);
-  return bounds.kept;
+  const { entry, model } = weighing;
+  const kept: Bound[] = [];
+  const terms = toBoundTerms(weighing, index);
+  // without an entry only nodes that have it can load it
+  const slots = entry === undefined ? index.presentSlots(model) : null;
+  const count = slots === null ? index.nodes.length : slots.length;
+  for (let i = 0; i < count; i++) {
+    const slot = slots === null ? i : (slots[i] ?? 0);
+    const evictMs = evictBoundMs(terms, index, slot);
+    if (evictMs === impossible || (freeOnly && evictMs > 0)) continue;
+    const node = index.jobs[slot] === 0 ? undefined : index.nodes[slot];
+    const queueMs = node === undefined ? 0 : jobsMs(weighing, node);
+    const boundMs = queueMs + evictMs + loadBoundMs(terms, index, slot) + prefillBoundMs(terms, index, slot);
+    const last = kept.length === plansMax ? kept[plansMax - 1] : undefined;
+    if (last !== undefined && last.boundMs < boundMs) continue;
+    const hint =
+      evictMs === 0 ? -(index.freeMb[slot * deviceColumns + terms.column] ?? 0) : (index.idlestMs[slot] ?? 0);
+    if (last !== undefined && last.boundMs === boundMs && last.hint <= hint) continue;
+    keep(kept, { slot, boundMs, hint });
+  }
+  return kept;
 }
 
-const none = Number.NaN;
+function keep(kept: Bound[], bound: Bound): void {
+  let at = kept.length;
+  for (; at > 0; at--) {
+    const before = kept[at - 1] as Bound;
+    if (before.boundMs < bound.boundMs || (before.boundMs === bound.boundMs && before.hint <= bound.hint))
+      break;
+  }
+  kept.splice(at, 0, bound);
+  if (kept.length > plansMax) kept.pop();
+}
 
-/** Computes bounds from the index alone and keeps the lowest. */
-class Bounds {
-  readonly kept: Bound[] = [];
-  readonly #weighing: Weighing;
-  readonly #index: FleetIndex;
-  readonly #freeOnly: boolean;
+/** What the bounds of all slots are made of. */
+interface BoundTerms {
   /** No node needs less. */
-  readonly #leastMb: number;
-  /** Column of the k-th device; -1 = the model takes more devices than there are columns. */
-  readonly #column: number;
-  readonly #rank: number;
-  readonly #harness: number;
-  readonly #prompt: number;
-  readonly #tokS: number;
-  readonly #loadHereMs: number;
-  readonly #loadFetchedMs: number;
+  readonly leastMb: number;
+  readonly minDeviceMb: number;
+  /** Column of the k-th device. */
+  readonly column: number;
+  /** More devices than there are columns: memory bounds nothing. */
+  readonly isWide: boolean;
+  readonly rank: number;
+  readonly harness: number;
+  readonly sizeMb: number | null;
+  readonly loadHereMs: number;
+  readonly loadFetchedMs: number;
+  readonly promptTokens: number;
+  readonly prefillMs: number;
+}
 
-  constructor(weighing: Weighing, index: FleetIndex, freeOnly: boolean) {
-    const { entry, sizeMb, mean } = weighing;
-    this.#weighing = weighing;
-    this.#index = index;
-    this.#freeOnly = freeOnly;
-    const devices = Math.max(1, entry?.minDevices ?? 1);
-    this.#column = devices > deviceColumns ? -1 : devices - 1;
-    this.#rank = index.rankColumn(entry?.residencyPriority ?? defaultPriority);
-    this.#harness = entry === undefined ? 0 : index.harnessBit(entry.harness);
-    this.#prompt = promptTokensOf(weighing.request);
-    this.#tokS = prefillElsewhere(weighing);
-    this.#loadHereMs = loadPriorMs(sizeMb, null, mean?.loadMs ?? null, true);
-    this.#loadFetchedMs = loadPriorMs(sizeMb, null, mean?.loadMs ?? null, false);
-    const toldMb = this.#markMeasured();
-    this.#leastMb = entry?.vramMb ?? toldMb;
-  }
+const impossible = Number.POSITIVE_INFINITY;
+const unknown = Number.NaN;
 
-  look(slot: number): void {
-    const index = this.#index;
-    if (index.healthy[slot] === 0) return;
-    const harnesses = index.harnesses[slot] ?? 0;
-    if (this.#harness !== 0 && harnesses !== 0 && (harnesses & this.#harness) === 0) return;
-    const evictMs = this.#evictMs(slot);
-    if (evictMs === Number.POSITIVE_INFINITY || (this.#freeOnly && evictMs > 0)) return;
-    const node = (index.jobs[slot] ?? 0) === 0 ? undefined : index.nodes[slot];
-    const queueMs = node === undefined ? 0 : jobsMs(this.#weighing, node);
-    const boundMs = queueMs + evictMs + this.#loadMs(slot) + this.#prefillMs(slot);
-    const last = this.kept.at(-1);
-    const full = this.kept.length === plansMax;
-    if (full && last !== undefined && last.boundMs < boundMs) return;
-    const hint = evictMs === 0 ? -this.#freeMb(slot) : (index.idlestMs[slot] ?? 0);
-    if (full && last !== undefined && last.boundMs === boundMs && last.hint <= hint) return;
-    let at = this.kept.length;
-    for (; at > 0; at--) {
-      const before = this.kept[at - 1] as Bound;
-      if (before.boundMs < boundMs || (before.boundMs === boundMs && before.hint <= hint)) break;
-    }
-    this.kept.splice(at, 0, { slot, boundMs, hint });
-    if (full) this.kept.pop();
-  }
+function toBoundTerms(weighing: Weighing, index: FleetIndex): BoundTerms {
+  const { entry, sizeMb, mean } = weighing;
+  const toldMb = markMeasured(weighing, index);
+  const devices = Math.max(1, entry?.minDevices ?? 1);
+  const promptTokens = promptTokensOf(weighing.request);
+  return {
+    leastMb: entry?.vramMb ?? toldMb,
+    minDeviceMb: entry?.minDeviceVramMb ?? 0,
+    column: Math.min(devices, deviceColumns) - 1,
+    isWide: devices > deviceColumns,
+    rank: index.rankColumn(entry?.residencyPriority ?? defaultPriority),
+    harness: entry === undefined ? 0 : index.harnessBit(entry.harness),
+    sizeMb,
+    loadHereMs: loadPriorMs(sizeMb, null, mean?.loadMs ?? null, true),
+    loadFetchedMs: loadPriorMs(sizeMb, null, mean?.loadMs ?? null, false),
+    promptTokens,
+    prefillMs: prefillMsAt(promptTokens, prefillElsewhere(weighing), 0),
+  };
+}
 
-  /**
-   * Per slot: the measured load (or 0 where it is on disk, unmeasured), and the measured prefill. Returns the
-   * least that a node which has the model says it takes; 0 = one does not say.
-   */
-  #markMeasured(): number {
-    const { scratchA, scratchB } = this.#index;
-    const { view, model } = this.#weighing;
-    scratchA.fill(none);
-    scratchB.fill(none);
-    let leastMb = this.#weighing.sizeMb ?? 0;
-    for (const slot of this.#index.presentSlots(model)) {
-      scratchA[slot] = 0;
-      const toldMb = this.#index.nodes[slot]?.models.get(model)?.vramMb ?? this.#weighing.sizeMb ?? 0;
-      if (toldMb < leastMb) leastMb = toldMb;
-    }
-    for (const name of view.rates?.nodesOf(model) ?? []) {
-      const slot = this.#index.slotOf(name);
-      const rates = view.rates?.of(name, model) ?? null;
-      if (slot === null || rates === null) continue;
-      if (rates.loadMs !== null) scratchA[slot] = rates.loadMs;
-      if (rates.prefillTokS !== null) scratchB[slot] = rates.prefillTokS;
-    }
-    return leastMb;
+/**
+ * Notes per slot the measured load (or 0 where it is on disk, unmeasured) and the measured prefill. Returns
+ * the least that a node which has the model says it takes; 0 = one does not say.
+ */
+function markMeasured({ model, sizeMb, rates }: Weighing, index: FleetIndex): number {
+  const { scratchA, scratchB } = index;
+  scratchA.fill(unknown);
+  scratchB.fill(unknown);
+  let leastMb = sizeMb ?? 0;
+  for (const slot of index.presentSlots(model)) {
+    scratchA[slot] = 0;
+    const toldMb = index.nodes[slot]?.models.get(model)?.vramMb ?? sizeMb ?? 0;
+    if (toldMb < leastMb) leastMb = toldMb;
   }
+  for (const [name, measured] of rates) {
+    const slot = index.slotOf(name);
+    if (slot === null) continue;
+    if (measured.loadMs !== null) scratchA[slot] = measured.loadMs;
+    if (measured.prefillTokS !== null) scratchB[slot] = measured.prefillTokS;
+  }
+  return leastMb;
+}
 
-  #loadMs(slot: number): number {
-    const { scratchA, loadMbS } = this.#index;
-    const measured = scratchA[slot] ?? none;
-    if (measured > 0) return measured;
-    const onDisk = measured === 0;
-    const mbS = loadMbS[slot] ?? none;
-    if (Number.isNaN(mbS)) return onDisk ? this.#loadHereMs : this.#loadFetchedMs;
-    return loadPriorMs(this.#weighing.sizeMb, mbS, null, onDisk);
-  }
+/** 0 = may fit as it is. */
+function evictBoundMs(terms: BoundTerms, index: FleetIndex, slot: number): number {
+  if (index.healthy[slot] === 0) return impossible;
+  const harnesses = index.harnesses[slot] ?? 0;
+  if (terms.harness !== 0 && harnesses !== 0 && (harnesses & terms.harness) === 0) return impossible;
+  if (terms.isWide) return 0;
+  const at = slot * deviceColumns + terms.column;
+  if ((index.kthTotalMb[at] ?? -1) < terms.minDeviceMb) return impossible;
+  const lackMb = terms.leastMb - (index.freeMb[at] ?? 0);
+  if (lackMb <= 0) return 0;
+  if (terms.leastMb > (index.totalMb[at] ?? 0)) return impossible;
+  if (lackMb > (index.reclaimMb[slot * index.ranks.length + terms.rank] ?? 0)) return impossible;
+  return leastEvictMs * Math.ceil(lackMb / (index.largestMb[slot] ?? lackMb));
+}
 
-  #prefillMs(slot: number): number {
-    const measured = this.#index.scratchB[slot] ?? none;
-    return prefillMsAt(this.#prompt, Number.isNaN(measured) ? this.#tokS : measured, 0);
-  }
+function loadBoundMs(terms: BoundTerms, index: FleetIndex, slot: number): number {
+  const measured = index.scratchA[slot] ?? unknown;
+  if (measured > 0) return measured;
+  const onDisk = measured === 0;
+  const mbS = index.loadMbS[slot] ?? unknown;
+  if (Number.isNaN(mbS)) return onDisk ? terms.loadHereMs : terms.loadFetchedMs;
+  return loadPriorMs(terms.sizeMb, mbS, null, onDisk);
+}
 
-  #freeMb(slot: number): number {
-    return this.#index.freeMb[slot * deviceColumns + Math.max(0, this.#column)] ?? 0;
-  }
-
-  /** 0 = may fit as it is, infinite = never. */
-  #evictMs(slot: number): number {
-    if (this.#column === -1) return 0;
-    const index = this.#index;
-    const at = slot * deviceColumns + this.#column;
-    const kthMb = index.kthTotalMb[at] ?? -1;
-    if (kthMb < (this.#weighing.entry?.minDeviceVramMb ?? 0)) return Number.POSITIVE_INFINITY;
-    const freeMb = index.freeMb[at] ?? 0;
-    if (this.#leastMb <= freeMb) return 0;
-    if (this.#leastMb > (index.totalMb[at] ?? 0)) return Number.POSITIVE_INFINITY;
-    const reclaimMb = index.reclaimMb[slot * index.ranks.length + this.#rank] ?? 0;
-    return this.#leastMb <= freeMb + reclaimMb ? leastEvictMs : Number.POSITIVE_INFINITY;
-  }
+function prefillBoundMs(terms: BoundTerms, index: FleetIndex, slot: number): number {
+  const measured = index.scratchB[slot] ?? unknown;
+  return Number.isNaN(measured) ? terms.prefillMs : prefillMsAt(terms.promptTokens, measured, 0);
 }

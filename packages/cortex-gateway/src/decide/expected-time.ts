@@ -42,6 +42,8 @@ export interface Weighing {
   readonly entry: CatalogueEntry | undefined;
   /** MiB, as the catalogue says or else a node that has it; null = unknown. */
   readonly sizeMb: number | null;
+  /** Of the model, by node, and their mean. */
+  readonly rates: ReadonlyMap<string, Rates>;
   readonly mean: Rates | null;
   readonly nowMs: number | null;
 }
@@ -60,6 +62,7 @@ const restShareMin = 0.1;
 /** A victim used just now will be wanted back; one idle for this long will not. */
 const missedForMs = 600_000;
 const answerTokensPrior = 256;
+const noRates: ReadonlyMap<string, Rates> = new Map();
 
 export const leastEvictMs = unloadMs;
 
@@ -91,6 +94,7 @@ export function toWeighing(
     model,
     entry,
     sizeMb: entry?.vramMb ?? sizeElsewhere(indexed, model),
+    rates: view.rates?.byNode(model) ?? noRates,
     mean: view.rates?.ofModel(model) ?? null,
     nowMs: request.nowMs ?? null,
   };
@@ -174,10 +178,10 @@ export function jobsMs(weighing: Weighing, node: NodeView): number {
 /** How long a load of that model would take there. */
 export function loadMsOf(weighing: Weighing, node: NodeView, model: string): number {
   const { view } = weighing;
-  const own = view.rates?.of(node.name, model)?.loadMs ?? null;
+  const asked = model === weighing.model;
+  const own = (asked ? weighing.rates.get(node.name) : view.rates?.of(node.name, model))?.loadMs ?? null;
   if (own !== null) return own;
   const held = node.models.get(model);
-  const asked = model === weighing.model;
   const sizeMb = asked ? weighing.sizeMb : (view.catalogue.get(model)?.vramMb ?? held?.vramMb ?? null);
   const mean = asked ? weighing.mean : (view.rates?.ofModel(model) ?? null);
   const mbS = view.rates?.loadMbS(node.name) ?? null;
@@ -208,8 +212,8 @@ export function loadPriorMs(
 }
 
 /** Whether the queue's number rests on what this node or another measured. */
-export function isServiceMeasured({ view, mean, model }: Weighing, node: NodeView): boolean {
-  return (view.rates?.of(node.name, model)?.serviceMs ?? mean?.serviceMs ?? null) !== null;
+export function isServiceMeasured({ rates, mean }: Weighing, node: NodeView): boolean {
+  return (rates.get(node.name)?.serviceMs ?? mean?.serviceMs ?? null) !== null;
 }
 
 function addQueue(
@@ -232,11 +236,11 @@ function addPrefill(
   held: ModelView | undefined,
   terms: MutableTerms,
 ): void {
-  const { view, request, model } = weighing;
+  const { request, rates } = weighing;
   const prompt = promptTokensOf(request);
   const cached = held === undefined ? 0 : cachedOn(request, node.name);
   terms.cachedTokens = Math.min(cached, prompt - 1);
-  const rate = view.rates?.of(node.name, model)?.prefillTokS ?? prefillElsewhere(weighing);
+  const rate = rates.get(node.name)?.prefillTokS ?? prefillElsewhere(weighing);
   const crowd = Math.min(terms.ahead, slotsOf(held));
   terms.prefillMs = prefillMsAt(prompt - terms.cachedTokens, rate, crowd);
   terms.totalMs = terms.queueMs + terms.evictMs + terms.loadMs + terms.prefillMs;

@@ -58,7 +58,7 @@ function lookAt(weighing: Weighing, node: NodeView): Look {
   if (weighing.request.exclude?.has(name)) return cannot('cannot', 'it already failed this request');
   if (!node.healthy) return cannot('cannot', `${name} does not answer`);
   const terms = noTerms();
-  const state = weighHolder(weighing, node, terms);
+  const state = weighHolder(weighing, node, node.models.get(weighing.model), terms);
   if (state === 'recovering') return cannot(state, 'the model is recovering there');
   if (state !== 'cannot') return { node: name, state, terms, cold: null, reason: '' };
   const cold = considerCold(weighing, node);

@@ -21,9 +21,15 @@ function snapshot(index: FleetIndex) {
     resident: slots((id) => index.residentSlots(id)),
     present: slots((id) => index.presentSlots(id)),
     healthy: [...index.healthy, index.healthyCount],
-    numbers: [index.freeMb, index.totalMb, index.kthTotalMb, index.reclaimMb, index.idlestMs, index.jobs].map(
-      (column) => [...column],
-    ),
+    numbers: [
+      index.freeMb,
+      index.totalMb,
+      index.kthTotalMb,
+      index.reclaimMb,
+      index.largestMb,
+      index.idlestMs,
+      index.jobs,
+    ].map((column) => [...column]),
   };
 }
 

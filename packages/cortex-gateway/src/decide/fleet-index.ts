@@ -35,6 +35,8 @@ export class FleetIndex {
   readonly kthTotalMb: Float64Array;
   /** MiB of loaded models up to each rank; row of `ranks.length` per node. */
   readonly reclaimMb: Float64Array;
+  /** MiB of the largest loaded model: how many have to leave at least. */
+  readonly largestMb: Float64Array;
   /** When the idlest loaded model was last used; a hint. */
   readonly idlestMs: Float64Array;
   /** Loads that run or wait there. */
@@ -61,6 +63,7 @@ export class FleetIndex {
     this.totalMb = new Float64Array(size * deviceColumns);
     this.kthTotalMb = new Float64Array(size * deviceColumns);
     this.reclaimMb = new Float64Array(size * this.ranks.length);
+    this.largestMb = new Float64Array(size);
     this.idlestMs = new Float64Array(size);
     this.jobs = new Uint16Array(size);
     this.loadMbS = new Float64Array(size);
@@ -143,16 +146,19 @@ export class FleetIndex {
     const row = slot * ranks.length;
     reclaimMb.fill(0, row, row + ranks.length);
     let idlestMs = Number.POSITIVE_INFINITY;
+    let largestMb = 0;
     for (const model of node.models.values()) {
       if (model.status !== 'loaded') continue;
       idlestMs = Math.min(idlestMs, model.lastUsedMs ?? -1);
       const size = sizeOf(context, model);
+      largestMb = Math.max(largestMb, size);
       const priority = priorityOf(context, model.id);
       for (let i = ranks.length - 1; i >= 0 && (ranks[i] ?? 0) >= priority; i--) {
         reclaimMb[row + i] = (reclaimMb[row + i] ?? 0) + size;
       }
     }
     this.idlestMs[slot] = idlestMs;
+    this.largestMb[slot] = largestMb;
   }
 
   #bitOf(harness: string): number {

@@ -25,7 +25,7 @@ describe('RateBook', () => {
     book.note('b', 'm', 'loadMs', 3000);
     book.note('a', 'm', 'loadMs', 2000);
     assert.equal(book.ofModel('m')?.loadMs, (1300 + 3000) / 2);
-    assert.deepEqual([...book.nodesOf('m')], ['a', 'b']);
+    assert.deepEqual([...book.byNode('m').keys()], ['a', 'b']);
     assert.equal(book.ofModel('other'), null);
   });
 

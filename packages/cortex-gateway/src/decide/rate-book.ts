@@ -22,8 +22,8 @@ export interface RateSource {
   of(node: string, model: string): Rates | null;
   /** Means over all nodes that have measured it. */
   ofModel(model: string): Rates | null;
-  /** Nodes that have measured anything of that model. */
-  nodesOf(model: string): Iterable<string>;
+  /** By node, of those that have measured anything of that model. */
+  byNode(model: string): ReadonlyMap<string, Rates>;
   /** MiB of a model that come up per second on that node, whatever the model. */
   loadMbS(node: string): number | null;
 }
@@ -67,8 +67,8 @@ export class RateBook implements RateSource {
     return this.#models.get(model)?.means ?? null;
   }
 
-  nodesOf(model: string): Iterable<string> {
-    return this.#models.get(model)?.byNode.keys() ?? none;
+  byNode(model: string): ReadonlyMap<string, Rates> {
+    return this.#models.get(model)?.byNode ?? none;
   }
 
   loadMbS(node: string): number | null {
@@ -151,7 +151,7 @@ export class RateBook implements RateSource {
   }
 }
 
-const none: readonly string[] = [];
+const none: ReadonlyMap<string, Rates> = new Map();
 
 function noValues(): Values {
   return { loadMs: null, prefillTokS: null, decodeTokS: null, serviceMs: null };

@@ -52,7 +52,7 @@ describe('over random fleets', () => {
       for (const node of view.nodes) {
         if (!node.healthy || request.exclude?.has(node.name)) continue;
         const weighing = toWeighing(view, indexOf(view), request, model);
-        assert.equal(weighHolder(weighing, node, noTerms()), 'cannot', note);
+        assert.equal(weighHolder(weighing, node, node.models.get(model), noTerms()), 'cannot', note);
         const cold = considerCold(weighing, node);
         assert.ok(cold === null || 'reason' in cold, note);
       }
@@ -67,7 +67,7 @@ describe('over random fleets', () => {
       for (const node of view.nodes) {
         if (!node.healthy || request.exclude?.has(node.name)) continue;
         const terms = noTerms();
-        const standing = weighHolder(weighing, node, terms);
+        const standing = weighHolder(weighing, node, node.models.get(decision.model), terms);
         if (standing === 'ready' && decision.kind !== 'load') {
           assert.ok(scoreOf(terms) >= scoreOf(decision.terms), note);
         }

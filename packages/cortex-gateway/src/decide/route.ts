@@ -105,8 +105,12 @@ export function indexOf(view: FleetView): FleetIndex {
 }
 
 /** Weighs the model on a node that has it or gets it; `terms` say nothing where it recovers or cannot. */
-export function weighHolder(weighing: Weighing, node: NodeView, terms: MutableTerms): Standing {
-  const held = node.models.get(weighing.model);
+export function weighHolder(
+  weighing: Weighing,
+  node: NodeView,
+  held: ModelView | undefined,
+  terms: MutableTerms,
+): Standing {
   if (held?.status === 'loaded' && held.unservable === null && !held.draining) {
     weighLoaded(weighing, node, held, terms);
     return 'ready';
@@ -144,7 +148,8 @@ function survey(weighing: Weighing, index: FleetIndex): Survey {
   for (const slot of index.residentSlots(weighing.model)) {
     const node = index.nodes[slot];
     if (node === undefined || !node.healthy || exclude?.has(node.name)) continue;
-    const standing = weighHolder(weighing, node, terms);
+    const held = node.models.get(weighing.model);
+    const standing = weighHolder(weighing, node, held, terms);
     if (standing === 'recovering') seen.recovering ??= node.name;
     if (standing === 'recovering' || standing === 'cannot') continue;
     if (standing === 'ready') seen.replicas++;
@@ -152,7 +157,7 @@ function survey(weighing: Weighing, index: FleetIndex): Survey {
     if (!isBetter(terms, node, leader)) continue;
     const spare = leader.terms;
     leader.node = node;
-    leader.held = node.models.get(weighing.model);
+    leader.held = held;
     leader.terms = terms;
     terms = spare;
   }
