@@ -6,7 +6,7 @@ import type { ModelsConfig } from 'cortex-core/config/models-config';
 import { type Clock, systemClock } from 'cortex-core/daemon/clock';
 import { HttpServer } from 'cortex-core/daemon/http-server';
 import type { Log } from 'cortex-core/daemon/log';
-import { toCatalogue } from './fleet/catalogue.ts';
+import { doubtfulAliases, toCatalogue } from './fleet/catalogue.ts';
 import { Fleet } from './fleet/fleet.ts';
 import type { FleetSettings } from './fleet/fleet-options.ts';
 import { allowBrowsers } from './http/cors.ts';
@@ -106,10 +106,7 @@ function createFleet(live: LiveConfig, metrics: GatewayMetrics, log: Log, clock:
 
 function toFleetSettings({ config, models }: LiveConfig, log: Log): FleetSettings {
   const catalogue = toCatalogue(models);
-  for (const [alias, target] of catalogue.aliases) {
-    if (!catalogue.entries.has(target))
-      log.warn('alias of a model that is not in the catalogue', { alias, target });
-  }
+  for (const [alias, doubt] of doubtfulAliases(catalogue)) log.warn(`the alias ${doubt}`, { alias });
   const { gateway, eviction, neurons } = config;
   return {
     nodes: neurons,

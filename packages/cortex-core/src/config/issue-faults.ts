@@ -82,6 +82,10 @@ function findingsOf(issue: Issue, context: FaultContext): readonly Finding[] {
     return issue.keys.map((key) => ({ path: [...path, key], ...describeUnknownKey(path, key, context) }));
   }
   const value = valueAt(context.values, path);
+  const meant = issue.code === 'invalid_union' ? branchMeant(issue, value) : null;
+  if (meant !== null) {
+    return meant.flatMap((inner) => findingsOf({ ...inner, path: [...issue.path, ...inner.path] }, context));
+  }
   const suggestion = suggestValue(issue, value);
   return [{ path, message: describe(issue, value), suggestion }];
 }
@@ -130,6 +134,15 @@ function describeUnion(issue: z.core.$ZodIssueInvalidUnion, value: unknown): str
   if (value === undefined) return 'is required';
   const branches = issue.errors.flatMap((branch) => branch.slice(0, 1));
   return branches.map((branch) => describe(branch, value)).join(', or ');
+}
+
+/** Of a key that may be a table or something else: what is wrong inside the table that it is. */
+function branchMeant(issue: z.core.$ZodIssueInvalidUnion, value: unknown): readonly Issue[] | null {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return null;
+  const tables = issue.errors.filter(
+    (branch) => !branch.some((inner) => inner.code === 'invalid_type' && inner.path.length === 0),
+  );
+  return tables.length === 1 ? (tables[0] ?? null) : null;
 }
 
 /** The values of a discriminator; zod's type leaves them out. */

@@ -237,7 +237,24 @@ test('faults in models.toml', () => {
     'FILE:3 models[0].limit.output: is required',
     'FILE:3 models[0].limit.outptu: unknown key; did you mean "output"?',
     'FILE:4 models[0].source: must be a scheme such as "huggingface", without a colon',
-    'FILE:6 aliases."gpt-4.1": must be a string, not a number',
+    'FILE:6 aliases."gpt-4.1": must be a string, not a number, or must be a table, not a number',
+  ]);
+});
+
+test('faults in the options of an alias', () => {
+  const text = [
+    '[aliases.a]',
+    'modle = "m"',
+    '[aliases.b]',
+    'model = "m"',
+    'options = { temprature = 1, top_p = 3, model = "x", chat_template_kwargs = { enable_thinking = false } }',
+  ].join('\n');
+  assert.deepEqual(faults('models', text), [
+    'FILE:1 aliases.a.model: is required',
+    'FILE:2 aliases.a.modle: unknown key; did you mean "model"?',
+    'FILE:5 aliases.b.options.temprature: is no sampling or template option; did you mean "temperature"?',
+    'FILE:5 aliases.b.options.top_p: is not valid: Too big: expected number to be <=1',
+    'FILE:5 aliases.b.options.model: is no sampling or template option',
   ]);
 });
 

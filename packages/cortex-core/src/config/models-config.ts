@@ -1,7 +1,9 @@
 /** models.toml: the catalogue of models that the gateway may load, and other names for them. */
 import { z } from 'zod';
 import { costSchema, limitSchema } from '../wire/neuron.ts';
+import { chatRequestSchema } from '../wire/openai.ts';
 import { nonEmpty, nonNegativeInt, positiveInt, unique } from './fields.ts';
+import { findNearest } from './nearest-key.ts';
 
 const defaultPriority = 100;
 const pinnedPriority = 1000;
@@ -46,6 +48,51 @@ const modelEntrySchema = z
       entry.residency_priority ?? (entry.pinned_on.length > 0 ? pinnedPriority : defaultPriority),
   }));
 
+/** What an alias may say in a request's place: how to sample, and how to fill in the chat template. */
+const aliasOptionNames = [
+  ...[
+    'temperature',
+    'top_p',
+    'top_k',
+    'min_p',
+    'typical_p',
+    'top_n_sigma',
+    'xtc_probability',
+    'xtc_threshold',
+  ],
+  ...['repeat_penalty', 'repetition_penalty', 'repeat_last_n', 'frequency_penalty', 'presence_penalty'],
+  ...['dry_multiplier', 'dry_base', 'dry_allowed_length', 'dry_penalty_last_n', 'dry_sequence_breakers'],
+  ...['seed', 'stop', 'logit_bias', 'max_tokens', 'max_completion_tokens', 'grammar', 'ignore_eos'],
+  ...['chat_template_kwargs', 'enable_thinking', 'reasoning_effort', 'verbosity', 'parallel_tool_calls'],
+] as const;
+
+const aliasOptionsSchema = z
+  .record(nonEmpty(), z.unknown())
+  .superRefine((options, context) => {
+    const fields: Readonly<Record<string, z.ZodType>> = chatRequestSchema.shape;
+    for (const [name, value] of Object.entries(options)) {
+      const known = (aliasOptionNames as readonly string[]).includes(name);
+      const result = known ? fields[name]?.safeParse(value) : undefined;
+      if (result?.success === true) continue;
+      const path = [name, ...(result?.error?.issues[0]?.path ?? [])];
+      const told = result?.error?.issues[0]?.message ?? '';
+      const nearest = findNearest(name, aliasOptionNames);
+      const meant = nearest === null ? '' : `; did you mean "${nearest}"?`;
+      const unknown = `is no sampling or template option${meant}`;
+      context.addIssue({ code: 'custom', path, message: known ? `is not valid: ${told}` : unknown });
+    }
+  })
+  .default({})
+  .describe('Fields of a request that hold where the request does not say them.');
+
+const aliasSchema = z.union([
+  nonEmpty(),
+  z.strictObject({
+    model: nonEmpty().describe('Id of the model. Aliases of one model share what is loaded.'),
+    options: aliasOptionsSchema,
+  }),
+]);
+
 export const modelsConfigSchema = z.strictObject({
   models: z
     .array(modelEntrySchema)
@@ -53,10 +100,11 @@ export const modelsConfigSchema = z.strictObject({
     .default([])
     .describe('The models'),
   aliases: z
-    .record(nonEmpty(), nonEmpty())
+    .record(nonEmpty(), aliasSchema)
     .default({})
     .describe(
-      'Other names: "name clients ask for" = "model id". One level; an alias of an alias is not followed.',
+      'Other names: "name clients ask for" = "model id", or a table with `model` and `options`. One level; ' +
+        'an alias of an alias is not followed.',
     ),
 });
 

@@ -1,8 +1,11 @@
 /**
- * What a decision sees: a frozen picture of the fleet. Sizes in MiB, times in milliseconds of the fleet's
- * clock.
+ * What a decision sees: a picture of the fleet. Sizes in MiB, times in milliseconds of the fleet's clock.
+ * The fleet keeps one picture up to date rather than make one per request, so it holds until the next await;
+ * nobody but the fleet writes it. `toFleetView` makes one by hand.
  */
 import type { ModelCost, ModelLimit, ModelStatus } from 'cortex-core/wire/neuron';
+import type { FleetIndex } from './fleet-index.ts';
+import type { RateSource } from './rate-book.ts';
 
 export interface FleetView {
   /** Sorted by name. */
@@ -10,6 +13,10 @@ export interface FleetView {
   readonly catalogue: ReadonlyMap<string, CatalogueEntry>;
   readonly aliases: ReadonlyMap<string, string>;
   readonly strategy: EvictionStrategy;
+  /** What was measured; absent = nothing, priors hold. */
+  readonly rates?: RateSource;
+  /** Who holds what, and where there is room; absent = made for each decision. */
+  readonly index?: FleetIndex;
 }
 
 /** `lru`: longest idle first. `priority`: lowest residency priority first, then longest idle. */
@@ -31,6 +38,18 @@ export interface NodeView {
   readonly models: ReadonlyMap<string, ModelView>;
   /** Models that a load job is bringing up here, running job first. */
   readonly pending: readonly string[];
+  /** What is known of those loads, and of loads that others began. */
+  readonly coming?: ReadonlyMap<string, ComingView>;
+}
+
+/** A model that comes up on a node. */
+export interface ComingView {
+  /** When the load itself began; null = it waits for its turn. */
+  readonly sinceMs: number | null;
+  /** When the neuron says it is up; null = it does not say. */
+  readonly readyMs: number | null;
+  /** Requests of this gateway that wait for it. */
+  readonly waiting: number;
 }
 
 export interface DeviceView {
@@ -52,6 +71,8 @@ export interface ModelView {
   readonly foreignLoad: number;
   /** Requests of this gateway that hold the model now. */
   readonly leases: number;
+  /** Requests that it runs at once; null or absent = the neuron does not tell. */
+  readonly slots?: number | null;
   readonly lastUsedMs: number | null;
   /** Chosen as a victim: takes no new request. */
   readonly draining: boolean;
@@ -89,4 +110,10 @@ export function resolveAlias(view: FleetView, requested: string): string {
 
 export function priorityOf(view: FleetView, model: string): number {
   return view.catalogue.get(model)?.residencyPriority ?? defaultPriority;
+}
+
+/** MiB that a node which has the model says it takes; null = none says. */
+export function sizeElsewhere({ index }: FleetView, model: string): number | null {
+  const slot = index?.presentSlots(model)[0];
+  return slot === undefined ? null : (index?.nodes[slot]?.models.get(model)?.vramMb ?? null);
 }

@@ -1,7 +1,9 @@
-/** On which node a model is loaded, and why not on the others. */
+/** What a load of a model on a node would take, or why it cannot be there. */
 import type { ModelSpec } from 'cortex-core/wire/neuron';
-import { needOf, planFit, type Victim } from './eviction.ts';
+import { freeByDevice, needOf, planFit, type Victim } from './eviction.ts';
+import { loadMsOf, noTerms, type RouteTerms, type Weighing, weighCold } from './expected-time.ts';
 import type { CatalogueEntry, FleetView, ModelView, NodeView } from './fleet-view.ts';
+import { sizeElsewhere } from './fleet-view.ts';
 
 export interface Placement {
   readonly node: string;
@@ -19,33 +21,16 @@ export interface NodeRejection {
   readonly unhealthy: boolean;
 }
 
-export type PlacementChoice =
-  | { readonly kind: 'place'; readonly placement: Placement; readonly rejected: readonly NodeRejection[] }
-  | { readonly kind: 'none'; readonly rejected: readonly NodeRejection[] };
-
-interface Candidate {
+/** A plan for a node, and what it costs. */
+export interface ColdCandidate {
   readonly placement: Placement;
-  readonly pinned: boolean;
-  readonly onDisk: boolean;
-  readonly jobs: number;
+  readonly terms: RouteTerms;
   readonly freeMb: number;
 }
 
-/** The best node for a model that no healthy node serves. `exclude` names nodes not to consider. */
-export function choosePlacement(
-  view: FleetView,
-  model: string,
-  exclude: ReadonlySet<string> = new Set(),
-): PlacementChoice {
-  const rejected: NodeRejection[] = [];
-  let best: Candidate | null = null;
-  for (const node of view.nodes) {
-    if (exclude.has(node.name)) continue;
-    const candidate = considerNode(view, node, model);
-    if ('reason' in candidate) rejected.push(candidate);
-    else if (best === null || compare(candidate, best) < 0) best = candidate;
-  }
-  return best === null ? { kind: 'none', rejected } : { kind: 'place', placement: best.placement, rejected };
+interface NodePlan {
+  readonly placement: Placement;
+  readonly freeMb: number;
 }
 
 /** The plan for one given node, e.g. again when a queued load's turn comes. `explicit`: a person asked. */
@@ -54,7 +39,7 @@ export function considerNode(
   node: NodeView,
   model: string,
   explicit = false,
-): Candidate | NodeRejection {
+): NodePlan | NodeRejection {
   const entry = view.catalogue.get(model);
   const held = node.models.get(model);
   const barred = barredFrom(node, model, entry, held, explicit);
@@ -65,22 +50,68 @@ export function considerNode(
   if (node.cordoned === true) {
     return { node: node.name, reason: `${node.name} is cordoned by an operator`, unhealthy: true };
   }
-  const fit = planFit(view, node, needOf(model, entry, held));
+  const told = needOf(model, entry, held);
+  const fit = planFit(
+    view,
+    node,
+    told.vramMb > 0 ? told : { ...told, vramMb: sizeElsewhere(view, model) ?? 0 },
+  );
   if (!fit.ok) return { node: node.name, reason: fit.reason, unhealthy: false };
-  const names = fit.evict.map((victim) => victim.model);
+  const count = fit.evict.length;
   return {
     placement: {
       node: node.name,
       model,
       spec: specOf(node, model, entry, held, fit.devices),
       evict: fit.evict,
-      why: names.length === 0 ? 'loads where it fits free' : `loads after evicting ${names.join(', ')}`,
+      why:
+        count === 0 ? 'loads where it fits free' : `loads after ${count} other${count > 1 ? 's' : ''} left`,
     },
-    pinned: entry?.pinnedOn.includes(node.name) ?? false,
-    onDisk: held !== undefined,
-    jobs: node.pending.length,
     freeMb: fit.freeMb,
   };
+}
+
+/**
+ * The plan for a load that is not wanted there yet, and its expected time. What the node's queued loads will
+ * take counts as taken, as long as the model fits besides them. null = it is there already, or comes or goes.
+ */
+export function considerCold(weighing: Weighing, node: NodeView): ColdCandidate | NodeRejection | null {
+  const { view, model } = weighing;
+  if (node.pending.includes(model) || isThere(node.models.get(model))) return null;
+  let plan = considerNode(view, withReservations(view, node), model);
+  const displacesQueued = 'reason' in plan && !plan.unhealthy && node.pending.length > 0;
+  if (displacesQueued) plan = considerNode(view, node, model);
+  if ('reason' in plan) return plan;
+  const victims = plan.placement.evict.flatMap((victim) => node.models.get(victim.model) ?? []);
+  const terms = noTerms();
+  weighCold(weighing, node, victims, terms);
+  if (displacesQueued)
+    for (const queued of node.pending) terms.displacedMs += loadMsOf(weighing, node, queued);
+  return { ...plan, terms };
+}
+
+/** It serves, or its state decides whether and when: another load of it there is out of the question. */
+function isThere(held: ModelView | undefined): boolean {
+  if (held === undefined) return false;
+  if (held.status === 'loaded') return held.unservable === null;
+  return held.status === 'loading' || held.status === 'unloading' || held.status === 'recovering';
+}
+
+function withReservations(view: FleetView, node: NodeView): NodeView {
+  if (node.pending.length === 0) return node;
+  const free = freeByDevice(view, node);
+  for (const id of node.pending) {
+    const held = node.models.get(id);
+    if (held?.status === 'loaded') continue;
+    const need = needOf(id, view.catalogue.get(id), held);
+    const freest = [...free].sort((a, b) => b[1] - a[1]).slice(0, need.minDevices);
+    for (const [index, mb] of freest) free.set(index, mb - need.vramMb / freest.length);
+  }
+  const devices = node.devices.map((device) => ({
+    ...device,
+    freeMb: free.get(device.index) ?? 0,
+  }));
+  return { ...node, devices };
 }
 
 function barredFrom(
@@ -118,17 +149,4 @@ function specOf(
   if (entry !== undefined && entry.minDevices > 1) spec.tensor_parallel = entry.minDevices;
   if (devices.length > 0 && (entry !== undefined || node.devices.length > 1)) spec.devices = [...devices];
   return spec;
-}
-
-/** Pinned first, then on disk, no other load under way, fewest victims, most free, name. */
-function compare(a: Candidate, b: Candidate): number {
-  return (
-    Number(b.pinned) - Number(a.pinned) ||
-    Number(b.onDisk) - Number(a.onDisk) ||
-    Number(a.placement.evict.length > 0) - Number(b.placement.evict.length > 0) ||
-    a.jobs - b.jobs ||
-    a.placement.evict.length - b.placement.evict.length ||
-    b.freeMb - a.freeMb ||
-    (a.placement.node < b.placement.node ? -1 : 1)
-  );
 }

@@ -1,179 +1,368 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { needOf, planFit } from './eviction.ts';
-import type { CatalogueEntry, FleetView, ModelView, NodeView } from './fleet-view.ts';
-import { choosePlacement } from './placement.ts';
+import type { FleetView, NodeView } from './fleet-view.ts';
 import { route } from './route.ts';
+import { type FleetSketch, type NodeSketch, toFleetView } from './to-fleet-view.ts';
 
-const entry = (id: string, more: Partial<CatalogueEntry> = {}): CatalogueEntry => ({
-  id,
-  wireId: id,
-  harness: 'llamacpp',
-  quant: null,
-  vramMb: 1000,
-  minDevices: 1,
-  minDeviceVramMb: null,
-  pinnedOn: [],
-  residencyPriority: 100,
-  limit: null,
-  cost: null,
-  capabilities: [],
-  ...more,
-});
+type Sketch = Omit<FleetSketch, 'nodes' | 'catalogue'>;
 
-const model = (id: string, more: Partial<ModelView> = {}): ModelView => ({
-  id,
-  wireId: id,
-  harness: 'llamacpp',
-  status: 'loaded',
-  devices: [0],
-  vramMb: 1000,
-  foreignLoad: 0,
-  leases: 0,
-  lastUsedMs: 1,
-  draining: false,
-  unservable: null,
-  capabilities: [],
-  limit: null,
-  cost: null,
-  toolCall: false,
-  reasoning: false,
-  ...more,
-});
+const view = (nodes: readonly NodeSketch[], catalogue: FleetSketch['catalogue'] = [], more: Sketch = {}) =>
+  toFleetView({ nodes, catalogue, ...more });
 
-const node = (
-  name: string,
-  devices: readonly (readonly [number, number | null])[],
-  models: ModelView[] = [],
-): NodeView => ({
-  name,
-  healthy: true,
-  discovered: true,
-  harnesses: ['llamacpp'],
-  devices: devices.map(([totalMb, freeMb], index) => ({ index, totalMb, freeMb })),
-  models: new Map(models.map((each) => [each.id, each])),
-  pending: [],
-});
+const gpu = (freeMb: number | null, totalMb = 8000) => ({ totalMb, freeMb });
 
-const view = (
-  nodes: NodeView[],
-  entries: CatalogueEntry[] = [],
-  more: Partial<FleetView> = {},
-): FleetView => ({
-  nodes,
-  catalogue: new Map(entries.map((each) => [each.id, each])),
-  aliases: new Map(),
-  strategy: 'lru',
-  ...more,
-});
+/** What a decision comes to, in one line. */
+function told(v: FleetView, model: string, more: Omit<Parameters<typeof route>[1], 'model'> = {}): string {
+  const decision = route(v, { model, ...more });
+  return decision.kind === 'reject' ? decision.code : `${decision.kind} ${decision.node}`;
+}
+
+/** Sends requests one after another that all stay, and counts where they went. */
+function burst(v: FleetView, count: number, promptTokens = 100): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (let i = 0; i < count; i++) {
+    const decision = route(v, { model: 'm', promptTokens });
+    assert.equal(decision.kind, 'forward');
+    if (decision.kind !== 'forward') break;
+    counts[decision.node] = (counts[decision.node] ?? 0) + 1;
+    const held = v.nodes.find((node) => node.name === decision.node)?.models.get('m');
+    assert.ok(held);
+    (held as { leases: number }).leases++;
+  }
+  return counts;
+}
 
 describe('route()', () => {
-  test('takes the least busy replica, own requests counted, ties by name', () => {
-    const a = node('a', [[8000, 0]], [model('m', { leases: 2 })]);
-    const b = node('b', [[8000, 0]], [model('m', { foreignLoad: 1 })]);
-    const c = node('c', [[8000, 0]], [model('m', { leases: 1 })]);
-    const decision = route(view([a, b, c]), 'm');
-    assert.equal(decision.kind === 'forward' && decision.node, 'b');
+  test('takes the least busy of equal replicas, own requests counted, ties by name', () => {
+    const nodes = [
+      { name: 'a', models: [{ id: 'm', leases: 2 }] },
+      { name: 'b', models: [{ id: 'm', foreignLoad: 1 }] },
+      { name: 'c', models: [{ id: 'm', leases: 1 }] },
+    ];
+    assert.equal(told(view(nodes), 'm'), 'forward b');
   });
 
-  test('skips a replica that drains, cannot serve or is excluded', () => {
-    const a = node('a', [[8000, 0]], [model('m', { unservable: 'too little memory' })]);
-    const b = node('b', [[8000, 0]], [model('m')]);
-    assert.equal(route(view([a, b]), 'm').kind, 'forward');
-    assert.equal(route(view([a, b]), 'm', new Set(['b'])).kind, 'reject');
-    const draining = node('c', [[8000, 0]], [model('m', { draining: true })]);
-    assert.equal(route(view([draining]), 'm').kind, 'wait');
+  test('a burst over equal replicas spreads evenly, below and above their slots', () => {
+    const nodes = ['a', 'b', 'c'].map((name) => ({ name, models: [{ id: 'm', slots: 4 }] }));
+    assert.deepEqual(burst(view(nodes), 30), { a: 10, b: 10, c: 10 });
+    assert.deepEqual(burst(view(nodes), 30, 1), { a: 10, b: 10, c: 10 });
   });
 
-  test('waits when a node is loading, and when it recovers says so', () => {
-    assert.equal(route(view([{ ...node('a', [[1, 1]]), pending: ['m'] }], [entry('m')]), 'm').kind, 'wait');
-    const decision = route(view([node('a', [[1, 1]], [model('m', { status: 'recovering' })])]), 'm');
-    assert.equal(decision.kind === 'reject' && decision.code, 'model_recovering');
+  test('a burst over unequal replicas follows their measured speed', () => {
+    const nodes = ['fast', 'slow'].map((name) => ({ name, models: [{ id: 'm', slots: 2 }] }));
+    const rates = [
+      { node: 'fast', model: 'm', serviceMs: 1000, prefillTokS: 4000 },
+      { node: 'slow', model: 'm', serviceMs: 4000, prefillTokS: 1000 },
+    ];
+    const { fast = 0, slow = 0 } = burst(view(nodes, [], { rates }), 40);
+    assert.ok(fast >= 3 * slow && slow > 0, `fast ${fast}, slow ${slow}`);
+  });
+
+  test('a long prompt goes to the node that reads faster although it is busier', () => {
+    const nodes = [
+      { name: 'old', models: [{ id: 'm' }] },
+      { name: 'new', models: [{ id: 'm', leases: 2 }] },
+    ];
+    const rates = [
+      { node: 'old', model: 'm', prefillTokS: 200 },
+      { node: 'new', model: 'm', prefillTokS: 4000 },
+    ];
+    assert.equal(told(view(nodes, [], { rates }), 'm', { promptTokens: 20_000 }), 'forward new');
+  });
+
+  test('a cached prefix is worth the time to read it, and no more', () => {
+    const nodes = [
+      { name: 'a', models: [{ id: 'm', slots: 1 }] },
+      { name: 'b', models: [{ id: 'm', slots: 1 }] },
+    ];
+    const rates = ['a', 'b'].map((node) => ({ node, model: 'm', prefillTokS: 1000, serviceMs: 3000 }));
+    const cached = [{ node: 'b', tokens: 9000 }];
+    const idle = view(nodes, [], { rates });
+    assert.equal(told(idle, 'm', { promptTokens: 10_000, cached }), 'forward b');
+    // 9 s of reading saved against 6 s of queue, then against 12 s
+    const busy = (leases: number) =>
+      view([nodes[0] as NodeSketch, { name: 'b', models: [{ id: 'm', slots: 1, leases }] }], [], { rates });
+    assert.equal(told(busy(2), 'm', { promptTokens: 10_000, cached }), 'forward b');
+    assert.equal(told(busy(4), 'm', { promptTokens: 10_000, cached }), 'forward a');
+  });
+
+  test('never believes more tokens cached than the prompt has', () => {
+    const v = view([{ name: 'a', models: [{ id: 'm' }] }]);
+    const decision = route(v, { model: 'm', promptTokens: 50, cached: [{ node: 'a', tokens: 9000 }] });
+    assert.ok(decision.kind === 'forward' && decision.terms.prefillMs > 0);
+    assert.equal(decision.terms.cachedTokens, 49);
+  });
+
+  test('skips a replica that drains, cannot serve, is down or excluded', () => {
+    const a = { name: 'a', models: [{ id: 'm', unservable: 'too little memory' }] };
+    const b = { name: 'b', models: [{ id: 'm' }] };
+    const down = { name: '0', healthy: false, models: [{ id: 'm' }] };
+    assert.equal(told(view([a, b, down]), 'm'), 'forward b');
+    assert.equal(told(view([a, b]), 'm', { exclude: new Set(['b']) }), 'overloaded');
+    assert.equal(told(view([{ name: 'c', models: [{ id: 'm', draining: true }] }]), 'm'), 'wait c');
+  });
+
+  test('waits for a load that runs, also for one that others began; recovering says so', () => {
+    assert.equal(told(view([{ name: 'a', pending: ['m'] }], [{ id: 'm' }]), 'm'), 'wait a');
+    assert.equal(told(view([{ name: 'a', models: [{ id: 'm', status: 'loading' }] }]), 'm'), 'wait a');
+    assert.equal(
+      told(view([{ name: 'a', models: [{ id: 'm', status: 'recovering' }] }]), 'm'),
+      'model_recovering',
+    );
+  });
+
+  test('waits for the load that will be up first', () => {
+    const coming = (readyMs: number) => new Map([['m', { sinceMs: null, readyMs, waiting: 0 }]]);
+    const nodes = [
+      { name: 'a', pending: ['m'], coming: coming(90_000) },
+      { name: 'b', pending: ['m'], coming: coming(20_000) },
+    ];
+    assert.equal(told(view(nodes, [{ id: 'm' }]), 'm', { nowMs: 10_000 }), 'wait b');
   });
 
   test('no healthy node is 503 even for an unknown model; an unknown model is 404', () => {
-    const down = { ...node('a', [[1, 1]]), healthy: false };
-    const nobody = route(view([down]), 'm');
-    assert.equal(nobody.kind === 'reject' && nobody.code, 'no_healthy_nodes');
-    const unknown = route(view([node('a', [[1, 1]])]), 'm');
-    assert.equal(unknown.kind === 'reject' && unknown.code, 'model_not_found');
+    assert.equal(told(view([{ name: 'a', healthy: false }]), 'm'), 'no_healthy_nodes');
+    assert.equal(told(view([{ name: 'a' }]), 'm'), 'model_not_found');
   });
 
   test('a model pinned to a node that is down gets a retryable answer', () => {
-    const down = { ...node('a', [[9000, 9000]]), healthy: false };
-    const decision = route(view([down, node('b', [[9000, 9000]])], [entry('m', { pinnedOn: ['a'] })]), 'm');
+    const nodes = [
+      { name: 'a', healthy: false, devices: [9000] },
+      { name: 'b', devices: [9000] },
+    ];
+    const decision = route(view(nodes, [{ id: 'm', vramMb: 1000, pinnedOn: ['a'] }]), { model: 'm' });
     assert.equal(decision.kind === 'reject' && decision.code, 'node_unhealthy');
     assert.equal(decision.kind === 'reject' && decision.retryAfterSecs, 3);
+  });
+
+  test('a model that only a neuron knows is loaded there from its disk', () => {
+    const nodes = [
+      { name: 'a', devices: [9000] },
+      { name: 'b', devices: [9000], models: [{ id: 'm', status: 'available' as const, vramMb: 500 }] },
+    ];
+    assert.equal(told(view(nodes), 'm'), 'load b');
+  });
+
+  test('an alias goes where its model is', () => {
+    const v = view([{ name: 'a', models: [{ id: 'm' }] }], [], { aliases: { fast: 'm' } });
+    const decision = route(v, { model: 'fast' });
+    assert.ok(decision.kind === 'forward');
+    assert.deepEqual([decision.model, decision.wireId], ['m', 'm']);
+  });
+});
+
+describe('a cold load', () => {
+  const m = { id: 'm', vramMb: 1000 };
+
+  test('goes where it fits free, then to the most free, and never where it cannot fit', () => {
+    const nodes = [
+      { name: 'a', devices: [gpu(0, 4000)], models: [{ id: 'x', vramMb: 1000 }] },
+      { name: 'b', devices: [gpu(3000, 4000)] },
+      { name: 'c', devices: [gpu(500, 500)] },
+      { name: 'd', devices: [gpu(3500, 4000)] },
+    ];
+    assert.equal(told(view(nodes, [m]), 'm'), 'load d');
+    assert.equal(told(view(nodes, [{ ...m, pinnedOn: ['a'] }]), 'm'), 'load a');
+    assert.equal(
+      told(view(nodes, [{ ...m, vramMb: 3800 }]), 'm', { exclude: new Set(['a']) }),
+      'no_feasible_node',
+    );
+  });
+
+  test('every refusal has a sentence with numbers for each node', () => {
+    const nodes = [
+      { name: 'a', devices: [gpu(0, 4000)], models: [{ id: 'x', vramMb: 4000 }] },
+      { name: 'b', devices: [gpu(500, 500)] },
+      { name: 'c', devices: [gpu(9000, 9000)], harnesses: ['other'] },
+      { name: 'd', devices: [gpu(9000, 9000)], discovered: false },
+    ];
+    const catalogue = [m, { id: 'x', residencyPriority: 1000 }];
+    const decision = route(view(nodes, catalogue), { model: 'm' });
+    assert.ok(decision.kind === 'reject');
+    assert.deepEqual(
+      decision.nodes.map(({ reason }) => reason),
+      [
+        'needs 1000 MiB, a can free at most 0 MiB; x may not be displaced',
+        'needs 1000 MiB, b has only 500 MiB on 1 device(s)',
+        'c has no harness "llamacpp" (it has other)',
+        'd has not told its devices yet',
+      ],
+    );
+  });
+
+  test('sums the devices of a model of several, and takes the freest', () => {
+    const nodes = [
+      { name: 'a', devices: [gpu(8000), gpu(100)] },
+      { name: 'b', devices: [gpu(100), gpu(5000), gpu(4000)] },
+    ];
+    const decision = route(view(nodes, [{ id: 'm', vramMb: 8500, minDevices: 2 }]), { model: 'm' });
+    assert.ok(decision.kind === 'load');
+    assert.deepEqual([decision.node, decision.placement.spec.devices], ['b', [1, 2]]);
+  });
+
+  test('a node with too few devices, or too small ones, is out', () => {
+    const nodes = [
+      { name: 'a', devices: [gpu(8000)] },
+      { name: 'b', devices: [gpu(8000), gpu(3000, 3000)] },
+    ];
+    const decision = route(view(nodes, [{ ...m, minDevices: 2, minDeviceVramMb: 4000 }]), { model: 'm' });
+    assert.ok(decision.kind === 'reject');
+    assert.deepEqual(
+      decision.nodes.map(({ reason }) => reason),
+      ['needs 2 device(s) of at least 4000 MiB, a has 1', 'needs 2 device(s) of at least 4000 MiB, b has 1'],
+    );
+  });
+
+  test('goes to the node whose disk is faster, by measured loads of whatever model', () => {
+    const nodes = ['hdd', 'nvme'].map((name) => ({
+      name,
+      devices: [gpu(8000)],
+      models: [{ id: 'm', status: 'available' as const }],
+    }));
+    const v = view(nodes, [m], { rates: [{ node: 'hdd', model: 'm', loadMs: 60_000 }] });
+    assert.equal(told(v, 'm'), 'load hdd', 'all that is known is one measured load');
+    const both = [
+      { node: 'hdd', model: 'm', loadMs: 60_000 },
+      { node: 'nvme', model: 'm', loadMs: 4000 },
+    ];
+    assert.equal(told(view(nodes, [m], { rates: both }), 'm'), 'load nvme');
+  });
+
+  test('loads where the file is rather than where it has to be fetched', () => {
+    const nodes = [
+      { name: 'a', devices: [gpu(8000)] },
+      { name: 'b', devices: [gpu(4000)], models: [{ id: 'm', status: 'available' as const }] },
+    ];
+    assert.equal(told(view(nodes, [m]), 'm'), 'load b');
+  });
+
+  test('rather displaces what was idle for long than what was just used', () => {
+    const full = (name: string, lastUsedMs: number) => ({
+      name,
+      devices: [gpu(0, 1000)],
+      models: [{ id: `on-${name}`, vramMb: 1000, lastUsedMs }],
+    });
+    const v = view([full('a', 990_000), full('b', 100_000)], [m]);
+    assert.equal(told(v, 'm', { nowMs: 1_000_000 }), 'load b');
+  });
+
+  test('keeps off a node whose queued loads will take the memory', () => {
+    const nodes = [
+      { name: 'a', devices: [gpu(1500, 1500)], pending: ['other'] },
+      { name: 'b', devices: [gpu(1200, 1500)] },
+    ];
+    assert.equal(told(view(nodes, [m, { id: 'other', vramMb: 1000 }]), 'm'), 'load b');
+  });
+});
+
+describe('a further replica', () => {
+  const rates = [
+    { node: 'a', model: 'm', serviceMs: 10_000, loadMs: 8000, prefillTokS: 1000 },
+    { node: 'b', model: 'm', loadMs: 8000 },
+  ];
+  const catalogue = [{ id: 'm', vramMb: 1000 }];
+  const nodes = (leases: number, freeOnB = 4000): NodeSketch[] => [
+    { name: 'a', devices: [gpu(0)], models: [{ id: 'm', slots: 2, leases }] },
+    { name: 'b', devices: [gpu(freeOnB)], models: [{ id: 'x', vramMb: 4000 }] },
+  ];
+
+  test('is loaded when that halves the wait', () => {
+    // 3 must end, two at a time, 10 s each: 15 s, and 40 s with 8 to end
+    assert.equal(told(view(nodes(4), catalogue, { rates }), 'm', { promptTokens: 10 }), 'forward a');
+    assert.equal(told(view(nodes(9), catalogue, { rates }), 'm', { promptTokens: 10 }), 'load b');
+  });
+
+  test('is not loaded while a slot is free, without a measured service time, or at another model’s cost', () => {
+    assert.equal(told(view(nodes(1), catalogue, { rates }), 'm'), 'forward a');
+    assert.equal(told(view(nodes(50), catalogue), 'm'), 'forward a');
+    assert.equal(told(view(nodes(50, 0), catalogue, { rates }), 'm'), 'forward a');
+  });
+
+  test('is not loaded while one is coming up', () => {
+    const coming = { name: 'c', pending: ['m'], devices: [gpu(0)] };
+    const decision = told(view([...nodes(9), coming], catalogue, { rates }), 'm', { promptTokens: 10 });
+    assert.match(decision, /^(forward a|wait c)$/);
   });
 });
 
 describe('planFit()', () => {
   const fit = (v: FleetView, id: string) =>
-    planFit(v, v.nodes[0]!, needOf(id, v.catalogue.get(id), undefined));
+    planFit(v, v.nodes[0] as NodeView, needOf(id, v.catalogue.get(id), undefined));
 
   test('evicts the longest idle, never-used first, and no more than needed', () => {
     const models = [
-      model('x', { lastUsedMs: 5 }),
-      model('y', { lastUsedMs: 2 }),
-      model('z', { lastUsedMs: null }),
+      { id: 'x', vramMb: 1000, lastUsedMs: 5 },
+      { id: 'y', vramMb: 1000, lastUsedMs: 2 },
+      { id: 'z', vramMb: 1000, lastUsedMs: null },
     ];
-    const plan = fit(view([node('a', [[3000, 0]], models)], [entry('m', { vramMb: 1500 })]), 'm');
+    const plan = fit(
+      view([{ name: 'a', devices: [gpu(0, 3000)], models: models }], [{ id: 'm', vramMb: 1500 }]),
+      'm',
+    );
     assert.deepEqual(plan.ok && plan.evict.map((victim) => victim.model), ['z', 'y']);
   });
 
   test('spares a small victim when a later one alone suffices', () => {
-    const models = [model('s', { vramMb: 100, lastUsedMs: 1 }), model('l', { vramMb: 2900, lastUsedMs: 2 })];
-    const plan = fit(view([node('a', [[3000, 0]], models)], [entry('m', { vramMb: 2500 })]), 'm');
+    const models = [
+      { id: 's', vramMb: 100, lastUsedMs: 1 },
+      { id: 'l', vramMb: 2900, lastUsedMs: 2 },
+    ];
+    const plan = fit(
+      view([{ name: 'a', devices: [gpu(0, 3000)], models: models }], [{ id: 'm', vramMb: 2500 }]),
+      'm',
+    );
     assert.deepEqual(plan.ok && plan.evict.map((victim) => victim.model), ['l']);
   });
 
   test('evicts nothing when higher ranks make it useless, and says who stays', () => {
-    const models = [model('pin', { vramMb: 2000 }), model('x')];
+    const models = [
+      { id: 'pin', vramMb: 2000 },
+      { id: 'x', vramMb: 1000 },
+    ];
     const v = view(
-      [node('a', [[3000, 0]], models)],
-      [entry('m', { vramMb: 2500 }), entry('pin', { vramMb: 2000, residencyPriority: 1000 })],
+      [{ name: 'a', devices: [gpu(0, 3000)], models: models }],
+      [
+        { id: 'm', vramMb: 2500 },
+        { id: 'pin', vramMb: 2000, residencyPriority: 1000 },
+      ],
     );
     const plan = fit(v, 'm');
     assert.match(plan.ok ? '' : plan.reason, /can free at most 1000 MiB; pin may not be displaced/);
   });
 
   test('strategy priority evicts the lower rank although it was used later', () => {
-    const models = [model('low', { lastUsedMs: 9 }), model('high', { lastUsedMs: 1 })];
-    const entries = [entry('m'), entry('low', { residencyPriority: 50 }), entry('high')];
-    const plan = fit(view([node('a', [[2000, 0]], models)], entries, { strategy: 'priority' }), 'm');
+    const models = [
+      { id: 'low', vramMb: 1000, lastUsedMs: 9 },
+      { id: 'high', vramMb: 1000, lastUsedMs: 1 },
+    ];
+    const entries = [
+      { id: 'm', vramMb: 1000 },
+      { id: 'low', vramMb: 1000, residencyPriority: 50 },
+      { id: 'high', vramMb: 1000 },
+    ];
+    const plan = fit(
+      view([{ name: 'a', devices: [gpu(0, 2000)], models: models }], entries, { strategy: 'priority' }),
+      'm',
+    );
     assert.deepEqual(plan.ok && plan.evict.map((victim) => victim.model), ['low']);
   });
 
   test('sums the freest devices of a multi-device model', () => {
     const v = view(
-      [
-        node('a', [
-          [8000, 100],
-          [8000, 5000],
-          [8000, 4000],
-        ]),
-      ],
-      [entry('m', { vramMb: 8500, minDevices: 2 })],
+      [{ name: 'a', devices: [gpu(100), gpu(5000), gpu(4000)] }],
+      [{ id: 'm', vramMb: 8500, minDevices: 2 }],
     );
     const plan = fit(v, 'm');
     assert.deepEqual(plan.ok && [plan.devices, plan.evict], [[1, 2], []]);
   });
 
   test('without a reading it counts what is resident', () => {
-    const v = view([node('a', [[3000, null]], [model('x', { vramMb: 2500 })])], [entry('m')]);
+    const v = view(
+      [{ name: 'a', devices: [gpu(null, 3000)], models: [{ id: 'x', vramMb: 2500 }] }],
+      [{ id: 'm', vramMb: 1000 }],
+    );
     const plan = fit(v, 'm');
     assert.deepEqual(plan.ok && plan.evict.map((victim) => victim.model), ['x']);
-  });
-});
-
-describe('choosePlacement()', () => {
-  test('prefers pinned, then fits free, then most free; gives every other node a sentence', () => {
-    const nodes = [node('a', [[4000, 0]], [model('x')]), node('b', [[4000, 3000]]), node('c', [[500, 500]])];
-    const choice = choosePlacement(view(nodes, [entry('m')]), 'm');
-    assert.equal(choice.kind === 'place' && choice.placement.node, 'b');
-    assert.match(choice.rejected[0]?.reason ?? '', /c has only 500 MiB/);
-    const pinned = choosePlacement(view(nodes, [entry('m', { pinnedOn: ['a'] })]), 'm');
-    assert.equal(pinned.kind === 'place' && pinned.placement.node, 'a');
-    assert.match(pinned.rejected[0]?.reason ?? '', /pinned to a, not b/);
   });
 });

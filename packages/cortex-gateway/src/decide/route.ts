@@ -1,27 +1,58 @@
-/** Where a request goes: to a replica, to a load, to wait, or back with a reason for every node. */
+/**
+ * Where a request goes: to a replica, to a load, to wait, or back with a reason for every node.
+ *
+ * Every node that has the model, or is getting it, is weighed by the expected time to the first token; the
+ * least wins, equal ones by fewest requests ahead, then by name. A model that nobody has is loaded where that
+ * time is least (`chooseCold`). A further replica is loaded only where it pays: see `paysForReplica`.
+ */
 import type { ErrorCode } from 'cortex-core/wire/errors';
+import { chooseCold } from './cold-scan.ts';
+import {
+  isServiceMeasured,
+  type MutableTerms,
+  noTerms,
+  type RouteTerms,
+  scoreOf,
+  toWeighing,
+  type Weighing,
+  weighComing,
+  weighLeaving,
+  weighLoaded,
+} from './expected-time.ts';
+import { FleetIndex } from './fleet-index.ts';
 import type { FleetView, ModelView, NodeView } from './fleet-view.ts';
 import { resolveAlias } from './fleet-view.ts';
-import { choosePlacement, type NodeRejection, type Placement } from './placement.ts';
+import type { ColdCandidate, NodeRejection, Placement } from './placement.ts';
+import type { RouteRequest } from './route-request.ts';
 
-export type RouteDecision =
-  | {
-      readonly kind: 'forward';
-      readonly node: string;
-      readonly model: string;
-      readonly wireId: string;
-      readonly why: string;
-    }
-  | {
-      readonly kind: 'load';
-      readonly node: string;
-      readonly model: string;
-      readonly placement: Placement;
-      readonly why: string;
-    }
-  /** The node is already bringing it up, or letting it go. */
-  | { readonly kind: 'wait'; readonly node: string; readonly model: string; readonly why: string }
-  | Rejection;
+export type RouteDecision = Forward | Load | Wait | Rejection;
+
+export interface Forward {
+  readonly kind: 'forward';
+  readonly node: string;
+  readonly model: string;
+  readonly wireId: string;
+  readonly why: string;
+  readonly terms: RouteTerms;
+}
+
+export interface Load {
+  readonly kind: 'load';
+  readonly node: string;
+  readonly model: string;
+  readonly placement: Placement;
+  readonly why: string;
+  readonly terms: RouteTerms;
+}
+
+/** The node is already bringing it up, or letting it go. */
+export interface Wait {
+  readonly kind: 'wait';
+  readonly node: string;
+  readonly model: string;
+  readonly why: string;
+  readonly terms: RouteTerms;
+}
 
 export interface Rejection {
   readonly kind: 'reject';
@@ -32,144 +63,161 @@ export interface Rejection {
   readonly nodes: readonly NodeRejection[];
 }
 
-interface Survey {
-  readonly model: string;
-  healthy: number;
-  replicas: number;
-  best: NodeView | null;
-  bestModel: ModelView | null;
-  bestScore: number;
-  waiting: { node: string; why: string } | null;
-  recovering: string | null;
-  known: boolean;
-  heldByUnhealthy: string | null;
-}
+/** A further replica has to halve the wait, so that a wrong estimate or a short burst does not load it. */
+export const replicaGain = 2;
 
-export function route(
-  view: FleetView,
-  requested: string,
-  exclude: ReadonlySet<string> = new Set(),
-): RouteDecision {
-  const model = resolveAlias(view, requested);
-  const seen = survey(view, model, exclude);
-  if (seen.healthy === 0) {
-    return reject(model, 'no_healthy_nodes', describeNone(view), 5);
+/** How a node that has the model stands to a request. */
+export type Standing = 'ready' | 'coming' | 'leaving' | 'recovering' | 'cannot';
+
+export function route(view: FleetView, request: RouteRequest): RouteDecision {
+  const model = resolveAlias(view, request.model);
+  const index = indexOf(view);
+  if (index.healthyCount === 0) return reject(model, 'no_healthy_nodes', describeNone(view), 5);
+  const weighing = toWeighing(view, index, request, model);
+  const seen = survey(weighing, index);
+  const { ready, coming, leaving } = seen;
+  if (ready.node !== null && (coming.node === null || scoreOf(ready.terms) <= scoreOf(coming.terms))) {
+    const cold = paysForReplica(weighing, index, seen);
+    return cold === null ? toForward(model, ready, seen.replicas) : toLoad(model, cold, 'halves the wait');
   }
-  if (seen.best !== null && seen.bestModel !== null) {
-    const why = seen.replicas === 1 ? 'only replica' : `least busy of ${seen.replicas}`;
-    return { kind: 'forward', node: seen.best.name, model, wireId: seen.bestModel.wireId, why };
-  }
-  if (seen.waiting !== null) return { kind: 'wait', node: seen.waiting.node, model, why: seen.waiting.why };
-  if (seen.recovering !== null) {
+  if (coming.node !== null) return toWait(model, coming, 'is being loaded');
+  if (seen.recovering !== null && leaving.node === null) {
     const message = `model "${model}" is recovering on ${seen.recovering}; try again shortly`;
     return reject(model, 'model_recovering', message, 2);
   }
-  if (!seen.known) {
-    const message = `model "${requested}" not found on any node and not in catalogue; see GET /v1/models`;
+  if (weighing.entry === undefined && index.presentSlots(model).length === 0) {
+    const message = `model "${request.model}" not found on any node and not in catalogue; see GET /v1/models`;
     return reject(model, 'model_not_found', message, null);
   }
-  const choice = choosePlacement(view, model, exclude);
-  if (choice.kind === 'place') {
-    const { placement } = choice;
-    return { kind: 'load', node: placement.node, model, placement, why: placement.why };
+  const { best, rejected } = chooseCold(weighing, index);
+  if (leaving.node !== null && (best === null || scoreOf(leaving.terms) <= scoreOf(best.terms))) {
+    return toWait(model, leaving, 'is making room and comes back');
   }
-  return rejectUnplaced(view, model, choice.rejected, seen.heldByUnhealthy);
+  if (best !== null) return toLoad(model, best, best.placement.why);
+  return rejectUnplaced(index, model, rejected);
 }
 
-/** Requests that stand before a new one: those of others as last polled, and our own as of now. */
-export function loadScore(model: ModelView): number {
-  return model.foreignLoad + model.leases;
+export function indexOf(view: FleetView): FleetIndex {
+  return view.index ?? new FleetIndex(view.nodes, view);
 }
 
-function survey(view: FleetView, model: string, exclude: ReadonlySet<string>): Survey {
-  const seen: Survey = {
-    model,
-    healthy: 0,
-    replicas: 0,
-    best: null,
-    bestModel: null,
-    bestScore: Number.POSITIVE_INFINITY,
-    waiting: null,
-    recovering: null,
-    known: view.catalogue.has(model),
-    heldByUnhealthy: null,
-  };
-  for (const node of view.nodes) {
-    const held = node.models.get(model);
-    if (held !== undefined) seen.known = true;
-    if (!node.healthy) {
-      if (held?.status === 'loaded') seen.heldByUnhealthy ??= node.name;
-      continue;
-    }
-    seen.healthy++;
-    if (exclude.has(node.name)) continue;
-    if (node.pending.includes(model)) seen.waiting ??= { node: node.name, why: 'is being loaded' };
-    if (held !== undefined) weigh(seen, node, held);
+/** Weighs the model on a node that has it or gets it; `terms` say nothing where it recovers or cannot. */
+export function weighHolder(
+  weighing: Weighing,
+  node: NodeView,
+  held: ModelView | undefined,
+  terms: MutableTerms,
+): Standing {
+  if (held?.status === 'loaded' && held.unservable === null && !held.draining) {
+    weighLoaded(weighing, node, held, terms);
+    return 'ready';
+  }
+  if (node.pending.includes(weighing.model) || held?.status === 'loading') {
+    weighComing(weighing, node, terms);
+    return 'coming';
+  }
+  if (held?.status === 'unloading' || (held?.status === 'loaded' && held.draining)) {
+    weighLeaving(weighing, node, held, terms);
+    return 'leaving';
+  }
+  return held?.status === 'recovering' ? 'recovering' : 'cannot';
+}
+
+interface Best {
+  node: NodeView | null;
+  held: ModelView | undefined;
+  terms: MutableTerms;
+}
+
+interface Survey {
+  readonly ready: Best;
+  readonly coming: Best;
+  readonly leaving: Best;
+  replicas: number;
+  recovering: string | null;
+}
+
+function survey(weighing: Weighing, index: FleetIndex): Survey {
+  const best = (): Best => ({ node: null, held: undefined, terms: noTerms() });
+  const seen: Survey = { ready: best(), coming: best(), leaving: best(), replicas: 0, recovering: null };
+  const { exclude } = weighing.request;
+  let terms = noTerms();
+  for (const slot of index.residentSlots(weighing.model)) {
+    const node = index.nodes[slot];
+    if (node === undefined || !node.healthy || exclude?.has(node.name)) continue;
+    const held = node.models.get(weighing.model);
+    const standing = weighHolder(weighing, node, held, terms);
+    if (standing === 'recovering') seen.recovering ??= node.name;
+    if (standing === 'recovering' || standing === 'cannot') continue;
+    if (standing === 'ready') seen.replicas++;
+    const leader = seen[standing];
+    if (!isBetter(terms, node, leader)) continue;
+    const spare = leader.terms;
+    leader.node = node;
+    leader.held = held;
+    leader.terms = terms;
+    terms = spare;
   }
   return seen;
 }
 
-function weigh(seen: Survey, node: NodeView, held: ModelView): void {
-  switch (held.status) {
-    case 'loaded': {
-      if (held.draining) {
-        seen.waiting ??= { node: node.name, why: 'is making room and comes back' };
-        return;
-      }
-      if (held.unservable !== null) return;
-      seen.replicas++;
-      const score = loadScore(held);
-      if (score >= seen.bestScore) return;
-      seen.best = node;
-      seen.bestModel = held;
-      seen.bestScore = score;
-      return;
-    }
-    case 'loading':
-      seen.waiting ??= { node: node.name, why: 'is being loaded' };
-      return;
-    case 'unloading':
-      seen.waiting ??= { node: node.name, why: 'is being unloaded' };
-      return;
-    case 'recovering':
-      seen.recovering ??= node.name;
-      return;
-    case 'available':
-    case 'failed':
-    case 'poisoned':
-    case 'unknown':
-      return;
-    default:
-      held.status satisfies never;
-  }
+function isBetter(terms: RouteTerms, node: NodeView, leader: Best): boolean {
+  if (leader.node === null) return true;
+  const order = scoreOf(terms) - scoreOf(leader.terms) || terms.ahead - leader.terms.ahead;
+  return order < 0 || (order === 0 && node.name < leader.node.name);
 }
 
-function rejectUnplaced(
-  view: FleetView,
-  model: string,
-  nodes: readonly NodeRejection[],
-  heldByUnhealthy: string | null,
-): Rejection {
+/**
+ * Where a further replica is loaded: nowhere unless all slots of the best replica are taken, its wait rests
+ * on measured service times, none is coming up yet, another node has the memory free (nothing is evicted for
+ * it), and the request would have to wait at least `replicaGain` times as long as with the load.
+ */
+function paysForReplica(weighing: Weighing, index: FleetIndex, seen: Survey): ColdCandidate | null {
+  const { ready, coming } = seen;
+  if (ready.node === null || ready.terms.queueMs === 0 || coming.node !== null) return null;
+  if (!isServiceMeasured(weighing, ready.node)) return null;
+  const { best } = chooseCold(weighing, index, true);
+  return best !== null && scoreOf(best.terms) * replicaGain <= scoreOf(ready.terms) ? best : null;
+}
+
+function toForward(model: string, { node, held, terms }: Best, replicas: number): Forward {
+  const why = replicas === 1 ? 'only replica' : `least expected wait of ${replicas} replicas`;
+  return { kind: 'forward', node: node?.name ?? '', model, wireId: held?.wireId ?? model, why, terms };
+}
+
+function toWait(model: string, { node, terms }: Best, why: string): Wait {
+  return { kind: 'wait', node: node?.name ?? '', model, why, terms };
+}
+
+function toLoad(model: string, { placement, terms }: ColdCandidate, why: string): Load {
+  return { kind: 'load', node: placement.node, model, placement, why, terms };
+}
+
+function rejectUnplaced(index: FleetIndex, model: string, nodes: readonly NodeRejection[]): Rejection {
   const reasons = nodes.slice(0, 8).map((each) => each.reason);
   if (nodes.length > 8) reasons.push(`and ${nodes.length - 8} more`);
-  const down = heldByUnhealthy ?? nodes.find((each) => each.unhealthy)?.node;
+  const holders = index.presentSlots(model).flatMap((slot) => index.nodes[slot] ?? []);
+  const heldByUnhealthy = holders.find(
+    (node) => !node.healthy && node.models.get(model)?.status === 'loaded',
+  );
+  const down = heldByUnhealthy?.name ?? nodes.find((each) => each.unhealthy)?.node;
   if (down !== undefined) {
-    const why = whyClosed(view.nodes.find((node) => node.name === down));
+    const why = whyClosed(index.nodeNamed(down));
     const message = `model "${model}" needs ${down}, which ${why}; try again shortly`;
     return { ...reject(model, 'node_unhealthy', message, 3), nodes };
   }
-  const holders = view.nodes.flatMap((node) => node.models.get(model) ?? []);
-  if (holders.some((held) => held.status === 'poisoned')) {
-    return {
-      ...reject(model, 'model_poisoned', `model "${model}" cannot serve: ${reasons.join('; ')}`, null),
-      nodes,
-    };
+  const states = holders.flatMap((node) => node.models.get(model) ?? []);
+  if (states.some((held) => held.status === 'poisoned')) {
+    const message = `model "${model}" cannot serve: ${reasons.join('; ')}`;
+    return { ...reject(model, 'model_poisoned', message, null), nodes };
   }
-  if (holders.some((held) => held.status === 'loaded' && held.unservable !== null)) {
-    return {
-      ...reject(model, 'overloaded', `model "${model}" cannot serve now: ${reasons.join('; ')}`, 5),
-      nodes,
-    };
+  if (states.some((held) => held.status === 'loaded' && held.unservable !== null)) {
+    const message = `model "${model}" cannot serve now: ${reasons.join('; ')}`;
+    return { ...reject(model, 'overloaded', message, 5), nodes };
+  }
+  if (nodes.length === 0) {
+    const message = `every node that could serve "${model}" failed this request; try again`;
+    return { ...reject(model, 'node_unhealthy', message, 3), nodes };
   }
   const message = `model "${model}" cannot be placed: ${reasons.join('; ')}; unload or unpin something`;
   return { ...reject(model, 'no_feasible_node', message, null), nodes };

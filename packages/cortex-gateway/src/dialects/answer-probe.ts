@@ -9,6 +9,11 @@ export interface TokenUsage {
   readonly promptTokens: number;
   readonly completionTokens: number;
   readonly cachedTokens: number;
+  /** Whether the neuron said so, or only pieces of text were counted. */
+  readonly isReported?: boolean;
+  /** The neuron's own timings, ms; absent = it gave none. */
+  readonly prefillMs?: number;
+  readonly decodeMs?: number;
 }
 
 const tailBytesMax = 64 * 1024;
@@ -87,7 +92,12 @@ function readUsage(text: string): TokenUsage | null {
   const prompt = numberOf(usage, /"prompt_tokens"\s*:\s*(\d+)/);
   const completion = numberOf(usage, /"completion_tokens"\s*:\s*(\d+)/);
   if (prompt === null && completion === null) return null;
+  const prefillMs = numberOf(usage, /"prefill_ms"\s*:\s*(\d+(?:\.\d+)?)/);
+  const decodeMs = numberOf(usage, /"decode_ms"\s*:\s*(\d+(?:\.\d+)?)/);
   return {
+    isReported: true,
+    ...(prefillMs === null ? {} : { prefillMs }),
+    ...(decodeMs === null ? {} : { decodeMs }),
     promptTokens: prompt ?? 0,
     completionTokens: completion ?? 0,
     cachedTokens: numberOf(usage, /"cached_tokens"\s*:\s*(\d+)/) ?? 0,

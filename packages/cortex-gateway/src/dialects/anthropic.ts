@@ -2,6 +2,7 @@ import { toMessage } from './anthropic-answer.ts';
 import { parseMessagesRequest, toChatBody, toChatTurns } from './anthropic-request.ts';
 import { AnthropicStream } from './anthropic-stream.ts';
 import type { Dialect } from './dialect.ts';
+import { promptKeyOf } from './prompt-key.ts';
 import { estimateChatTokens, unsaid } from './request-body.ts';
 
 export const anthropicMessages: Dialect = {
@@ -16,6 +17,7 @@ export const anthropicMessages: Dialect = {
       inputTokensEstimate: promptTokensEstimate,
       choices: 1,
       maxTokens: request.max_tokens,
+      promptKey: promptKeyOf({ ...request }),
       upstreamPath: '/v1/chat/completions',
       forwardsHeaders: false,
       toUpstream: ({ wireId, defaults, overrides }) => {

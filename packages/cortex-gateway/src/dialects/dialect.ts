@@ -1,5 +1,6 @@
 /** A client's wire format: how its request becomes OpenAI chat for a neuron, and how the answer goes back. */
 import type { AppError } from 'cortex-core/wire/errors';
+import type { PromptKey } from './prompt-key.ts';
 import type { JsonObject } from './request-body.ts';
 
 export interface Dialect {
@@ -20,6 +21,8 @@ export interface InferenceRequest {
   readonly choices: number;
   /** What each answer may have; null = unsaid. */
   readonly maxTokens: number | null;
+  /** By what the prompt's prefix is remembered; absent = it is not. */
+  readonly promptKey?: PromptKey;
   /** Route on the neuron. */
   readonly upstreamPath: string;
   /** Whether client headers go along, or only ours because the body is a translation. */

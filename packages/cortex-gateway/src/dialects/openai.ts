@@ -7,6 +7,7 @@ import { encodeSse, sseKeepAlive } from 'cortex-core/wire/sse';
 import { AnswerProbe } from './answer-probe.ts';
 import type { Dialect, InferenceRequest, StreamOut } from './dialect.ts';
 import { setTopLevelFields } from './json-splice.ts';
+import { promptKeyOf } from './prompt-key.ts';
 import {
   estimateChatTokens,
   type JsonObject,
@@ -101,6 +102,7 @@ function passThrough(
   return {
     ...size,
     stream: json.stream === true,
+    promptKey: promptKeyOf(json),
     upstreamPath,
     forwardsHeaders: true,
     toUpstream: ({ wireId, defaults, overrides }) =>

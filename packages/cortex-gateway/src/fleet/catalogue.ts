@@ -2,9 +2,14 @@
 import type { ModelsConfig } from 'cortex-core/config/models-config';
 import type { CatalogueEntry } from '../decide/fleet-view.ts';
 
+/** Fields of a request that an alias sets where the request does not. */
+export type AliasOptions = Readonly<Record<string, unknown>>;
+
 export interface Catalogue {
   readonly entries: ReadonlyMap<string, CatalogueEntry>;
   readonly aliases: ReadonlyMap<string, string>;
+  /** By alias; only those that carry options. */
+  readonly aliasOptions: ReadonlyMap<string, AliasOptions>;
   /** The catalogue's id for what a neuron calls `wireId`; the same text where the catalogue has none. */
   canonicalId(wireId: string): string;
 }
@@ -30,6 +35,29 @@ export function toCatalogue(config: ModelsConfig): Catalogue {
       capabilities: model.capabilities,
     });
   }
-  const aliases = new Map(Object.entries(config.aliases));
-  return { entries, aliases, canonicalId: (wireId) => byWireId.get(wireId) ?? wireId };
+  const aliases = new Map<string, string>();
+  const aliasOptions = new Map<string, AliasOptions>();
+  for (const [name, alias] of Object.entries(config.aliases)) {
+    aliases.set(name, typeof alias === 'string' ? alias : alias.model);
+    if (typeof alias !== 'string' && Object.keys(alias.options).length > 0) {
+      aliasOptions.set(name, alias.options);
+    }
+  }
+  return { entries, aliases, aliasOptions, canonicalId: (wireId) => byWireId.get(wireId) ?? wireId };
+}
+
+/** Aliases that may not do what was meant, each with a sentence. */
+export function doubtfulAliases({ entries, aliases }: Catalogue): ReadonlyMap<string, string> {
+  const doubtful = new Map<string, string>();
+  for (const [alias, target] of aliases) {
+    if (entries.has(alias)) doubtful.set(alias, 'hides the model of the same name');
+    else if (aliases.has(target)) doubtful.set(alias, `names the alias "${target}", which is not followed`);
+    else if (!entries.has(target)) {
+      doubtful.set(
+        alias,
+        `names "${target}", which is not in the catalogue: only a neuron that has it serves it`,
+      );
+    }
+  }
+  return doubtful;
 }

@@ -1,5 +1,5 @@
 /** The fleet as the admin API shows it. */
-import { loadScore } from '../decide/route.ts';
+import { loadScore } from '../decide/expected-time.ts';
 import type { Fleet } from './fleet.ts';
 import type { NodeState } from './node-state.ts';
 

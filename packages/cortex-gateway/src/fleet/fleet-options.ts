@@ -1,6 +1,7 @@
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Log } from 'cortex-core/daemon/log';
 import type { EvictionStrategy } from '../decide/fleet-view.ts';
+import type { RateBook } from '../decide/rate-book.ts';
 import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { Lease } from './lease.ts';
@@ -14,6 +15,8 @@ export interface FleetOptions {
   readonly log: Log;
   readonly onEvent?: (event: FleetEvent) => void;
   readonly random?: () => number;
+  /** What was measured so far; made anew when absent. */
+  readonly rates?: RateBook;
 }
 
 /** What a reload may change while requests run. */
@@ -34,6 +37,8 @@ export interface FleetSettings {
 export interface Ticket {
   readonly node: string;
   readonly why: string;
+  /** Expected time to the first token, ms. */
+  readonly expectedMs: number;
   readonly lease: Lease | null;
   readonly ready: Promise<Lease>;
 }

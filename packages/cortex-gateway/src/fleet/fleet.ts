@@ -8,19 +8,27 @@
  */
 import { setMaxListeners } from 'node:events';
 import { AppError } from 'cortex-core/wire/errors';
+import { type Explanation, explain } from '../decide/explain.ts';
 import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
-import { type RouteDecision, route } from '../decide/route.ts';
+import { RateBook } from '../decide/rate-book.ts';
+import { type Forward, type RouteDecision, route } from '../decide/route.ts';
+import type { RouteRequest } from '../decide/route-request.ts';
+import { AffinityBook } from './affinity-book.ts';
+import type { AnswerFacts, Ask } from './ask.ts';
 import type { FleetOptions, FleetSettings, Ticket } from './fleet-options.ts';
+import { FleetPicture } from './fleet-picture.ts';
 import { idleEverywhere } from './foreign-idle.ts';
 import { IdleWaits } from './idle-waits.ts';
+import { Learning } from './learning.ts';
 import type { Lease } from './lease.ts';
-import type { LifecycleDeps } from './lifecycle-deps.ts';
+import type { FleetEvent, LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadStatus } from './load-job.ts';
 import { LoadJobs } from './load-jobs.ts';
 import { NodeSet } from './node-set.ts';
 import type { NodeState } from './node-state.ts';
 import { Poller } from './poller.ts';
 import { noNode, outOfService, shuttingDown, toError } from './rejections.ts';
+import { routeNote } from './route-note.ts';
 import { WaitingLine } from './waiting-line.ts';
 import { watchedOpen } from './watched-open.ts';
 
@@ -34,11 +42,17 @@ export class Fleet {
   readonly #closing = new AbortController();
   /** Of nodes that left the configuration, until their last request has ended. */
   readonly #leaving = new Set<NodeState>();
+  readonly #rates: RateBook;
+  readonly #affinity = new AffinityBook();
+  readonly #learning: Learning;
   #settings: FleetSettings;
+  #picture: FleetPicture;
 
   constructor(options: FleetOptions) {
     this.#options = options;
     this.#settings = options.settings;
+    this.#rates = options.rates ?? new RateBook();
+    this.#learning = new Learning(this.#rates, this.#affinity);
     // every load and every wait of an eviction listens to it
     setMaxListeners(0, this.#closing.signal);
     const { clock, log } = options;
@@ -56,7 +70,10 @@ export class Fleet {
       log,
       settings: () => this.#settings,
       random: options.random ?? Math.random,
-      onPolled: () => this.#line.wake(),
+      onPolled: (node) => {
+        this.#learning.polled(node);
+        this.#line.wake();
+      },
     });
     this.#jobs = new LoadJobs({
       deps: this.#lifecycleDeps(),
@@ -66,10 +83,11 @@ export class Fleet {
     this.#line = new WaitingLine({
       waitersMax: () => this.#settings.waitersMax,
       jobs: this.#jobs,
-      decide: (requested, exclude) => route(this.view(), requested, exclude),
-      lease: (decision) => this.#lease(decision, true),
+      decide: (ask, exclude) => this.#decide(ask, exclude),
+      lease: (ask, decision) => this.#lease(ask, decision, true),
     });
     this.#nodes.replace(options.settings.nodes, options.settings.catalogue);
+    this.#picture = this.#draw();
   }
 
   /** Resolves when every node was asked once. */
@@ -84,19 +102,14 @@ export class Fleet {
   reconfigure(settings: FleetSettings): void {
     this.#settings = settings;
     const { added, removed } = this.#nodes.replace(settings.nodes, settings.catalogue);
+    this.#picture = this.#draw();
     for (const node of removed) this.#remove(node);
     if (!this.#closing.signal.aborted) void this.#poller.add(added);
     this.#line.wake();
   }
 
   view(): FleetView {
-    const { catalogue, strategy } = this.#settings;
-    return {
-      nodes: this.#nodes.all.map((node) => node.toView()),
-      catalogue: catalogue.entries,
-      aliases: catalogue.aliases,
-      strategy,
-    };
+    return this.#picture.view();
   }
 
   /** The nodes with what decisions do not need: readings, activation, progress. For listings and metrics. */
@@ -109,22 +122,33 @@ export class Fleet {
   }
 
   /** Throws an AppError when the model cannot be served at all. */
-  request(requested: string, signal: AbortSignal, exclude: ReadonlySet<string> = new Set()): Ticket {
+  request(ask: Ask, signal: AbortSignal, exclude: ReadonlySet<string> = new Set()): Ticket {
     if (this.#closing.signal.aborted) throw shuttingDown();
-    const decision = route(this.view(), requested, exclude);
+    const decision = this.#decide(ask, exclude);
     if (decision.kind === 'reject') throw toError(decision);
+    const { node, terms } = decision;
+    const told = { node, why: routeNote(decision.why, terms), expectedMs: terms.totalMs };
     if (decision.kind === 'forward') {
-      const lease = this.#lease(decision, false);
-      return { node: decision.node, why: decision.why, lease, ready: Promise.resolve(lease) };
+      const lease = this.#lease(ask, decision, false);
+      return { ...told, lease, ready: Promise.resolve(lease) };
     }
-    const ready = this.#line.enter(requested, decision, signal, exclude);
-    return { node: decision.node, why: decision.why, lease: null, ready };
+    return { ...told, lease: null, ready: this.#line.enter(ask, decision, signal, exclude) };
   }
 
   /** Another replica that serves right now, or null: a failover never loads. */
-  another(requested: string, exclude: ReadonlySet<string>): Lease | null {
-    const decision = route(this.view(), requested, exclude);
-    return decision.kind === 'forward' ? this.#lease(decision, false) : null;
+  another(ask: Ask, exclude: ReadonlySet<string>): Lease | null {
+    const decision = this.#decide(ask, exclude);
+    return decision.kind === 'forward' ? this.#lease(ask, decision, false) : null;
+  }
+
+  /** Each candidate for such a request, its terms, and why it lost. Changes nothing. */
+  explain(ask: Ask): Explanation {
+    return explain(this.view(), this.#toRequest(ask));
+  }
+
+  /** What an answer showed of the node that gave it. */
+  learn(lease: Lease, facts: AnswerFacts): void {
+    this.#learning.answered(lease, facts);
   }
 
   /** The node does not have the model after all: believe it, ask again. */
@@ -257,11 +281,39 @@ export class Fleet {
         await idleEverywhere(node, model, { clock, refresh }, signal);
       },
       changed: () => this.#line.wake(),
-      onEvent: (event) => onEvent?.(event),
+      onEvent: (event) => {
+        this.#learnFrom(event);
+        onEvent?.(event);
+      },
     };
   }
 
-  #lease(decision: RouteDecision & { kind: 'forward' }, cold: boolean): Lease {
+  #decide(ask: Ask, exclude: ReadonlySet<string>): RouteDecision {
+    return route(this.view(), { ...this.#toRequest(ask), exclude });
+  }
+
+  #toRequest({ model, promptTokens, affinity }: Ask): RouteRequest {
+    const resolved = this.#settings.catalogue.aliases.get(model) ?? model;
+    return {
+      model,
+      promptTokens: promptTokens ?? 1,
+      cached: this.#affinity.cachedFor(resolved, affinity),
+      nowMs: this.#options.clock.monotonicMs(),
+    };
+  }
+
+  #learnFrom(event: FleetEvent): void {
+    const node = this.#nodes.get(event.node);
+    if (node !== undefined) this.#learning.happened(event, node, this.view());
+  }
+
+  #draw(): FleetPicture {
+    const { catalogue, strategy } = this.#settings;
+    const nowMs = (): number => this.#options.clock.monotonicMs();
+    return new FleetPicture({ nodes: this.#nodes.all, catalogue, strategy, rates: this.#rates, nowMs });
+  }
+
+  #lease(ask: Ask, decision: Forward, cold: boolean): Lease {
     const node = this.#nodeOf(decision.node);
     const { model, wireId } = decision;
     node.lease(model, this.#options.clock.monotonicMs());
@@ -275,8 +327,19 @@ export class Fleet {
       this.#idle.released(node, model);
       if (this.#leaving.has(node) && node.leaseCount === 0) this.#forget(node);
     };
-    const why = cold ? `${decision.why}, after a load` : decision.why;
-    return { node: node.name, model, wireId, why, cold, open: watched.open, release };
+    const why = routeNote(cold ? `${decision.why}, after a load` : decision.why, decision.terms);
+    return {
+      node: node.name,
+      model,
+      wireId,
+      why,
+      options: this.#settings.catalogue.aliasOptions.get(ask.model) ?? null,
+      terms: decision.terms,
+      ask,
+      cold,
+      open: watched.open,
+      release,
+    };
   }
 
   #nodeOf(name: string): NodeState {
@@ -286,7 +349,7 @@ export class Fleet {
   }
 
   #pickForLoad(requested: string): string {
-    const decision = route(this.view(), requested);
+    const decision = this.#decide({ model: requested }, new Set());
     if (decision.kind === 'reject') throw toError(decision);
     return decision.node;
   }

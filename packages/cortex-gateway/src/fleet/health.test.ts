@@ -302,9 +302,9 @@ describe('drain', () => {
       return undefined;
     };
     const { signal } = new AbortController();
-    const a = fleet.request('a', signal).ready;
+    const a = fleet.request({ model: 'a' }, signal).ready;
     const onFirst = fleet.load('b', 'n0').catch((error) => error.code);
-    const b = fleet.request('b', signal).ready;
+    const b = fleet.request({ model: 'b' }, signal).ready;
     await first.until(() => first.counters.loads === 1);
     fleet.drain('n0', 'drained', null);
     assert.equal(await onFirst, 'node_unhealthy');

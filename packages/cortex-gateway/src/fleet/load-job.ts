@@ -1,8 +1,9 @@
 /** A load that belongs to the fleet: requests attach to it and may leave; the load goes on. */
+import type { Ask } from './ask.ts';
 import type { Lease } from './lease.ts';
 
 export interface Waiter {
-  readonly requested: string;
+  readonly ask: Ask;
   /** Nodes that already failed this request. */
   readonly exclude: Set<string>;
   attempts: number;

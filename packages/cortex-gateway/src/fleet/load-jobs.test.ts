@@ -25,8 +25,8 @@ describe('cancel', () => {
     const [first, second] = neurons as [FakeNeuron, FakeNeuron];
     holdLoads(first, 'a');
     const gate = holdLoads(second, 'b');
-    const waits = Array.from({ length: 3 }, () => fleet.request('a', signal).ready);
-    const other = fleet.request('b', signal).ready;
+    const waits = Array.from({ length: 3 }, () => fleet.request({ model: 'a' }, signal).ready);
+    const other = fleet.request({ model: 'b' }, signal).ready;
     const refused = Promise.allSettled(waits);
     await first.until(() => first.counters.loads === 1);
     await second.until(() => second.counters.loads === 1);
@@ -56,8 +56,8 @@ describe('cancel', () => {
     const { gateway, fleet, neurons } = await setUpFleet([{ models: [{ id: 'a' }, { id: 'b' }] }]);
     const [neuron] = neurons as [FakeNeuron];
     const gate = holdLoads(neuron, 'a');
-    const first = fleet.request('a', signal).ready;
-    const second = fleet.request('b', signal).ready.catch((error) => error.code);
+    const first = fleet.request({ model: 'a' }, signal).ready;
+    const second = fleet.request({ model: 'b' }, signal).ready.catch((error) => error.code);
     await neuron.until(() => neuron.counters.loads === 1);
     assert.deepEqual(nodeOf(fleet, 'n0').toView().pending, ['a', 'b']);
     await post(gateway, '/admin/cancel', { model: 'b' });
@@ -71,7 +71,7 @@ describe('cancel', () => {
     const { gateway, fleet, neurons } = await setUpFleet([{ models: [{ id: 'a' }] }]);
     const [neuron] = neurons as [FakeNeuron];
     holdLoads(neuron, 'a');
-    const refused = fleet.request('a', signal).ready.catch((error) => error.code);
+    const refused = fleet.request({ model: 'a' }, signal).ready.catch((error) => error.code);
     await neuron.until(() => neuron.counters.loads === 1);
     await post(gateway, '/admin/cancel', { model: 'a' });
     assert.equal(await refused, 'load_cancelled');
@@ -89,7 +89,7 @@ describe('deadline', () => {
     const setup = await setUpFleet([{ models: [{ id: 'm' }] }], { clock, config, models });
     const [neuron] = setup.neurons as [FakeNeuron];
     holdLoads(neuron, 'm');
-    const waits = [1, 2].map(() => setup.fleet.request('m', signal).ready.catch((error) => error));
+    const waits = [1, 2].map(() => setup.fleet.request({ model: 'm' }, signal).ready.catch((error) => error));
     await neuron.until(() => neuron.counters.loads === 1);
     await advanceUntil(clock, 1000, () => neuron.counters.cancels > 0);
     for (const error of await Promise.all(waits)) {
@@ -105,7 +105,7 @@ describe('deadline', () => {
     const setup = await setUpFleet([{ models: [{ id: 'm' }] }], { clock, config, models });
     const [neuron] = setup.neurons as [FakeNeuron];
     const gate = holdLoads(neuron, 'm');
-    const ready = setup.fleet.request('m', signal).ready;
+    const ready = setup.fleet.request({ model: 'm' }, signal).ready;
     await neuron.until(() => neuron.counters.loads === 1);
     const node = nodeOf(setup.fleet, 'n0');
     for (let percent = 1; percent <= 20; percent++) {
@@ -126,7 +126,7 @@ describe('deadline', () => {
     const { gateway, fleet, neurons } = await setUpFleet([{ models: [{ id: 'm' }] }]);
     const [neuron] = neurons as [FakeNeuron];
     const gate = holdLoads(neuron, 'm');
-    const refused = fleet.request('m', signal).ready.catch((error) => error.code);
+    const refused = fleet.request({ model: 'm' }, signal).ready.catch((error) => error.code);
     await neuron.until(() => neuron.counters.loads === 1);
     await gateway.close();
     assert.equal(await refused, 'shutting_down');
@@ -153,8 +153,8 @@ test('two cold loads of different models do not race for the same memory', async
   const { fleet, neurons } = await setUpFleet([{ devices: [1500], models: [{ id: 'a' }, { id: 'b' }] }]);
   const [neuron] = neurons as [FakeNeuron];
   const gate = holdLoads(neuron, 'a');
-  const first = fleet.request('a', signal).ready;
-  const second = fleet.request('b', signal).ready;
+  const first = fleet.request({ model: 'a' }, signal).ready;
+  const second = fleet.request({ model: 'b' }, signal).ready;
   await neuron.until(() => neuron.counters.loads === 1);
   gate.open();
   const lease = await first;

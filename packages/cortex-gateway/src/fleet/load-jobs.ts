@@ -163,7 +163,8 @@ export class LoadJobs {
   }
 
   #showPending(name: string): void {
-    this.#options.node(name)?.setPending(this.#on(name).map((job) => job.model));
+    const models = this.#on(name).map((job) => job.model);
+    this.#options.node(name)?.setPending(models, (model) => this.find(name, model)?.waiters.size ?? 0);
   }
 
   async #unloadOn(node: NodeState, model: string): Promise<void> {

@@ -1,6 +1,6 @@
 /**
- * What the fleet knows of one node. Only the fleet writes it; everyone else sees `toView()`, frozen and
- * cached.
+ * What the fleet knows of one node. Only the fleet writes it; everyone else sees `toView()`, cached. Leases
+ * are counted in the cached view itself, so that a request makes nothing anew.
  */
 import {
   type Activation,
@@ -10,7 +10,7 @@ import {
   type NeuronModel,
   wireVersion,
 } from 'cortex-core/wire/neuron';
-import type { ModelView, NodeView } from '../decide/fleet-view.ts';
+import type { ComingView, ModelView, NodeView } from '../decide/fleet-view.ts';
 import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
 import { LoadRate } from './load-rate.ts';
@@ -22,7 +22,17 @@ interface ModelState {
   row: NeuronModel;
   /** in_flight + queue_depth as polled, less our own leases at that moment. */
   foreignLoad: number;
+  slots: number | null;
 }
+
+/** Whoever keeps a picture of all nodes. */
+export interface NodeWatcher {
+  readonly nowMs: () => number;
+  /** The node's view is another one now. */
+  readonly onChanged: (node: NodeState) => void;
+}
+
+type LiveModelView = { -readonly [K in keyof ModelView]: ModelView[K] };
 
 export class NodeState {
   readonly name: string;
@@ -35,8 +45,13 @@ export class NodeState {
   readonly #leases = new Map<string, number>();
   readonly #lastUsedMs = new Map<string, number>();
   readonly #draining = new Set<string>();
+  /** Since when a model is being loaded, as far as it was seen. */
+  readonly #loadingSinceMs = new Map<string, number>();
   #pending: readonly string[] = [];
+  #waitingFor: (model: string) => number = () => 0;
+  #healthMs = 0;
   #view: NodeView | null = null;
+  #watcher: NodeWatcher | null = null;
   discovery: Discovery | null = null;
   health: NeuronHealth | null = null;
   healthy = false;
@@ -81,8 +96,17 @@ export class NodeState {
     return `the neuron ${says} (its version is ${version}), this gateway speaks ${wireVersion}`;
   }
 
+  /** From now on the watcher hears of every change. */
+  watch(watcher: NodeWatcher): void {
+    this.#watcher = watcher;
+  }
+
   get activation(): Activation | null {
     return this.health?.activation ?? null;
+  }
+
+  canonicalId(wireId: string): string {
+    return this.#catalogue.canonicalId(wireId);
   }
 
   progressOf(model: string): LoadProgress | null {
@@ -104,20 +128,28 @@ export class NodeState {
       const id = this.#catalogue.canonicalId(row.id);
       seen.add(id);
       const state = this.#models.get(id);
-      this.#models.set(id, { wireId: row.id, row, foreignLoad: state?.foreignLoad ?? 0 });
+      const { foreignLoad, slots } = state ?? noLoad;
+      this.#models.set(id, { wireId: row.id, row, foreignLoad, slots });
+      this.#noteLoading(id, row.status);
     }
-    for (const id of this.#models.keys()) if (!seen.has(id)) this.#models.delete(id);
+    for (const id of this.#models.keys()) {
+      if (seen.has(id)) continue;
+      this.#models.delete(id);
+      this.#loadingSinceMs.delete(id);
+    }
     this.changed();
   }
 
   ingestHealth(health: NeuronHealth): void {
     this.health = health;
+    this.#healthMs = this.#watcher?.nowMs() ?? 0;
     for (const state of this.#models.values()) state.foreignLoad = 0;
     for (const load of health.models) {
       const id = this.#catalogue.canonicalId(load.id);
       const state = this.#models.get(id);
       if (state === undefined) continue;
       state.foreignLoad = Math.max(0, load.in_flight + load.queue_depth - (this.#leases.get(id) ?? 0));
+      state.slots = load.max_in_flight > 0 ? load.max_in_flight : null;
     }
     this.changed();
   }
@@ -133,7 +165,13 @@ export class NodeState {
       row === undefined
         ? newRow(wireId, status, devices)
         : { ...row, status, devices: status === 'loaded' && devices.length > 0 ? [...devices] : row.devices };
-    this.#models.set(model, { wireId, row: next, foreignLoad: 0 });
+    this.#models.set(model, {
+      wireId,
+      row: next,
+      foreignLoad: 0,
+      slots: this.#models.get(model)?.slots ?? null,
+    });
+    this.#noteLoading(model, status);
     this.epoch++;
     this.changed();
   }
@@ -141,7 +179,7 @@ export class NodeState {
   lease(model: string, nowMs: number): void {
     this.#leases.set(model, (this.#leases.get(model) ?? 0) + 1);
     this.#lastUsedMs.set(model, nowMs);
-    this.changed();
+    this.#touch(model);
   }
 
   release(model: string, nowMs: number): void {
@@ -149,7 +187,7 @@ export class NodeState {
     if (left > 0) this.#leases.set(model, left);
     else this.#leases.delete(model);
     this.#lastUsedMs.set(model, nowMs);
-    this.changed();
+    this.#touch(model);
   }
 
   leasesOf(model: string): number {
@@ -166,13 +204,16 @@ export class NodeState {
     this.changed();
   }
 
-  setPending(models: readonly string[]): void {
+  /** Models of load jobs, the running one first, and how many requests wait for each, as of the asking. */
+  setPending(models: readonly string[], waitingFor: (model: string) => number = () => 0): void {
     this.#pending = models;
+    this.#waitingFor = waitingFor;
     this.changed();
   }
 
   changed(): void {
     this.#view = null;
+    this.#watcher?.onChanged(this);
   }
 
   toView(): NodeView {
@@ -184,7 +225,7 @@ export class NodeState {
     const readings = new Map(this.health?.devices.map((device) => [device.index, device]) ?? []);
     const models = new Map<string, ModelView>();
     for (const [id, state] of this.#models) models.set(id, this.#modelView(id, state));
-    return Object.freeze({
+    return {
       name: this.name,
       healthy: this.healthy && this.service.refusal === null,
       refusal: this.healthy ? this.service.refusal : null,
@@ -198,13 +239,50 @@ export class NodeState {
       })),
       models,
       pending: this.#pending,
-    });
+      coming: this.#coming(),
+    };
   }
 
-  #modelView(id: string, { wireId, row, foreignLoad }: ModelState): ModelView {
+  #coming(): ReadonlyMap<string, ComingView> {
+    const coming = new Map<string, ComingView>();
+    const etas = new Map<string, number | null>();
+    for (const load of this.health?.loading ?? []) {
+      const { eta_secs: eta } = load;
+      const readyMs = eta === null ? null : this.#healthMs + eta * 1000;
+      etas.set(this.#catalogue.canonicalId(load.model_id), readyMs);
+    }
+    for (const model of new Set([...this.#pending, ...etas.keys()])) {
+      const waitingFor = this.#waitingFor;
+      coming.set(model, {
+        sinceMs: this.#loadingSinceMs.get(model) ?? null,
+        readyMs: etas.get(model) ?? null,
+        get waiting() {
+          return waitingFor(model);
+        },
+      });
+    }
+    return coming;
+  }
+
+  #noteLoading(model: string, status: NeuronModel['status']): void {
+    if (status !== 'loading') this.#loadingSinceMs.delete(model);
+    else if (!this.#loadingSinceMs.has(model)) {
+      this.#loadingSinceMs.set(model, this.#watcher?.nowMs() ?? 0);
+    }
+  }
+
+  /** Its leases changed: counted in the view that is there. */
+  #touch(model: string): void {
+    const view = this.#view?.models.get(model) as LiveModelView | undefined;
+    if (view === undefined) return;
+    view.leases = this.leasesOf(model);
+    view.lastUsedMs = this.#lastUsedMs.get(model) ?? null;
+  }
+
+  #modelView(id: string, { wireId, row, foreignLoad, slots }: ModelState): ModelView {
     const entry = this.#catalogue.entries.get(id);
     const servable = row.servable;
-    return Object.freeze({
+    return {
       id,
       wireId,
       harness: row.harness,
@@ -213,6 +291,7 @@ export class NodeState {
       vramMb: row.vram_used_mb ?? entry?.vramMb ?? row.vram_estimate_mb,
       foreignLoad,
       leases: this.leasesOf(id),
+      slots,
       lastUsedMs: this.#lastUsedMs.get(id) ?? null,
       draining: this.#draining.has(id),
       unservable:
@@ -223,9 +302,11 @@ export class NodeState {
       cost: entry?.cost ?? row.cost ?? null,
       toolCall: row.tool_call,
       reasoning: row.reasoning,
-    });
+    };
   }
 }
+
+const noLoad = { foreignLoad: 0, slots: null };
 
 function newRow(id: string, status: NeuronModel['status'], devices: readonly number[]): NeuronModel {
   return {

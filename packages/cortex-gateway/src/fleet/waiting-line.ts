@@ -4,6 +4,7 @@
  */
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import type { RouteDecision } from '../decide/route.ts';
+import type { Ask } from './ask.ts';
 import type { Lease } from './lease.ts';
 import type { LoadJob, Waiter } from './load-job.ts';
 import type { LoadJobs } from './load-jobs.ts';
@@ -13,9 +14,9 @@ export interface WaitingLineOptions {
   readonly waitersMax: () => number;
   readonly jobs: LoadJobs;
   /** Decides for a request on the current view. */
-  readonly decide: (requested: string, exclude: ReadonlySet<string>) => RouteDecision;
+  readonly decide: (ask: Ask, exclude: ReadonlySet<string>) => RouteDecision;
   /** Takes the lease of a request that waited, in the tick of the decision. */
-  readonly lease: (decision: RouteDecision & { kind: 'forward' }) => Lease;
+  readonly lease: (ask: Ask, decision: RouteDecision & { kind: 'forward' }) => Lease;
 }
 
 const attemptsMax = 4;
@@ -35,7 +36,7 @@ export class WaitingLine {
 
   /** Throws an AppError when the line is full; rejects with the cause when no lease can be had. */
   enter(
-    requested: string,
+    ask: Ask,
     decision: RouteDecision & { kind: 'load' | 'wait' },
     signal: AbortSignal,
     exclude: ReadonlySet<string>,
@@ -45,7 +46,7 @@ export class WaitingLine {
         retryAfterSecs: 5,
       });
     }
-    return this.#wait(requested, decision, signal, exclude);
+    return this.#wait(ask, decision, signal, exclude);
   }
 
   /** A job's waiters decide again, or hear why it failed. */
@@ -69,7 +70,7 @@ export class WaitingLine {
   }
 
   async #wait(
-    requested: string,
+    ask: Ask,
     decision: RouteDecision & { kind: 'load' | 'wait' },
     signal: AbortSignal,
     exclude: ReadonlySet<string>,
@@ -85,7 +86,7 @@ export class WaitingLine {
           this.#options.jobs.leave(waiter);
         };
         const waiter: Waiter = {
-          requested,
+          ask,
           exclude: new Set(exclude),
           attempts: 0,
           done: false,
@@ -121,10 +122,10 @@ export class WaitingLine {
   #settle(waiter: Waiter, cause: unknown = null): void {
     if (waiter.done) return;
     this.#parked.delete(waiter);
-    const decision = this.#options.decide(waiter.requested, waiter.exclude);
+    const decision = this.#options.decide(waiter.ask, waiter.exclude);
     switch (decision.kind) {
       case 'forward':
-        waiter.resolve(this.#options.lease(decision));
+        waiter.resolve(this.#options.lease(waiter.ask, decision));
         break;
       case 'reject':
         waiter.reject(cause ?? toError(decision));

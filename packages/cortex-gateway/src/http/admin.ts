@@ -9,6 +9,7 @@ import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
 import { z } from 'zod';
 import { describeFleet, describeService } from '../fleet/describe-fleet.ts';
+import { describeRoute } from '../fleet/describe-route.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { digestOf, keysIn } from '../quota/principals.ts';
 
@@ -73,6 +74,7 @@ export function adminHandlers(deps: AdminDeps) {
       exchange.sendJson(200, { node, ...describeService(fleet.undrain(node)) });
     }),
     reload: guarded(async (exchange) => exchange.sendJson(200, await reload(deps))),
+    explain: guarded((exchange) => exchange.sendJson(200, describeRoute(fleet, exchange.query))),
     fleet: guarded((exchange) => exchange.sendJson(200, describeFleet(fleet))),
   };
 }

@@ -95,7 +95,7 @@ describe('loads', () => {
       return { status: 422, body: { error: 'the file is cut in half', code: 'invalid_model_file' } };
     };
     const { signal } = new AbortController();
-    const waits = Array.from({ length: 3 }, () => gateway.fleet.request('m', signal).ready);
+    const waits = Array.from({ length: 3 }, () => gateway.fleet.request({ model: 'm' }, signal).ready);
     const refused = Promise.allSettled(waits);
     gate.open();
     for (const outcome of await refused) {
@@ -267,7 +267,7 @@ describe('silence', () => {
       response.end(chatStream('a', ['whole']));
     };
     const stream = await post(gateway, '/v1/chat/completions', ask('a', { stream: true }));
-    const ticket = gateway.fleet.request('b', new AbortController().signal);
+    const ticket = gateway.fleet.request({ model: 'b' }, new AbortController().signal);
     assert.equal(ticket.lease, null);
     await gateway.fleet.pollNow('n0');
     assert.equal(neuron!.counters.unloads, 0);
@@ -397,10 +397,12 @@ describe('replicas', () => {
         setImmediate(() => response.destroy());
       },
     ];
-    for (const fail of failures) {
+    for (const [i, fail] of failures.entries()) {
       const chats = neurons.map((neuron) => neuron.counters.chats);
       neurons[0]!.onChat = ({ response }) => fail(response);
-      const answer = await post(gateway, '/v1/chat/completions', ask('m', { stream: true }));
+      // another conversation each: the same one would stay with the node that answered it
+      const messages = [{ role: 'user', content: `round ${i}` }];
+      const answer = await post(gateway, '/v1/chat/completions', ask('m', { stream: true, messages }));
       assert.equal(answer.status, 200);
       assert.match(await answer.text(), /world/);
       assert.match(answer.headers.get('x-cortex-route') ?? '', /node=n1/);
@@ -668,7 +670,7 @@ describe('edges', () => {
     neurons[0]!.onLoad = () => gate.opened.then(() => undefined);
     const controller = new AbortController();
     const waits = Array.from({ length: 1000 }, () =>
-      gateway.fleet.request('m', controller.signal).ready.catch(() => 'gone'),
+      gateway.fleet.request({ model: 'm' }, controller.signal).ready.catch(() => 'gone'),
     );
     controller.abort(new Error('left'));
     assert.equal(new Set(await Promise.all(waits)).size, 1);

@@ -7,12 +7,14 @@ import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { AnswerProbe, AnswerTail, type TokenUsage } from '../dialects/answer-probe.ts';
 import type { Dialect, InferenceRequest, StreamOut } from '../dialects/dialect.ts';
 import { toUpstreamError } from '../dialects/upstream-error.ts';
+import type { Ask } from '../fleet/ask.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Ticket } from '../fleet/fleet-options.ts';
 import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
 import { advertisedLimit } from '../fleet/listing.ts';
 import type { Ledger } from '../quota/ledger.ts';
 import type { Principal, Principals } from '../quota/principals.ts';
+import { affinityOf } from './affinity.ts';
 import { ClientStream } from './client-stream.ts';
 import { headerOf, routeHeader, toClientHeaders, toUpstreamHeaders } from './headers.ts';
 import type { GatewayMetrics } from './metrics.ts';
@@ -37,6 +39,8 @@ export function inferenceHandler(
   dialect: Dialect,
 ): (exchange: Exchange) => Promise<void> {
   return async (exchange) => {
+    // stays where the request gets no further
+    exchange.response.setHeader('x-cortex-route', routeHeader(null, 'not routed'));
     const principal = deps.principals.of(exchange.header('authorization'), exchange.header('x-api-key'));
     const request = dialect.parse(await exchange.body());
     await new InferenceCall(deps, exchange, dialect, request, principal).run();
@@ -52,6 +56,10 @@ class InferenceCall {
   readonly #client: ClientStream;
   readonly #out: StreamOut;
   readonly #startedMs: number;
+  readonly #ask: Ask;
+  /** The expected time to the first token, as first decided; null before. */
+  #expectedMs: number | null = null;
+  #sentMs: number | null = null;
   #lease: Lease | null = null;
   #usage: TokenUsage | null = null;
   #probe: AnswerProbe | null = null;
@@ -72,6 +80,11 @@ class InferenceCall {
     this.#client = new ClientStream(exchange, deps.clock);
     this.#out = request.streamOut(exchange.requestId);
     this.#startedMs = deps.clock.monotonicMs();
+    this.#ask = {
+      model: request.model,
+      promptTokens: request.inputTokensEstimate,
+      affinity: affinityOf(exchange.request.headers, request, principal),
+    };
   }
 
   async run(): Promise<void> {
@@ -88,6 +101,7 @@ class InferenceCall {
       this.#fail(thrown);
     } finally {
       this.#client.stopKeepAlive();
+      this.#learn();
       this.#lease?.release();
       const used = this.#usage === null ? 0 : this.#usage.promptTokens + this.#usage.completionTokens;
       reservation.settle(used);
@@ -145,7 +159,9 @@ class InferenceCall {
 
   #ticket(): Ticket {
     try {
-      return this.#deps.fleet.request(this.#request.model, this.#exchange.signal);
+      const ticket = this.#deps.fleet.request(this.#ask, this.#exchange.signal);
+      this.#expectedMs ??= ticket.expectedMs;
+      return ticket;
     } catch (thrown) {
       this.#showRoute(null, toAppError(thrown).message);
       throw thrown;
@@ -179,10 +195,12 @@ class InferenceCall {
 
   #send(lease: Lease): Promise<SendResult> {
     this.#lease = lease;
+    this.#sentMs = this.#deps.clock.monotonicMs();
     const { request, requestId, signal } = this.#exchange;
     const client = this.#request.forwardsHeaders ? request.headers : null;
     return sendWithFailover(lease, {
       fleet: this.#deps.fleet,
+      ask: this.#ask,
       request: this.#request,
       headers: toUpstreamHeaders(client, this.#principal, requestId),
       signal,
@@ -274,6 +292,23 @@ class InferenceCall {
     if (!this.#client.opened) this.#exchange.response.setHeader('x-cortex-route', routeHeader(node, why));
   }
 
+  /** What a whole answer shows of its node; a broken one shows nothing. */
+  #learn(): void {
+    const usage = this.#usage;
+    if (this.#lease === null || this.#sentMs === null || this.#failed || usage === null) return;
+    if (this.#exchange.signal.aborted) return;
+    const first = this.#probe?.firstTokenMs ?? null;
+    this.#deps.fleet.learn(this.#lease, {
+      promptTokens: usage.isReported === true ? usage.promptTokens : this.#request.inputTokensEstimate,
+      cachedTokens: usage.isReported === true ? usage.cachedTokens : null,
+      completionTokens: usage.completionTokens,
+      prefillMs: usage.prefillMs ?? null,
+      decodeMs: usage.decodeMs ?? null,
+      firstTokenMs: first === null ? null : first - this.#sentMs,
+      totalMs: this.#deps.clock.monotonicMs() - this.#sentMs,
+    });
+  }
+
   #record(): void {
     const nowMs = this.#deps.clock.monotonicMs();
     const first = this.#probe?.firstTokenMs ?? null;
@@ -285,6 +320,7 @@ class InferenceCall {
       durationSecs: (nowMs - this.#startedMs) / 1000,
       firstTokenSecs: first === null ? null : (first - this.#startedMs) / 1000,
       decodeSecs: first === null || last === null || last === first ? null : (last - first) / 1000,
+      expectedSecs: this.#expectedMs === null ? null : this.#expectedMs / 1000,
       usage: this.#usage,
       account: this.#principal.accountId,
       key: this.#principal.keyId,

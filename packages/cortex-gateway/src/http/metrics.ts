@@ -10,6 +10,7 @@ import type { NodeState } from '../fleet/node-state.ts';
 
 const durationBuckets = [0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200];
 const firstTokenBuckets = [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120];
+const ratioBuckets = [0.1, 0.25, 0.5, 0.75, 0.9, 1.1, 1.5, 2, 4, 10];
 const speedBuckets = [1, 2.5, 5, 10, 15, 20, 30, 40, 60, 80, 120, 200];
 
 export interface RequestRecord {
@@ -18,6 +19,8 @@ export interface RequestRecord {
   readonly failed: boolean;
   readonly durationSecs: number;
   readonly firstTokenSecs: number | null;
+  /** The time to the first token that routing expected; null = the request was not routed. */
+  readonly expectedSecs: number | null;
   /** From the first to the last token; null when there was at most one. */
   readonly decodeSecs: number | null;
   readonly usage: TokenUsage | null;
@@ -42,6 +45,11 @@ export class GatewayMetrics {
     'First token',
     firstTokenBuckets,
   );
+  readonly #firstTokenRatio = this.#histogram(
+    'cortex_first_token_expected_ratio',
+    'Time to first token over what routing expected: 1 is right, 2 took twice as long',
+    ratioBuckets,
+  );
   readonly #speed = this.#histogram('cortex_tokens_per_second', 'Completion tokens per second', speedBuckets);
   readonly #spend = new Counter({
     name: 'cortex_spend_tokens_total',
@@ -56,6 +64,9 @@ export class GatewayMetrics {
     this.#duration.observe(labels, request.durationSecs);
     if (request.failed) this.#errors.inc(labels);
     if (request.firstTokenSecs !== null) this.#firstToken.observe(labels, request.firstTokenSecs);
+    if (request.firstTokenSecs !== null && request.expectedSecs !== null && request.expectedSecs > 0) {
+      this.#firstTokenRatio.observe(labels, request.firstTokenSecs / request.expectedSecs);
+    }
     const { usage } = request;
     if (usage === null) return;
     this.#prompt.inc(labels, usage.promptTokens);

@@ -43,7 +43,7 @@ describe('reload', () => {
       await gate.opened;
       return undefined;
     };
-    const cold = fleet.request('cold', new AbortController().signal).ready;
+    const cold = fleet.request({ model: 'cold' }, new AbortController().signal).ready;
     await neuron.until(() => neuron.counters.loads === 1);
     const before = nodeOf(fleet, 'n0');
     fleet.drain('n0', 'cordoned', null);

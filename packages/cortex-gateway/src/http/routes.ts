@@ -26,7 +26,7 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
     };
   };
   const models = { fleet: inference.fleet, createdSecs };
-  const { load, unload, cancel, drain, undrain, reload, fleet } = adminHandlers(admin);
+  const { load, unload, cancel, drain, undrain, reload, fleet, explain } = adminHandlers(admin);
   const health = healthHandler(inference.fleet);
   const api: readonly (readonly [Method, string, Handler])[] = [
     ['POST', '/chat/completions', inferenceHandler(inference, openAiChat)],
@@ -48,6 +48,7 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
     ['POST', '/admin/undrain', undrain],
     ['POST', '/admin/reload', reload],
     ['GET', '/admin/fleet', fleet],
+    ['GET', '/admin/explain', explain],
   ];
   const all = [
     ...['/v1', '', '/v1/v1'].flatMap((prefix) => api.map(([m, p, h]) => [m, prefix + p, h] as const)),

@@ -5,11 +5,13 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { InferenceRequest } from '../dialects/dialect.ts';
 import { readEnvelope } from '../dialects/upstream-error.ts';
+import type { Ask } from '../fleet/ask.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
 
 export interface SendOptions {
   readonly fleet: Fleet;
+  readonly ask: Ask;
   readonly request: InferenceRequest;
   readonly headers: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
@@ -45,7 +47,7 @@ const attemptsMax = 3;
 const errorBytesMax = 64 * 1024;
 
 export async function sendWithFailover(first: Lease, options: SendOptions): Promise<SendResult> {
-  const { fleet, request, signal } = options;
+  const { fleet, signal } = options;
   const tried = new Set<string>();
   let lease = first;
   for (let attempt = 1; ; attempt++) {
@@ -62,7 +64,7 @@ export async function sendWithFailover(first: Lease, options: SendOptions): Prom
     }
     const mayFailOver =
       outcome.kind === 'unreachable' || outcome.answer.status === 502 || outcome.answer.status === 503;
-    const next = mayFailOver && attempt < attemptsMax ? fleet.another(request.model, tried) : null;
+    const next = mayFailOver && attempt < attemptsMax ? fleet.another(options.ask, tried) : null;
     if (outcome.kind === 'unreachable') fleet.suspect(lease.node);
     if (next === null) {
       if (outcome.kind === 'refused') return outcome;
@@ -85,7 +87,7 @@ async function sendOnce(
   try {
     const answer = await lease.open({
       path: request.upstreamPath,
-      body: request.toUpstream({ wireId: lease.wireId }),
+      body: request.toUpstream({ wireId: lease.wireId, defaults: lease.options ?? {} }),
       headers,
       signal,
       idleMs,

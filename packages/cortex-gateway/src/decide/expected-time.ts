@@ -1,0 +1,304 @@
+/**
+ * The number that routing compares: the expected time to a request's first token on one node.
+ *
+ *   queue wait + (0 | rest of a load | load | evict + load) + uncached prompt tokens / prefill rate
+ *
+ * All in milliseconds. A rate is what that node measured with that model, else the mean of the nodes that
+ * did, else a prior from the model's size. Priors are meant to rank nodes sensibly on a first day, no more.
+ */
+import type { FleetIndex } from './fleet-index.ts';
+import type { CatalogueEntry, ComingView, FleetView, ModelView, NodeView } from './fleet-view.ts';
+import { sizeElsewhere } from './fleet-view.ts';
+import type { Rates } from './rate-book.ts';
+import type { RouteRequest } from './route-request.ts';
+
+export interface RouteTerms {
+  /** Until a slot is free, or until the node's earlier loads are through. */
+  readonly queueMs: number;
+  /** Draining and unloading what makes room. */
+  readonly evictMs: number;
+  /** The load, or the rest of it. */
+  readonly loadMs: number;
+  /** The prompt's tokens that are not cached there. */
+  readonly prefillMs: number;
+  /** The sum: expected time to the first token. */
+  readonly totalMs: number;
+  /** What the victims' next requests would wait, by how recently they were used: weighs, is not waited. */
+  readonly displacedMs: number;
+  /** Prompt tokens that the node is believed to have. */
+  readonly cachedTokens: number;
+  /** Requests before this one. */
+  readonly ahead: number;
+}
+
+export type MutableTerms = { -readonly [K in keyof RouteTerms]: number };
+
+/** What is the same for every node of one decision. */
+export interface Weighing {
+  readonly view: FleetView;
+  readonly request: RouteRequest;
+  /** Resolved. */
+  readonly model: string;
+  readonly entry: CatalogueEntry | undefined;
+  /** MiB, as the catalogue says or else a node that has it; null = unknown. */
+  readonly sizeMb: number | null;
+  /** Of the model, by node, and their mean. */
+  readonly rates: ReadonlyMap<string, Rates>;
+  readonly mean: Rates | null;
+  readonly nowMs: number | null;
+}
+
+/** Slots of a model whose node does not tell. */
+const slotsPrior = 4;
+/** A running request takes a share of each step: what one does to the others' prefill. */
+const crowding = 0.1;
+const unloadMs = 500;
+const loadBaseMs = 1500;
+const loadMbSPrior = 800;
+const fetchMbSPrior = 50;
+const sizeMbPrior = 4096;
+/** Of a load that takes longer than expected, this share is still expected. */
+const restShareMin = 0.1;
+/** A victim used just now will be wanted back; one idle for this long will not. */
+const missedForMs = 600_000;
+const answerTokensPrior = 256;
+const noRates: ReadonlyMap<string, Rates> = new Map();
+
+export const leastEvictMs = unloadMs;
+
+export function noTerms(): MutableTerms {
+  return {
+    queueMs: 0,
+    evictMs: 0,
+    loadMs: 0,
+    prefillMs: 0,
+    totalMs: 0,
+    displacedMs: 0,
+    cachedTokens: 0,
+    ahead: 0,
+  };
+}
+
+/** What a decision knows before it looks at a node. `model`: resolved. */
+export function toWeighing(
+  view: FleetView,
+  index: FleetIndex,
+  request: RouteRequest,
+  model: string,
+): Weighing {
+  const entry = view.catalogue.get(model);
+  const indexed = view.index === undefined ? { ...view, index } : view;
+  return {
+    view: indexed,
+    request,
+    model,
+    entry,
+    sizeMb: entry?.vramMb ?? sizeElsewhere(indexed, model),
+    rates: view.rates?.byNode(model) ?? noRates,
+    mean: view.rates?.ofModel(model) ?? null,
+    nowMs: request.nowMs ?? null,
+  };
+}
+
+/** What candidates are compared by. */
+export function scoreOf(terms: RouteTerms): number {
+  return terms.totalMs + terms.displacedMs;
+}
+
+/** Requests that stand before a new one: those of others as last polled, and our own as of now. */
+export function loadScore(model: ModelView): number {
+  return model.foreignLoad + model.leases;
+}
+
+function slotsOf(model: ModelView | undefined): number {
+  const told = model?.slots ?? 0;
+  return told > 0 ? told : slotsPrior;
+}
+
+/** A loaded model. Writes into `terms`: a decision makes nothing per replica. */
+export function weighLoaded(weighing: Weighing, node: NodeView, held: ModelView, terms: MutableTerms): void {
+  terms.evictMs = 0;
+  terms.loadMs = 0;
+  terms.displacedMs = 0;
+  addQueue(weighing, node, held, loadScore(held), terms);
+  addPrefill(weighing, node, held, terms);
+}
+
+/** A model that comes up, with those that already wait for it. */
+export function weighComing(weighing: Weighing, node: NodeView, terms: MutableTerms): void {
+  const held = node.models.get(weighing.model);
+  const coming = node.coming?.get(weighing.model);
+  terms.evictMs = 0;
+  terms.displacedMs = 0;
+  terms.loadMs = restOfLoad(weighing, node, weighing.model, coming);
+  addQueue(weighing, node, held, (coming?.waiting ?? 0) + (held === undefined ? 0 : loadScore(held)), terms);
+  for (const earlier of node.pending) {
+    if (earlier === weighing.model) break;
+    terms.queueMs += restOfLoad(weighing, node, earlier, node.coming?.get(earlier));
+  }
+  addPrefill(weighing, node, held, terms);
+}
+
+/** A model that leaves and has to come back to the same node. */
+export function weighLeaving(weighing: Weighing, node: NodeView, held: ModelView, terms: MutableTerms): void {
+  terms.displacedMs = 0;
+  terms.evictMs = unloadMs + drainMs(weighing, node, held);
+  terms.loadMs = loadMsOf(weighing, node, weighing.model);
+  terms.queueMs = jobsMs(weighing, node);
+  terms.ahead = loadScore(held);
+  addPrefill(weighing, node, undefined, terms);
+}
+
+/** A load yet to begin, after these victims are gone. */
+export function weighCold(
+  weighing: Weighing,
+  node: NodeView,
+  victims: readonly ModelView[],
+  terms: MutableTerms,
+): void {
+  terms.evictMs = 0;
+  terms.displacedMs = 0;
+  for (const victim of victims) {
+    terms.evictMs += unloadMs + drainMs(weighing, node, victim);
+    terms.displacedMs += missedShare(weighing, victim) * loadMsOf(weighing, node, victim.id);
+  }
+  terms.loadMs = loadMsOf(weighing, node, weighing.model);
+  terms.queueMs = jobsMs(weighing, node);
+  terms.ahead = 0;
+  addPrefill(weighing, node, undefined, terms);
+}
+
+/** Until the loads that run or wait there are through. */
+export function jobsMs(weighing: Weighing, node: NodeView): number {
+  let sum = 0;
+  for (const model of node.pending) sum += restOfLoad(weighing, node, model, node.coming?.get(model));
+  return sum;
+}
+
+/** How long a load of that model would take there. */
+export function loadMsOf(weighing: Weighing, node: NodeView, model: string): number {
+  const { view } = weighing;
+  const asked = model === weighing.model;
+  const own = (asked ? weighing.rates.get(node.name) : view.rates?.of(node.name, model))?.loadMs ?? null;
+  if (own !== null) return own;
+  const held = node.models.get(model);
+  const sizeMb = asked ? weighing.sizeMb : (view.catalogue.get(model)?.vramMb ?? held?.vramMb ?? null);
+  const mean = asked ? weighing.mean : (view.rates?.ofModel(model) ?? null);
+  const mbS = view.rates?.loadMbS(node.name) ?? null;
+  return loadPriorMs(sizeMb, mbS, mean?.loadMs ?? null, held !== undefined);
+}
+
+/** How long the prompt takes at that rate, with as many others running. */
+export function prefillMsAt(tokens: number, tokS: number, crowd: number): number {
+  return (tokens * 1000 * (1 + crowding * crowd)) / tokS;
+}
+
+/** Prompt tokens per second where the node itself has not measured any. */
+export function prefillElsewhere({ mean, sizeMb }: Weighing): number {
+  return mean?.prefillTokS ?? prefillPrior(sizeMb ?? sizeMbPrior);
+}
+
+/** `mbS`: the node's own rate; `elsewhereMs`: the mean of the nodes that loaded it. */
+export function loadPriorMs(
+  sizeMb: number | null,
+  mbS: number | null,
+  elsewhereMs: number | null,
+  onDisk: boolean,
+): number {
+  const size = sizeMb ?? sizeMbPrior;
+  const local =
+    mbS === null && elsewhereMs !== null ? elsewhereMs : loadBaseMs + (size * 1000) / (mbS ?? loadMbSPrior);
+  return onDisk ? local : local + (size * 1000) / fetchMbSPrior;
+}
+
+/** Whether the queue's number rests on what this node or another measured. */
+export function isServiceMeasured({ rates, mean }: Weighing, node: NodeView): boolean {
+  return (rates.get(node.name)?.serviceMs ?? mean?.serviceMs ?? null) !== null;
+}
+
+function addQueue(
+  weighing: Weighing,
+  node: NodeView,
+  held: ModelView | undefined,
+  ahead: number,
+  terms: MutableTerms,
+): void {
+  const slots = slotsOf(held);
+  terms.ahead = ahead;
+  // of those ahead all but slots - 1 have to end, and `slots` of them end per service time
+  const mustEnd = Math.max(0, ahead + 1 - slots);
+  terms.queueMs = mustEnd === 0 ? 0 : (mustEnd * serviceMsOf(weighing, node, weighing.model, held)) / slots;
+}
+
+function addPrefill(
+  weighing: Weighing,
+  node: NodeView,
+  held: ModelView | undefined,
+  terms: MutableTerms,
+): void {
+  const { request, rates } = weighing;
+  const prompt = promptTokensOf(request);
+  const cached = held === undefined ? 0 : cachedOn(request, node.name);
+  terms.cachedTokens = Math.min(cached, prompt - 1);
+  const rate = rates.get(node.name)?.prefillTokS ?? prefillElsewhere(weighing);
+  const crowd = Math.min(terms.ahead, slotsOf(held));
+  terms.prefillMs = prefillMsAt(prompt - terms.cachedTokens, rate, crowd);
+  terms.totalMs = terms.queueMs + terms.evictMs + terms.loadMs + terms.prefillMs;
+}
+
+export function promptTokensOf(request: RouteRequest): number {
+  return Math.max(1, request.promptTokens ?? 1);
+}
+
+function cachedOn(request: RouteRequest, node: string): number {
+  if (request.cached === undefined) return 0;
+  for (const each of request.cached) if (each.node === node) return each.tokens;
+  return 0;
+}
+
+function serviceMsOf(weighing: Weighing, node: NodeView, model: string, held: ModelView | undefined): number {
+  const own = weighing.view.rates?.of(node.name, model) ?? null;
+  const mean = model === weighing.model ? weighing.mean : (weighing.view.rates?.ofModel(model) ?? null);
+  const measured = own?.serviceMs ?? mean?.serviceMs ?? null;
+  if (measured !== null) return measured;
+  const sizeMb = model === weighing.model ? weighing.sizeMb : (held?.vramMb ?? null);
+  const decode = own?.decodeTokS ?? mean?.decodeTokS ?? decodePrior(sizeMb ?? sizeMbPrior);
+  return (answerTokensPrior * 1000) / decode;
+}
+
+/** Until the last of its requests has ended. */
+function drainMs(weighing: Weighing, node: NodeView, held: ModelView): number {
+  const running = loadScore(held);
+  if (running === 0) return 0;
+  return serviceMsOf(weighing, node, held.id, held) * Math.max(1, running / slotsOf(held));
+}
+
+function restOfLoad(
+  weighing: Weighing,
+  node: NodeView,
+  model: string,
+  coming: ComingView | undefined,
+): number {
+  const { nowMs } = weighing;
+  const whole = loadMsOf(weighing, node, model);
+  if (nowMs === null || coming === undefined) return whole;
+  if (coming.readyMs !== null) return Math.max(0, coming.readyMs - nowMs);
+  if (coming.sinceMs === null) return whole;
+  return Math.max(whole * restShareMin, whole - (nowMs - coming.sinceMs));
+}
+
+/** 1 = in use, falling to 0 with the time it was idle. */
+function missedShare({ nowMs }: Weighing, victim: ModelView): number {
+  if (loadScore(victim) > 0) return 1;
+  if (nowMs === null || victim.lastUsedMs === null) return 0;
+  return Math.min(1, Math.max(0, 1 - (nowMs - victim.lastUsedMs) / missedForMs));
+}
+
+/** As a mid-range GPU does: about 1,000 tokens/s with 8 GiB of weights. */
+function prefillPrior(sizeMb: number): number {
+  return Math.min(5000, Math.max(20, 8_000_000 / Math.max(1, sizeMb)));
+}
+
+function decodePrior(sizeMb: number): number {
+  return Math.min(200, Math.max(2, 400_000 / Math.max(1, sizeMb)));
+}

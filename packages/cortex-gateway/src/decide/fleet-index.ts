@@ -1,0 +1,234 @@
+/**
+ * Who holds what, and where there is room: what a decision would else look for in every node.
+ *
+ * Problem: a decision over a thousand nodes must not walk their models, nor make anything that grows with the
+ * fleet. Design: the nodes stand in slots. `update` compares a node with what stood in its slot and mends two
+ * maps, model to slots. What a cold placement asks of each node (free memory on its k freest devices, what
+ * evictions could free at most, when its queue is through) is kept as numbers in typed arrays, so that one
+ * pass over all nodes reads a few kilobytes. These numbers are bounds; `considerNode` has the last word.
+ * Limits: 8 devices per model are bounded exactly, 31 kinds of harness, 16 ranks.
+ */
+import { freeByDevice, sizeOf } from './eviction.ts';
+import type { FleetView, ModelView, NodeView } from './fleet-view.ts';
+import { defaultPriority, priorityOf } from './fleet-view.ts';
+
+/** Columns of devices: the k freest of a node, k = 1.. */
+export const deviceColumns = 8;
+const ranksMax = 16;
+const harnessesMax = 31;
+
+/** What the numbers are computed from. */
+type Context = Pick<FleetView, 'catalogue' | 'aliases' | 'strategy' | 'rates'>;
+
+export class FleetIndex {
+  readonly nodes: NodeView[];
+  /** Distinct residency priorities, ascending. */
+  readonly ranks: readonly number[];
+  healthyCount = 0;
+  readonly healthy: Uint8Array;
+  /** One bit per harness; 0 = the node names none. */
+  readonly harnesses: Uint32Array;
+  /** Free MiB on the k freest devices together; row of `deviceColumns` per node. */
+  readonly freeMb: Float64Array;
+  /** MiB of the k largest devices together, and of the k-th alone. */
+  readonly totalMb: Float64Array;
+  readonly kthTotalMb: Float64Array;
+  /** MiB of loaded models up to each rank; row of `ranks.length` per node. */
+  readonly reclaimMb: Float64Array;
+  /** MiB of the largest loaded model: how many have to leave at least. */
+  readonly largestMb: Float64Array;
+  /** When the idlest loaded model was last used; a hint. */
+  readonly idlestMs: Float64Array;
+  /** Loads that run or wait there. */
+  readonly jobs: Uint16Array;
+  /** MiB per second of the node's loads; NaN = not measured. */
+  readonly loadMbS: Float64Array;
+  /** Notes of the decision under way, per slot. */
+  readonly scratchA: Float64Array;
+  readonly scratchB: Float64Array;
+  readonly #context: Context;
+  readonly #slotOf = new Map<string, number>();
+  readonly #resident = new Map<string, number[]>();
+  readonly #present = new Map<string, number[]>();
+  readonly #harnessBits = new Map<string, number>();
+
+  constructor(nodes: readonly NodeView[], context: Context) {
+    const size = nodes.length;
+    this.#context = context;
+    this.nodes = [];
+    this.ranks = ranksOf(context);
+    this.healthy = new Uint8Array(size);
+    this.harnesses = new Uint32Array(size);
+    this.freeMb = new Float64Array(size * deviceColumns);
+    this.totalMb = new Float64Array(size * deviceColumns);
+    this.kthTotalMb = new Float64Array(size * deviceColumns);
+    this.reclaimMb = new Float64Array(size * this.ranks.length);
+    this.largestMb = new Float64Array(size);
+    this.idlestMs = new Float64Array(size);
+    this.jobs = new Uint16Array(size);
+    this.loadMbS = new Float64Array(size);
+    this.scratchA = new Float64Array(size);
+    this.scratchB = new Float64Array(size);
+    for (const [slot, node] of nodes.entries()) {
+      this.#slotOf.set(node.name, slot);
+      this.#put(slot, node, null);
+    }
+  }
+
+  slotOf(name: string): number | null {
+    return this.#slotOf.get(name) ?? null;
+  }
+
+  nodeNamed(name: string): NodeView | undefined {
+    const slot = this.#slotOf.get(name);
+    return slot === undefined ? undefined : this.nodes[slot];
+  }
+
+  /** Slots of the nodes where it takes memory, or is about to. */
+  residentSlots(model: string): readonly number[] {
+    return this.#resident.get(model) ?? none;
+  }
+
+  /** Slots of the nodes that have it in any state, also on disk only. */
+  presentSlots(model: string): readonly number[] {
+    return this.#present.get(model) ?? none;
+  }
+
+  /** Ids of all models that some node has. */
+  presentModels(): Iterable<string> {
+    return this.#present.keys();
+  }
+
+  /** The bit of a harness; 0 when no node names it. */
+  harnessBit(name: string): number {
+    return this.#harnessBits.get(name) ?? 0;
+  }
+
+  /** The column of `reclaimMb` that bounds what a newcomer of that priority may displace. */
+  rankColumn(priority: number): number {
+    const { ranks } = this;
+    for (let i = 0; i < ranks.length; i++) if ((ranks[i] ?? 0) >= priority) return i;
+    return ranks.length - 1;
+  }
+
+  /** The node of that slot changed. */
+  update(slot: number, node: NodeView): void {
+    const before = this.nodes[slot];
+    if (before?.name !== node.name) throw new Error(`slot ${slot} is not that of ${node.name}`);
+    this.#put(slot, node, before);
+  }
+
+  #put(slot: number, node: NodeView, before: NodeView | null): void {
+    this.nodes[slot] = node;
+    moveSlot(this.#resident, slot, before, node, isInMemory);
+    moveSlot(this.#present, slot, before, node, () => true);
+    this.healthyCount += Number(node.healthy) - (this.healthy[slot] ?? 0);
+    this.healthy[slot] = Number(node.healthy);
+    this.jobs[slot] = node.pending.length;
+    this.loadMbS[slot] = this.#context.rates?.loadMbS(node.name) ?? Number.NaN;
+    let bits = 0;
+    for (const harness of node.harnesses) bits |= this.#bitOf(harness);
+    this.harnesses[slot] = bits;
+    this.#putMemory(slot, node);
+  }
+
+  #putMemory(slot: number, node: NodeView): void {
+    const { freeMb, totalMb, kthTotalMb, reclaimMb, ranks } = this;
+    const context = this.#context as FleetView;
+    const free = [...freeByDevice(context, node).values()].sort((a, b) => b - a);
+    const totals = node.devices.map((device) => device.totalMb).sort((a, b) => b - a);
+    const base = slot * deviceColumns;
+    for (let k = 0; k < deviceColumns; k++) {
+      freeMb[base + k] = (k === 0 ? 0 : (freeMb[base + k - 1] ?? 0)) + Math.max(0, free[k] ?? 0);
+      totalMb[base + k] = (k === 0 ? 0 : (totalMb[base + k - 1] ?? 0)) + (totals[k] ?? 0);
+      kthTotalMb[base + k] = totals[k] ?? -1;
+    }
+    const row = slot * ranks.length;
+    reclaimMb.fill(0, row, row + ranks.length);
+    let idlestMs = Number.POSITIVE_INFINITY;
+    let largestMb = 0;
+    for (const model of node.models.values()) {
+      if (model.status !== 'loaded') continue;
+      idlestMs = Math.min(idlestMs, model.lastUsedMs ?? -1);
+      const size = sizeOf(context, model);
+      largestMb = Math.max(largestMb, size);
+      const priority = priorityOf(context, model.id);
+      for (let i = ranks.length - 1; i >= 0 && (ranks[i] ?? 0) >= priority; i--) {
+        reclaimMb[row + i] = (reclaimMb[row + i] ?? 0) + size;
+      }
+    }
+    this.idlestMs[slot] = idlestMs;
+    this.largestMb[slot] = largestMb;
+  }
+
+  #bitOf(harness: string): number {
+    const found = this.#harnessBits.get(harness);
+    if (found !== undefined) return found;
+    // those beyond the last bit share it: a bound may be loose
+    const bit = 1 << Math.min(this.#harnessBits.size, harnessesMax - 1);
+    this.#harnessBits.set(harness, bit);
+    return bit;
+  }
+}
+
+const none: readonly number[] = [];
+
+/** On disk only, it takes no memory; what failed is looked at again when it is placed. */
+function isInMemory(node: NodeView, model: string): boolean {
+  const held = node.models.get(model);
+  if (held === undefined) return true;
+  return takesMemory(held) || node.pending.includes(model);
+}
+
+function takesMemory({ status }: ModelView): boolean {
+  return status === 'loaded' || status === 'loading' || status === 'unloading' || status === 'recovering';
+}
+
+function moveSlot(
+  slots: Map<string, number[]>,
+  slot: number,
+  before: NodeView | null,
+  after: NodeView,
+  counts: (node: NodeView, model: string) => boolean,
+): void {
+  if (before !== null) {
+    for (const model of idsOf(before)) {
+      if (counts(before, model) && !(has(after, model) && counts(after, model))) remove(slots, model, slot);
+    }
+  }
+  for (const model of idsOf(after)) {
+    if (counts(after, model) && !(before !== null && has(before, model) && counts(before, model))) {
+      const known = slots.get(model);
+      if (known === undefined) slots.set(model, [slot]);
+      else known.push(slot);
+    }
+  }
+}
+
+function* idsOf(node: NodeView): Generator<string, void, void> {
+  yield* node.models.keys();
+  for (const model of node.pending) if (!node.models.has(model)) yield model;
+}
+
+function has(node: NodeView, model: string): boolean {
+  return node.models.has(model) || node.pending.includes(model);
+}
+
+function remove(slots: Map<string, number[]>, model: string, slot: number): void {
+  const known = slots.get(model);
+  const at = known?.indexOf(slot) ?? -1;
+  if (known === undefined || at === -1) return;
+  if (known.length === 1) slots.delete(model);
+  else known.splice(at, 1);
+}
+
+/** Ascending; thinned where there are too many, so that each one's next is still above it. */
+function ranksOf({ catalogue }: Context): readonly number[] {
+  const all = [
+    ...new Set([defaultPriority, ...[...catalogue.values()].map((each) => each.residencyPriority)]),
+  ];
+  all.sort((a, b) => a - b);
+  if (all.length <= ranksMax) return all;
+  const step = all.length / ranksMax;
+  return Array.from({ length: ranksMax }, (_, i) => all[Math.ceil((i + 1) * step) - 1] ?? 0);
+}
