@@ -8,9 +8,11 @@ import type { Log } from 'cortex-core/daemon/log';
 import { toCatalogue } from './fleet/catalogue.ts';
 import { Fleet } from './fleet/fleet.ts';
 import { NodeState } from './fleet/node-state.ts';
+import { Attachments } from './http/attachments.ts';
 import { allowBrowsers } from './http/cors.ts';
 import type { InferenceDeps } from './http/inference.ts';
 import { GatewayMetrics } from './http/metrics.ts';
+import { RetryBudget } from './http/retry-budget.ts';
 import { envelopeOf, gatewayRoutes } from './http/routes.ts';
 import { Ledger } from './quota/ledger.ts';
 import { Principals } from './quota/principals.ts';
@@ -106,16 +108,27 @@ function createApiServer(
   clock: Clock,
   closing: AbortSignal,
 ): HttpServer {
-  const { gateway, entitlements } = config;
+  const { gateway, entitlements, failover } = config;
   const inference: InferenceDeps = {
     fleet,
     clock,
+    log,
     principals: new Principals(entitlements),
     ledger: new Ledger(clock),
     metrics,
     idleMs: gateway.upstream_idle_timeout_secs * 1000,
     coldLoadWaitMs: gateway.cold_load_wait_secs * 1000,
     keepAliveMs: gateway.keepalive_secs * 1000,
+    failover: {
+      budget: new RetryBudget({ clock, burst: failover.budget_burst, ratio: failover.budget_ratio }),
+      attemptsMax: failover.attempts,
+      giveUpMs: failover.give_up_secs * 1000,
+      continues: failover.continue_streams,
+    },
+    attachments: new Attachments({
+      answerBytesMax: failover.attach_mb * 1024 * 1024,
+      totalBytesMax: failover.attach_total_mb * 1024 * 1024,
+    }),
   };
   return new HttpServer({
     routes: gatewayRoutes({
