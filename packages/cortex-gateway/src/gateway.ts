@@ -9,9 +9,11 @@ import type { Log } from 'cortex-core/daemon/log';
 import { doubtfulAliases, toCatalogue } from './fleet/catalogue.ts';
 import { Fleet } from './fleet/fleet.ts';
 import type { FleetSettings } from './fleet/fleet-options.ts';
+import { Attachments } from './http/attachments.ts';
 import { allowBrowsers } from './http/cors.ts';
 import type { InferenceDeps } from './http/inference.ts';
 import { GatewayMetrics } from './http/metrics.ts';
+import { RetryBudget } from './http/retry-budget.ts';
 import { envelopeOf, gatewayRoutes } from './http/routes.ts';
 import { LiveConfig } from './live-config.ts';
 import { Ledger } from './quota/ledger.ts';
@@ -124,9 +126,11 @@ function toFleetSettings({ config, models }: LiveConfig, log: Log): FleetSetting
 /** Limits and keys are read at each use, so that a reload changes them. */
 function createApiServer(parts: Parts, closing: AbortSignal): HttpServer {
   const { live, fleet, metrics, principals, log, clock, onReload } = parts;
+  const { failover } = live.config;
   const inference: InferenceDeps = {
     fleet,
     clock,
+    log,
     principals,
     ledger: new Ledger(clock),
     metrics,
@@ -139,6 +143,16 @@ function createApiServer(parts: Parts, closing: AbortSignal): HttpServer {
     get keepAliveMs() {
       return live.config.gateway.keepalive_secs * 1000;
     },
+    failover: {
+      budget: new RetryBudget({ clock, burst: failover.budget_burst, ratio: failover.budget_ratio }),
+      attemptsMax: failover.attempts,
+      giveUpMs: failover.give_up_secs * 1000,
+      continues: failover.continue_streams,
+    },
+    attachments: new Attachments({
+      answerBytesMax: failover.attach_mb * 1024 * 1024,
+      totalBytesMax: failover.attach_total_mb * 1024 * 1024,
+    }),
   };
   return new HttpServer({
     routes: gatewayRoutes({

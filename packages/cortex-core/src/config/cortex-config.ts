@@ -53,6 +53,34 @@ const gatewaySchema = z.strictObject({
   admin_keys: z.array(nonEmpty()).default([]).describe('Bearer tokens accepted on /admin.'),
 });
 
+const failoverSchema = z.strictObject({
+  attempts: positiveInt()
+    .default(3)
+    .describe('Nodes that one request is sent to, at most; after each break of its stream anew.'),
+  give_up_secs: seconds()
+    .default(30)
+    .describe('Seconds from a failure on in which another node is sought or waited for.'),
+  budget_ratio: z
+    .number()
+    .min(0)
+    .max(10)
+    .default(0.2)
+    .describe('Further attempts per request over the whole gateway, so that a sick fleet is not hammered.'),
+  budget_burst: nonNegativeInt()
+    .default(256)
+    .describe('Further attempts that may come at once: streams that one node may take with it.'),
+  continue_streams: z
+    .boolean()
+    .default(true)
+    .describe('Let a stream that broke go on at a node with the same weights.'),
+  attach_mb: z
+    .number()
+    .min(0)
+    .default(4)
+    .describe('MiB kept of an answer for a client that sends the same request again; 0 = never joined.'),
+  attach_total_mb: z.number().min(0).default(64).describe('The same for all answers together.'),
+});
+
 const evictionSchema = z.strictObject({
   strategy: z
     .enum(['lru', 'priority'])
@@ -100,6 +128,7 @@ export const cortexConfigSchema = z.strictObject({
     .default('models.toml')
     .describe('The model catalogue; relative to this file. A missing file is an empty catalogue.'),
   gateway: gatewaySchema.prefault({}).describe('The gateway itself'),
+  failover: failoverSchema.prefault({}).describe('What happens to a request whose node fails'),
   eviction: evictionSchema.prefault({}).describe('How room is made for a model'),
   neurons: z
     .array(neuronEntrySchema)

@@ -146,6 +146,12 @@ export interface SamplingParams {
 
 export interface GenerateParams {
   readonly tokens: Int32Array;
+  /**
+   * The beginning of the answer, generated before, perhaps by another engine: it is read like a prompt and
+   * counts as answer everywhere else (`maxTokens`, stops, grammar, penalties, usage). The sink hears of each
+   * of these tokens in an event marked `replayed`. What follows is what would have followed there.
+   */
+  readonly answered?: Int32Array | undefined;
   readonly sampling: SamplingParams;
   /** Tokens to generate at most; null = until the context is full. */
   readonly maxTokens: number | null;
@@ -204,6 +210,8 @@ export interface StepEvent {
   readonly text: string;
   readonly tokens: readonly number[];
   readonly logprobs?: readonly TokenLogprob[] | undefined;
+  /** Present when the tokens were given as `answered`: each one's own text, as a `TokenLogprob` has it. */
+  readonly replayed?: readonly string[] | undefined;
 }
 
 export type FinishReason = 'stop' | 'length' | 'context_full' | 'cancelled';

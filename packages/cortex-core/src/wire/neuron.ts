@@ -133,6 +133,13 @@ export const neuronModelSchema = z.object({
     .optional(),
   /** SHA-256 of the weights where it is known, so that two nodes can be compared. */
   digest: z.string().nullable().default(null),
+  /**
+   * Of the file's header and samples of every tensor, adapters included: where two nodes say the same, one
+   * can go on with the other's answer. Null = not known.
+   */
+  weights_digest: z.string().nullish(),
+  /** Of the model's chat templates. */
+  template_digest: z.string().nullish(),
 });
 export type NeuronModel = z.output<typeof neuronModelSchema>;
 export const neuronModelsSchema = z.array(neuronModelSchema);

@@ -2,6 +2,7 @@
  * A neuron's refusal as one of ours: status, code, message and Retry-After survive the change of envelope.
  */
 import { AppError, type ErrorCode, errorCatalogue } from 'cortex-core/wire/errors';
+import { SseParser } from 'cortex-core/wire/sse';
 
 export function toUpstreamError(status: number, body: string, retryAfter: string | null): AppError {
   const { code, message, param } = readEnvelope(body);
@@ -10,6 +11,16 @@ export function toUpstreamError(status: number, body: string, retryAfter: string
   const secs = retryAfter === null ? Number.NaN : Number(retryAfter);
   return new AppError(chosen, message ?? `the neuron answered ${status}`, {
     ...(Number.isFinite(secs) ? { retryAfterSecs: secs } : {}),
+    ...(param === null ? {} : { param }),
+  });
+}
+
+/** An error event of a stream: its code and message as the neuron said them. */
+export function toInStreamError(event: Uint8Array): AppError {
+  const [first] = new SseParser().push(event);
+  const { code, message, param } = readEnvelope(first?.data ?? '');
+  const known = code !== null && code in errorCatalogue ? (code as ErrorCode) : 'upstream_connection_error';
+  return new AppError(known, message ?? 'the neuron broke its answer off; try again', {
     ...(param === null ? {} : { param }),
   });
 }

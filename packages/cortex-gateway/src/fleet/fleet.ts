@@ -175,6 +175,30 @@ export class Fleet {
     return this.#nodes.get(name)?.healthy ?? false;
   }
 
+  /** Names the weights and the template of a model on a node; null when the node does not say. */
+  identityOf(name: string, model: string): string | null {
+    return this.#nodes.get(name)?.identityOf(model) ?? null;
+  }
+
+  /** Nodes that have the model loaded with other weights or another template. */
+  unlike(model: string, identity: string): readonly string[] {
+    const holders = this.#nodes.all.filter((node) => node.toView().models.get(model)?.status === 'loaded');
+    return holders.filter((node) => node.identityOf(model) !== identity).map((node) => node.name);
+  }
+
+  /** Asks a node now. Null when it does not answer, else for how many seconds it has been up. */
+  async upFor(name: string): Promise<number | null> {
+    const node = this.#nodes.get(name);
+    if (node === undefined) return null;
+    await this.#refresh(node);
+    return node.misses === 0 && node.healthy ? this.lastUpFor(name) : null;
+  }
+
+  /** As of the last poll. */
+  lastUpFor(name: string): number {
+    return this.#nodes.get(name)?.health?.uptime_secs ?? 0;
+  }
+
   /** Polls one node now. */
   pollNow(name: string): Promise<void> {
     const node = this.#nodes.get(name);

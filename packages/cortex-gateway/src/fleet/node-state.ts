@@ -122,6 +122,13 @@ export class NodeState {
     if (this.health !== null) this.ingestHealth(this.health);
   }
 
+  /** Names weights and template; null when the neuron does not say. */
+  identityOf(model: string): string | null {
+    const row = this.#models.get(model)?.row;
+    if (!row?.weights_digest || !row.template_digest) return null;
+    return `${row.weights_digest} ${row.template_digest}`;
+  }
+
   ingest(rows: readonly NeuronModel[]): void {
     const seen = new Set<string>();
     for (const row of rows) {

@@ -363,7 +363,8 @@ describe('pass-through', () => {
         });
         call.catch(() => {});
         await neuron!.until(() => neuron!.counters.chats === before + 1);
-        if (i === 1) await call;
+        // of a whole answer the client hears nothing before its end
+        if (i === 1 && stream) await call;
         controller.abort();
         await neuron!.until(() => neuron!.counters.aborted === aborted + 1);
       }

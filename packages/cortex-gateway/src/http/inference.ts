@@ -1,8 +1,11 @@
 /**
  * The one handler of all dialects: parse, budget, lease, send, relay. What a request meets, in that order.
  */
+
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Exchange } from 'cortex-core/daemon/http-server';
+import type { Log } from 'cortex-core/daemon/log';
+import type { Continuation } from 'cortex-core/wire/continuation';
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { AnswerProbe, AnswerTail, type TokenUsage } from '../dialects/answer-probe.ts';
 import type { Dialect, InferenceRequest, StreamOut } from '../dialects/dialect.ts';
@@ -15,45 +18,82 @@ import { advertisedLimit } from '../fleet/listing.ts';
 import type { Ledger } from '../quota/ledger.ts';
 import type { Principal, Principals } from '../quota/principals.ts';
 import { affinityOf } from './affinity.ts';
-import { ClientStream } from './client-stream.ts';
+import { AnswerSink } from './answer-sink.ts';
+import type { Attachments } from './attachments.ts';
+import { checkContext } from './check-context.ts';
+import { Failover } from './failover.ts';
 import { headerOf, routeHeader, toClientHeaders, toUpstreamHeaders } from './headers.ts';
+import { leaseWithin } from './lease-within.ts';
 import type { GatewayMetrics } from './metrics.ts';
-import { type SendResult, sendWithFailover } from './send.ts';
+import type { RetryBudget } from './retry-budget.ts';
+import { type Answered, Sender, type SendResult } from './send.ts';
+import { StreamRelay } from './stream-relay.ts';
+import { readWhole } from './whole-answer.ts';
 
 export interface InferenceDeps {
   readonly fleet: Fleet;
   readonly clock: Clock;
+  readonly log: Log;
   readonly principals: Principals;
   readonly ledger: Ledger;
   readonly metrics: GatewayMetrics;
   readonly idleMs: number;
   readonly coldLoadWaitMs: number;
   readonly keepAliveMs: number;
+  readonly failover: FailoverSettings;
+  readonly attachments: Attachments;
+}
+
+export interface FailoverSettings {
+  readonly budget: RetryBudget;
+  readonly attemptsMax: number;
+  readonly giveUpMs: number;
+  /** Streams that broke go on at another node. */
+  readonly continues: boolean;
 }
 
 const outputTokensDefault = 4096;
-const wholeBytesMax = 64 * 1024 * 1024;
 
 export function inferenceHandler(
   deps: InferenceDeps,
   dialect: Dialect,
 ): (exchange: Exchange) => Promise<void> {
+  const { principals, attachments, metrics, clock } = deps;
   return async (exchange) => {
     // stays where the request gets no further
     exchange.response.setHeader('x-cortex-route', routeHeader(null, 'not routed'));
-    const principal = deps.principals.of(exchange.header('authorization'), exchange.header('x-api-key'));
-    const request = dialect.parse(await exchange.body());
-    await new InferenceCall(deps, exchange, dialect, request, principal).run();
+    const principal = principals.of(exchange.header('authorization'), exchange.header('x-api-key'));
+    const body = await exchange.body();
+    const request = dialect.parse(body);
+    const key = request.choices === 1 ? attachments.keyOf(exchange, body) : null;
+    const running = key === null ? null : attachments.find(key);
+    if (running !== null) {
+      metrics.onAttached();
+      return await running.read(exchange);
+    }
+    const sink = new AnswerSink(clock, key === null ? null : attachments.room());
+    if (key !== null) attachments.add(key, sink);
+    const read = sink.read(exchange);
+    const call = new InferenceCall(deps, { exchange, sink, dialect, request, principal });
+    // it goes on without its first client as long as another reads
+    void call.run().finally(() => (key === null ? undefined : attachments.remove(key, sink)));
+    await read;
   };
+}
+
+interface CallParts {
+  readonly exchange: Exchange;
+  readonly sink: AnswerSink;
+  readonly dialect: Dialect;
+  readonly request: InferenceRequest;
+  readonly principal: Principal;
 }
 
 class InferenceCall {
   readonly #deps: InferenceDeps;
-  readonly #exchange: Exchange;
-  readonly #dialect: Dialect;
+  readonly #parts: CallParts;
   readonly #request: InferenceRequest;
-  readonly #principal: Principal;
-  readonly #client: ClientStream;
+  readonly #sink: AnswerSink;
   readonly #out: StreamOut;
   readonly #startedMs: number;
   readonly #ask: Ask;
@@ -65,85 +105,83 @@ class InferenceCall {
   #probe: AnswerProbe | null = null;
   #failed = false;
 
-  constructor(
-    deps: InferenceDeps,
-    exchange: Exchange,
-    dialect: Dialect,
-    request: InferenceRequest,
-    principal: Principal,
-  ) {
-    this.#dialect = dialect;
+  constructor(deps: InferenceDeps, parts: CallParts) {
     this.#deps = deps;
-    this.#exchange = exchange;
-    this.#request = request;
-    this.#principal = principal;
-    this.#client = new ClientStream(exchange, deps.clock);
-    this.#out = request.streamOut(exchange.requestId);
+    this.#parts = parts;
+    this.#request = parts.request;
+    this.#sink = parts.sink;
+    this.#out = parts.request.streamOut(parts.exchange.requestId);
     this.#startedMs = deps.clock.monotonicMs();
     this.#ask = {
-      model: request.model,
-      promptTokens: request.inputTokensEstimate,
-      affinity: affinityOf(exchange.request.headers, request, principal),
+      model: parts.request.model,
+      promptTokens: parts.request.inputTokensEstimate,
+      affinity: affinityOf(parts.exchange.request.headers, parts.request, parts.principal),
     };
   }
 
+  /** Never rejects: what fails reaches the clients. */
   async run(): Promise<void> {
-    const limit = advertisedLimit(this.#deps.fleet.view(), this.#request.model);
-    this.#checkContext(limit?.context ?? null);
-    const { inputTokensEstimate, choices, maxTokens } = this.#request;
-    const output = (maxTokens ?? limit?.output ?? outputTokensDefault) * choices;
-    const reservation = this.#deps.ledger.reserve(this.#principal, inputTokensEstimate + output);
+    let settle: (used: number) => void = () => {};
     try {
+      settle = this.#reserve();
       await this.#serve();
     } catch (thrown) {
       // a client that leaves is no failure of ours
-      this.#failed = !this.#exchange.signal.aborted;
+      this.#failed = !this.#sink.signal.aborted;
       this.#fail(thrown);
     } finally {
-      this.#client.stopKeepAlive();
+      this.#sink.stopKeepAlive();
       this.#learn();
       this.#lease?.release();
-      const used = this.#usage === null ? 0 : this.#usage.promptTokens + this.#usage.completionTokens;
-      reservation.settle(used);
+      settle(this.#usage === null ? 0 : this.#usage.promptTokens + this.#usage.completionTokens);
       this.#record();
     }
   }
 
-  #checkContext(contextMax: number | null): void {
-    const estimate = this.#request.promptTokensEstimate;
-    if (contextMax === null || estimate <= contextMax) return;
-    const param = this.#dialect.name === 'completions' ? 'prompt' : 'messages';
-    const message =
-      this.#dialect.name === 'messages'
-        ? `prompt is too long: ${estimate} tokens > ${contextMax} maximum`
-        : `This model's maximum context length is ${contextMax} tokens. However, your messages resulted in ` +
-          `${estimate} tokens. Please reduce the length of the ${param}.`;
-    throw new AppError('context_length_exceeded', message, {
-      param,
-      extras: { max: contextMax, estimated_prompt_tokens: estimate },
-    });
+  #reserve(): (used: number) => void {
+    const { fleet, ledger } = this.#deps;
+    const limit = advertisedLimit(fleet.view(), this.#request.model);
+    checkContext(this.#request, this.#parts.dialect, limit?.context ?? null);
+    const { inputTokensEstimate, choices, maxTokens } = this.#request;
+    const output = (maxTokens ?? limit?.output ?? outputTokensDefault) * choices;
+    const reservation = ledger.reserve(this.#parts.principal, inputTokensEstimate + output);
+    return (used) => reservation.settle(used);
   }
 
   async #serve(): Promise<void> {
-    for (let attempt = 0; ; attempt++) {
-      const sent = await this.#send(await this.#obtain());
-      if (sent.kind === 'gone') {
-        this.#lease = null;
-        if (attempt === 0) continue;
-        const message = `model "${this.#request.model}" is not loaded where it should be; try again`;
-        throw new AppError('model_loading', message, { retryAfterSecs: 2 });
-      }
-      this.#lease = sent.lease;
-      this.#showRoute(sent.lease.node, sent.lease.why);
-      if (sent.kind === 'refused') return this.#refuse(sent.answer, sent.body);
-      try {
-        if (this.#request.stream) await this.#relayStream(sent.answer);
-        else await this.#relayWhole(sent.answer);
-      } finally {
-        sent.answer.abort();
-      }
-      return;
+    const sender = this.#sender();
+    this.#deps.failover.budget.deposit();
+    const sent = await this.#settled(sender, () => this.#obtainAndSend(sender));
+    if (sent.kind === 'refused') return this.#refuse(sent.answer, sent.body);
+    if (!this.#request.stream) return await this.#relayWhole(sender, sent);
+    const isSse = (headerOf(sent.answer.headers, 'content-type') ?? '').includes('text/event-stream');
+    if (isSse) return await this.#relayStream(sender, sent);
+    if (!this.#sink.opened && this.#request.wholeOut === null) return await this.#relayWhole(sender, sent);
+    sent.answer.abort();
+    throw new AppError('upstream_malformed_response', 'the neuron answered a stream with something else');
+  }
+
+  async #obtainAndSend(sender: Sender): Promise<SendResult> {
+    const lease = await this.#obtain();
+    this.#sentMs = this.#deps.clock.monotonicMs();
+    return await sender.send(lease);
+  }
+
+  /** A node that turns out not to have the model is a reason to ask the fleet again, once. */
+  async #settled(
+    sender: Sender,
+    send: () => Promise<SendResult>,
+  ): Promise<Exclude<SendResult, { kind: 'gone' }>> {
+    this.#lease = null;
+    let sent = await send();
+    if (sent.kind === 'gone') sent = await this.#obtainAndSend(sender);
+    if (sent.kind === 'gone') {
+      const message = `model "${this.#request.model}" is not loaded where it should be; try again`;
+      throw new AppError('model_loading', message, { retryAfterSecs: 2 });
     }
+    this.#lease = sent.lease;
+    this.#showRoute(sent.lease.node, sent.lease.why);
+    return sent;
   }
 
   /** The right to send. Waits for a load when there has to be one; streams are kept alive meanwhile. */
@@ -152,14 +190,20 @@ class InferenceCall {
     this.#showRoute(ticket.node, ticket.why);
     if (ticket.lease !== null) return ticket.lease;
     if (!this.#request.stream) return await this.#waitBounded(ticket);
-    this.#client.openSse();
-    this.#client.keepAlive(this.#deps.keepAliveMs, () => this.#out.keepAlive());
+    this.#keepWaiting();
     return await ticket.ready;
+  }
+
+  /** From here on the client gets headers and keep-alives instead of a status. */
+  #keepWaiting(): void {
+    if (!this.#request.stream) return;
+    this.#sink.openSse();
+    this.#sink.keepAlive(this.#deps.keepAliveMs, () => this.#out.keepAlive());
   }
 
   #ticket(): Ticket {
     try {
-      const ticket = this.#deps.fleet.request(this.#ask, this.#exchange.signal);
+      const ticket = this.#deps.fleet.request(this.#ask, this.#sink.signal);
       this.#expectedMs ??= ticket.expectedMs;
       return ticket;
     } catch (thrown) {
@@ -170,21 +214,8 @@ class InferenceCall {
 
   async #waitBounded(ticket: Ticket): Promise<Lease> {
     const { clock, coldLoadWaitMs, fleet } = this.#deps;
-    let timer: { cancel(): void } | null = null;
-    const late = new Promise<null>((resolve) => {
-      timer = clock.setTimer(coldLoadWaitMs, () => resolve(null));
-    });
-    try {
-      const lease = await Promise.race([ticket.ready, late]);
-      if (lease !== null) return lease;
-    } finally {
-      (timer as { cancel(): void } | null)?.cancel();
-    }
-    // whoever comes too late gives the lease back at once
-    ticket.ready.then(
-      (lease) => lease.release(),
-      () => {},
-    );
+    const lease = await leaseWithin(ticket, coldLoadWaitMs, clock);
+    if (lease !== null) return lease;
     const status = fleet.loadStatus(this.#request.model);
     const message = `model "${this.#request.model}" is being loaded on ${ticket.node}; try again`;
     throw new AppError('model_loading', message, {
@@ -193,87 +224,142 @@ class InferenceCall {
     });
   }
 
-  #send(lease: Lease): Promise<SendResult> {
-    this.#lease = lease;
-    this.#sentMs = this.#deps.clock.monotonicMs();
-    const { request, requestId, signal } = this.#exchange;
-    const client = this.#request.forwardsHeaders ? request.headers : null;
-    return sendWithFailover(lease, {
-      fleet: this.#deps.fleet,
-      ask: this.#ask,
+  #sender(): Sender {
+    const { fleet, clock, idleMs, failover: settings } = this.#deps;
+    const { exchange, principal } = this.#parts;
+    const { signal } = this.#sink;
+    const { forwardsHeaders, stream, choices } = this.#request;
+    const failover = new Failover({
+      fleet: {
+        another: (exclude) => fleet.another(this.#ask, exclude),
+        request: (exclude, patience) => fleet.request(this.#ask, patience, exclude),
+        upFor: (node) => fleet.upFor(node),
+        lastUpFor: (node) => fleet.lastUpFor(node),
+      },
+      ...{ clock, signal, budget: settings.budget },
+      ...{ attemptsMax: settings.attemptsMax, giveUpMs: settings.giveUpMs },
+      onWait: () => this.#keepWaiting(),
+    });
+    const { headers } = exchange.request;
+    return new Sender({
+      ...{ fleet, failover, signal, idleMs },
       request: this.#request,
-      headers: toUpstreamHeaders(client, this.#principal, requestId),
-      signal,
-      idleMs: this.#deps.idleMs,
+      headers: toUpstreamHeaders(forwardsHeaders ? headers : null, principal, exchange.requestId),
+      tellTokens: settings.continues && stream && choices === 1,
     });
   }
 
-  async #relayStream(answer: UpstreamAnswer): Promise<void> {
-    if (!(headerOf(answer.headers, 'content-type') ?? '').includes('text/event-stream')) {
-      if (!this.#client.opened && this.#request.wholeOut === null) return await this.#relayWhole(answer);
-      throw new AppError('upstream_malformed_response', 'the neuron answered a stream with something else');
-    }
-    if (this.#request.wholeOut === null && !this.#client.opened) {
-      this.#exchange.response.writeHead(answer.status, toClientHeaders(answer.headers));
-      this.#exchange.response.flushHeaders();
-    } else this.#client.openSse();
-    if (this.#out.pingsDuringAnswer) {
-      this.#client.keepAlive(this.#deps.keepAliveMs, () => this.#out.keepAlive());
-    } else this.#client.stopKeepAlive();
-    const probe = new AnswerProbe();
+  async #relayStream(sender: Sender, first: Answered): Promise<void> {
+    if (this.#request.wholeOut === null)
+      this.#sink.open(first.answer.status, toClientHeaders(first.answer.headers));
+    else this.#sink.openSse();
+    this.#keepAnswering();
+    const probe = new AnswerProbe(this.#request.choices);
     this.#probe = probe;
+    const { clock, fleet } = this.#deps;
+    const relay = new StreamRelay({
+      signal: this.#sink.signal,
+      write: (bytes) => {
+        probe.push(bytes, clock.monotonicMs());
+        return this.#sink.write(this.#out.push(bytes));
+      },
+      isComplete: () => probe.finished,
+      again: (broken, cause) => this.#again(sender, broken, cause),
+      goOn: (broken, sofar) => this.#goOn(sender, broken, sofar),
+      onBytes: ({ lease }) => fleet.noteAlive(lease.node),
+      onBreak: (broken, outcome, tokens) => this.#onBreak(broken, outcome, tokens),
+    });
     try {
-      for await (const chunk of answer.chunks) {
-        probe.push(chunk, this.#deps.clock.monotonicMs());
-        if (this.#lease !== null) this.#deps.fleet.noteAlive(this.#lease.node);
-        await this.#client.write(this.#out.push(chunk));
-      }
+      await relay.run(first);
     } finally {
       this.#usage = probe.usage;
     }
-    this.#client.end(this.#out.end());
+    this.#sink.end(this.#out.end());
   }
 
-  async #relayWhole(answer: UpstreamAnswer): Promise<void> {
-    const { response } = this.#exchange;
+  /** Keep-alives while the answer comes, where its translation swallows the neuron's own. */
+  #keepAnswering(): void {
+    if (this.#out.pingsDuringAnswer) {
+      this.#sink.keepAlive(this.#deps.keepAliveMs, () => this.#out.keepAlive());
+    } else this.#sink.stopKeepAlive();
+  }
+
+  async #again(sender: Sender, broken: Answered, cause: unknown): Promise<Answered> {
+    const sent = await this.#settled(sender, () => sender.again(broken, cause));
+    if (sent.kind === 'answer') {
+      this.#keepAnswering();
+      return sent;
+    }
+    throw toUpstreamError(
+      sent.answer.status,
+      sent.body.toString('utf8'),
+      headerOf(sent.answer.headers, 'retry-after'),
+    );
+  }
+
+  async #goOn(sender: Sender, broken: Answered, sofar: Continuation): Promise<Answered | null> {
+    const next = await sender.goOn(broken, sofar);
+    if (next === null) return null;
+    this.#lease = next.lease;
+    this.#keepAnswering();
+    return next;
+  }
+
+  #onBreak({ lease }: Answered, outcome: 'resent' | 'continued' | 'failed', tokens: number): void {
+    const { metrics, log } = this.#deps;
+    metrics.onBreak(outcome);
+    log.warn('an answer broke off', {
+      request_id: this.#parts.exchange.requestId,
+      ...{ model: lease.model, from: lease.node, tokens, outcome },
+      ...(outcome === 'failed' ? {} : { to: this.#lease?.node ?? null }),
+    });
+  }
+
+  /** Whole or not at all: nothing is sent before the answer's end, so a break can be mended unseen. */
+  async #relayWhole(sender: Sender, first: Answered): Promise<void> {
     const { wholeOut } = this.#request;
     const tail = new AnswerTail();
-    if (wholeOut === null) {
-      response.writeHead(answer.status, toClientHeaders(answer.headers));
-      for await (const chunk of answer.chunks) {
-        tail.push(chunk);
-        await this.#client.write(chunk);
+    let sent = first;
+    for (;;) {
+      const read = await readWhole(sent.answer, this.#sink.signal);
+      if (read.kind === 'whole') {
+        tail.push(read.bytes);
+        this.#usage = tail.usage;
+        const body = wholeOut === null ? read.bytes : wholeOut(read.bytes);
+        const headers = wholeOut === null ? toClientHeaders(sent.answer.headers) : jsonHeaders;
+        this.#sink.open(wholeOut === null ? sent.answer.status : 200, {
+          ...headers,
+          'content-length': body.length,
+        });
+        return this.#sink.end(body);
       }
-      this.#usage = tail.usage;
-      return this.#client.end();
+      sent.answer.abort();
+      if (read.kind === 'broken') sent = await this.#againWhole(sender, sent, read.cause);
+      else throw new AppError('upstream_malformed_response', 'the answer is too large');
     }
-    const chunks: Buffer[] = [];
-    let size = 0;
-    for await (const chunk of answer.chunks) {
-      chunks.push(chunk);
-      size += chunk.length;
-      if (size > wholeBytesMax) throw new AppError('upstream_malformed_response', 'the answer is too large');
+  }
+
+  async #againWhole(sender: Sender, broken: Answered, cause: unknown): Promise<Answered> {
+    try {
+      const sent = await this.#again(sender, broken, cause);
+      this.#onBreak(broken, 'resent', 0);
+      return sent;
+    } catch (thrown) {
+      this.#onBreak(broken, 'failed', 0);
+      throw thrown;
     }
-    const whole = Buffer.concat(chunks);
-    tail.push(whole);
-    this.#usage = tail.usage;
-    const body = wholeOut(whole);
-    response.writeHead(200, { 'content-type': 'application/json', 'content-length': body.length });
-    this.#client.end(body);
   }
 
   /** A neuron's own refusal: its bytes where the dialect is the same, its meaning where it is not. */
   #refuse(answer: UpstreamAnswer, body: Buffer): void {
     this.#failed = true;
-    const { response } = this.#exchange;
-    const status = answer.status;
+    const { status } = answer;
     const ours = status === 401 || status === 403 || status < 400;
-    if (this.#client.opened || this.#request.wholeOut !== null || ours) {
+    if (this.#sink.opened || this.#request.wholeOut !== null || ours) {
       throw toUpstreamError(status, body.toString('utf8'), headerOf(answer.headers, 'retry-after'));
     }
-    const headers = toClientHeaders(answer.headers);
-    response.writeHead(status, { ...headers, 'content-length': body.length });
-    response.end(body);
+    this.#sink.open(status, { ...toClientHeaders(answer.headers), 'content-length': body.length });
+    this.#sink.end(body);
   }
 
   /**
@@ -281,22 +367,20 @@ class InferenceCall {
    * honest.
    */
   #fail(thrown: unknown): void {
-    const { signal, response } = this.#exchange;
-    if (signal.aborted || !this.#client.opened) throw thrown;
-    const isStream = String(response.getHeader('content-type') ?? '').includes('text/event-stream');
-    if (!this.#request.stream || !isStream) throw thrown;
-    this.#client.end(this.#out.error(toAppError(thrown)));
+    const { signal, opened, isSse } = this.#sink;
+    if (signal.aborted || !opened || !this.#request.stream || !isSse) this.#sink.fail(thrown);
+    else this.#sink.end(this.#out.error(toAppError(thrown)));
   }
 
   #showRoute(node: string | null, why: string): void {
-    if (!this.#client.opened) this.#exchange.response.setHeader('x-cortex-route', routeHeader(node, why));
+    this.#sink.showRoute(routeHeader(node, why));
   }
 
   /** What a whole answer shows of its node; a broken one shows nothing. */
   #learn(): void {
     const usage = this.#usage;
     if (this.#lease === null || this.#sentMs === null || this.#failed || usage === null) return;
-    if (this.#exchange.signal.aborted) return;
+    if (this.#sink.signal.aborted) return;
     const first = this.#probe?.firstTokenMs ?? null;
     this.#deps.fleet.learn(this.#lease, {
       promptTokens: usage.isReported === true ? usage.promptTokens : this.#request.inputTokensEstimate,
@@ -322,8 +406,10 @@ class InferenceCall {
       decodeSecs: first === null || last === null || last === first ? null : (last - first) / 1000,
       expectedSecs: this.#expectedMs === null ? null : this.#expectedMs / 1000,
       usage: this.#usage,
-      account: this.#principal.accountId,
-      key: this.#principal.keyId,
+      account: this.#parts.principal.accountId,
+      key: this.#parts.principal.keyId,
     });
   }
 }
+
+const jsonHeaders = { 'content-type': 'application/json' };

@@ -38,6 +38,17 @@ export class GatewayMetrics {
   readonly #completion = this.#counter('cortex_completion_tokens_total', 'Completion tokens');
   readonly #cached = this.#counter('cortex_cached_prompt_tokens_total', 'Prompt tokens whose KV was there');
   readonly #coldStarts = this.#counter('cortex_cold_starts_total', 'Models loaded on demand');
+  readonly #continuations = new Counter({
+    name: 'cortex_continuations_total',
+    help: 'Answers that broke off: continued elsewhere, resent unseen, or failed',
+    labelNames: ['result'],
+    registers: [this.registry],
+  });
+  readonly #attached = new Counter({
+    name: 'cortex_attached_requests_total',
+    help: 'Requests that joined the answer to an identical one',
+    registers: [this.registry],
+  });
   readonly #evictions = this.#counter('cortex_evictions_total', 'Models unloaded to make room');
   readonly #duration = this.#histogram('cortex_request_duration_seconds', 'Whole requests', durationBuckets);
   readonly #firstToken = this.#histogram(
@@ -80,6 +91,14 @@ export class GatewayMetrics {
       { account: request.account, key: request.key },
       usage.promptTokens + usage.completionTokens,
     );
+  }
+
+  onBreak(result: 'resent' | 'continued' | 'failed'): void {
+    this.#continuations.inc({ result });
+  }
+
+  onAttached(): void {
+    this.#attached.inc();
   }
 
   onFleetEvent(event: FleetEvent): void {

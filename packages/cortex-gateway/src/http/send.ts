@@ -1,34 +1,50 @@
 /**
- * One request to the fleet: the leased node first, then, while the client has got no byte, another replica
- * after a connection error, 502, 503 or reset. Never the same node twice, and never a load.
+ * One request to the fleet, sent until a node answers. Before the client has a byte a connection error, a
+ * reset, 429, 502, 503 or silence is a case for another node; failover.ts says which, and when no more. An
+ * answer that broke off is sent again whole while the client has nothing of it, and goes on from its tokens
+ * when it has.
  */
-import { AppError } from 'cortex-core/wire/errors';
+import {
+  type Continuation,
+  continuationField,
+  continuedHeader,
+  tokensHeader,
+} from 'cortex-core/wire/continuation';
 import type { InferenceRequest } from '../dialects/dialect.ts';
 import { readEnvelope } from '../dialects/upstream-error.ts';
-import type { Ask } from '../fleet/ask.ts';
-import type { Fleet } from '../fleet/fleet.ts';
 import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
+import type { Failover } from './failover.ts';
+import { headerOf } from './headers.ts';
+
+/** What of the fleet is needed here. */
+export interface SendFleet {
+  noteAlive(node: string): void;
+  suspect(node: string): void;
+  disown(lease: Lease): void;
+  isHealthy(node: string): boolean;
+  /** Names weights and template; null when they are not known. */
+  identityOf(node: string, model: string): string | null;
+  /** Nodes whose weights or template of the model are others. */
+  unlike(model: string, identity: string): readonly string[];
+}
 
 export interface SendOptions {
-  readonly fleet: Fleet;
-  readonly ask: Ask;
+  readonly fleet: SendFleet;
+  readonly failover: Failover;
   readonly request: InferenceRequest;
   readonly headers: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
   readonly idleMs: number;
+  /** Ask for the tokens of the answer, so that it can go on elsewhere. */
+  readonly tellTokens: boolean;
 }
 
-/** The lease that is held now belongs to the caller in every case but a throw, which has released it. */
-export type SendResult =
-  | Answered
-  | Refused
-  /** The node turned out not to have the model; nothing is held. */
-  | { readonly kind: 'gone' };
-
-interface Answered {
+export interface Answered {
   readonly kind: 'answer';
   readonly lease: Lease;
   readonly answer: UpstreamAnswer;
+  /** As it was when the answer began; null: it cannot go on elsewhere. */
+  readonly identity: string | null;
 }
 
 interface Refused {
@@ -43,65 +59,114 @@ interface Unreachable {
   readonly cause: unknown;
 }
 
-const attemptsMax = 3;
-const errorBytesMax = 64 * 1024;
+/** The lease that is held then belongs to the caller in every case but a throw, which has released it. */
+export type SendResult =
+  | Answered
+  | Refused
+  /** The node turned out not to have the model; nothing is held. */
+  | { readonly kind: 'gone' };
 
-export async function sendWithFailover(first: Lease, options: SendOptions): Promise<SendResult> {
-  const { fleet, signal } = options;
-  const tried = new Set<string>();
-  let lease = first;
-  for (let attempt = 1; ; attempt++) {
-    tried.add(lease.node);
-    const outcome = await sendOnce(lease, options);
-    if (outcome.kind === 'answer') {
-      fleet.noteAlive(lease.node);
-      return outcome;
-    }
-    if (outcome.kind === 'refused' && isModelGone(outcome)) {
-      fleet.disown(lease);
+const errorBytesMax = 64 * 1024;
+/** Refusals of a node that another may not share. */
+const movable: ReadonlySet<number> = new Set([429, 502, 503]);
+
+export class Sender {
+  readonly #options: SendOptions;
+
+  constructor(options: SendOptions) {
+    this.#options = options;
+  }
+
+  /** Sends it to a node, and to others when that fails. */
+  async send(first: Lease): Promise<SendResult> {
+    const { fleet, failover } = this.#options;
+    for (let lease = first; ; ) {
+      const outcome = await this.#once(lease, null);
+      if (outcome.kind === 'answer') return outcome;
+      if (outcome.kind === 'refused' && isModelGone(outcome)) {
+        fleet.disown(lease);
+        lease.release();
+        return { kind: 'gone' };
+      }
+      if (outcome.kind === 'refused' && !movable.has(outcome.answer.status)) return outcome;
+      failover.failed(lease.node);
+      if (outcome.kind === 'unreachable') fleet.suspect(lease.node);
       lease.release();
-      return { kind: 'gone' };
+      // what a node refuses with a time of its own is its answer, unless another serves now
+      const mayWait = outcome.kind === 'unreachable' || outcome.answer.status === 502;
+      const next = await failover.next(mayWait);
+      if (next === null) {
+        if (outcome.kind === 'refused') return outcome;
+        throw outcome.cause;
+      }
+      lease = next;
     }
-    const mayFailOver =
-      outcome.kind === 'unreachable' || outcome.answer.status === 502 || outcome.answer.status === 503;
-    const next = mayFailOver && attempt < attemptsMax ? fleet.another(options.ask, tried) : null;
-    if (outcome.kind === 'unreachable') fleet.suspect(lease.node);
-    if (next === null) {
-      if (outcome.kind === 'refused') return outcome;
-      lease.release();
-      throw outcome.cause;
-    }
+  }
+
+  /** The answer broke off and the client has nothing of it. Throws `cause` when nobody else can give it. */
+  async again({ lease }: Answered, cause: unknown): Promise<SendResult> {
+    const { fleet, failover } = this.#options;
+    failover.failed(lease.node);
+    fleet.suspect(lease.node);
     lease.release();
-    lease = next;
-    if (signal.aborted) {
+    const next = await failover.next(true);
+    if (next === null) throw cause;
+    return await this.send(next);
+  }
+
+  /** The answer broke off behind what `sofar` has. Null when no node can go on with it. */
+  async goOn(broken: Answered, sofar: Continuation): Promise<Answered | null> {
+    const { fleet, failover } = this.#options;
+    const { identity } = broken;
+    const { model } = broken.lease;
+    failover.failed(broken.lease.node);
+    fleet.suspect(broken.lease.node);
+    broken.lease.release();
+    if (identity === null) return null;
+    for (;;) {
+      const next = await failover.next(true, () => fleet.unlike(model, identity));
+      if (next === null) return null;
+      // what was loaded only now could not be compared before
+      const isSame = fleet.identityOf(next.node, next.model) === identity;
+      const outcome = isSame ? await this.#once(next, sofar) : null;
+      if (outcome?.kind === 'answer') return outcome;
+      failover.failed(next.node);
+      if (outcome?.kind === 'unreachable') fleet.suspect(next.node);
+      next.release();
+    }
+  }
+
+  async #once(lease: Lease, sofar: Continuation | null): Promise<Answered | Refused | Unreachable> {
+    const { fleet, request, headers, signal, idleMs, tellTokens, failover } = this.#options;
+    failover.sent();
+    const tokens = sofar !== null ? 'continue' : tellTokens ? 'tell' : null;
+    try {
+      const answer = await lease.open({
+        path: request.upstreamPath,
+        body: request.toUpstream({
+          wireId: lease.wireId,
+          defaults: lease.options ?? {},
+          ...(sofar === null ? {} : { overrides: { [continuationField]: sofar } }),
+        }),
+        headers: tokens === null ? headers : { ...headers, [tokensHeader]: tokens },
+        signal,
+        idleMs,
+        // a whole answer arrives at its end: while the node answers polls, its silence is work
+        ...(request.stream ? {} : { stillAlive: () => fleet.isHealthy(lease.node) }),
+      });
+      if (answer.status >= 300) return { kind: 'refused', lease, answer, body: await readSome(answer) };
+      if (sofar !== null && headerOf(answer.headers, continuedHeader) !== String(sofar.tokens.length)) {
+        answer.abort();
+        return { kind: 'unreachable', cause: new Error('the neuron does not go on with answers') };
+      }
+      const begun = await withFirstChunk(answer);
+      fleet.noteAlive(lease.node);
+      return { kind: 'answer', lease, answer: begun, identity: fleet.identityOf(lease.node, lease.model) };
+    } catch (cause) {
+      if (!signal.aborted) return { kind: 'unreachable', cause };
       lease.release();
       throw signal.reason;
     }
-  }
-}
-
-async function sendOnce(
-  lease: Lease,
-  { fleet, request, headers, signal, idleMs }: SendOptions,
-): Promise<Answered | Refused | Unreachable> {
-  try {
-    const answer = await lease.open({
-      path: request.upstreamPath,
-      body: request.toUpstream({ wireId: lease.wireId, defaults: lease.options ?? {} }),
-      headers,
-      signal,
-      idleMs,
-      // a whole answer arrives at its end: while the node answers polls, its silence is work
-      ...(request.stream ? {} : { stillAlive: () => fleet.isHealthy(lease.node) }),
-    });
-    if (answer.status < 300) return { kind: 'answer', lease, answer: await withFirstChunk(answer) };
-    return { kind: 'refused', lease, answer, body: await readSome(answer) };
-  } catch (cause) {
-    if (signal.aborted || (cause instanceof AppError && cause.code === 'upstream_timeout')) {
-      lease.release();
-      throw cause;
-    }
-    return { kind: 'unreachable', cause };
   }
 }
 
@@ -128,7 +193,7 @@ async function readSome(answer: UpstreamAnswer): Promise<Buffer> {
   return Buffer.concat(chunks).subarray(0, errorBytesMax);
 }
 
-function isModelGone(outcome: { readonly answer: UpstreamAnswer; readonly body: Buffer }): boolean {
+function isModelGone(outcome: Refused): boolean {
   if (outcome.answer.status !== 404) return false;
   const { code } = readEnvelope(outcome.body.toString('utf8'));
   return code === 'model_not_found' || code === 'model_not_loaded';

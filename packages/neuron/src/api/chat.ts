@@ -18,6 +18,7 @@ import { withToolTexts } from '../chat/tool-text.ts';
 import { sumUsages } from '../chat/usage.ts';
 import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
+import { goOn, readContinuation } from './continuation.ts';
 import {
   assertGenerates,
   checkChoices,
@@ -34,8 +35,10 @@ import { refuseOversized } from './prompt-size.ts';
 const stopsMax = 64;
 
 export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void> {
-  const request = parseBody(chatRequestSchema, await exchange.json());
+  const body = await exchange.json();
+  const request = parseBody(chatRequestSchema, body);
   refuseUnsupportedChat(request);
+  const sofar = readContinuation(exchange, body, request.stream === true);
   const n = request.n ?? 1;
   checkChoices(n, 'n');
   const plan = planTools(request);
@@ -50,7 +53,8 @@ export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void
     stops: [...asked.stops, ...model.format.stops].slice(0, stopsMax),
     reasoning: planReasoning({ format: model.format, mayCall: mayCall(request, plan), ...prompt }),
   };
-  const who = newIdentity('chatcmpl', request.model, deps);
+  const who = sofar ?? newIdentity('chatcmpl', request.model, deps);
+  const fresh = repeatParams(limited(params, 'messages', model, deps), n);
   const options = {
     format: model.format,
     tools: toOfferedTools(plan.tools),
@@ -62,7 +66,8 @@ export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void
   await runJob(deps, exchange, {
     request,
     model,
-    generations: repeatParams(limited(params, 'messages', model, deps), n),
+    generations: sofar === null ? fresh : goOn(exchange, model, fresh, sofar),
+    isContinued: sofar !== null,
     presenter: presentChat(
       Array.from({ length: n }, () => new ChatAnswer(who, options)),
       plan.isLegacy,

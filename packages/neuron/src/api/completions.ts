@@ -10,6 +10,7 @@ import { refuseUnsupportedCompletion, toCompletionParams } from '../chat/samplin
 import { TextAnswer, toTextChunk, toTextWhole } from '../chat/text-answer.ts';
 import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
+import { goOn, readContinuation } from './continuation.ts';
 import {
   assertGenerates,
   checkChoices,
@@ -21,7 +22,7 @@ import {
   repeatParams,
   runJob,
 } from './generation.ts';
-import { refuseOversized } from './prompt-size.ts';
+import { checkTokens, refuseOversized } from './prompt-size.ts';
 
 type Prompt = string | readonly number[];
 
@@ -32,8 +33,10 @@ interface Read {
 }
 
 export async function serveCompletion(deps: ApiDeps, exchange: Exchange): Promise<void> {
-  const request = parseBody(completionRequestSchema, await exchange.json());
+  const body = await exchange.json();
+  const request = parseBody(completionRequestSchema, body);
   refuseUnsupportedCompletion(request);
+  const sofar = readContinuation(exchange, body, request.stream === true);
   const prompts = toPrompts(request.prompt);
   const n = request.n ?? 1;
   checkChoices(prompts.length, 'prompt');
@@ -45,12 +48,13 @@ export async function serveCompletion(deps: ApiDeps, exchange: Exchange): Promis
     const param = prompts.length === 1 ? 'prompt' : `prompt.${at}`;
     read.push(await onModel(deps, model, () => readPrompt(request, prompt, param, model, exchange.signal)));
   }
-  const generations = read.flatMap(({ tokens }) => {
+  const fresh = read.flatMap(({ tokens }) => {
     const params = toCompletionParams(request, tokens, model.facts.metadata);
     return repeatParams(limited(params, 'prompt', model, deps), n);
   });
+  const generations = sofar === null ? fresh : goOn(exchange, model, fresh, sofar);
   const answers = read.flatMap(({ shown }) => Array.from({ length: n }, () => new TextAnswer(shown)));
-  const who = newIdentity('cmpl', request.model, deps);
+  const who = sofar ?? newIdentity('cmpl', request.model, deps);
   const presenter: Presenter = {
     begin: (at) => chunksOf(at, answers[at]?.begin()),
     step: (at, event) => chunksOf(at, answers[at]?.step(event)),
@@ -61,7 +65,7 @@ export async function serveCompletion(deps: ApiDeps, exchange: Exchange): Promis
   const chunksOf = (at: number, delta: ReturnType<TextAnswer['step']> | undefined): unknown[] => {
     return delta == null ? [] : [toTextChunk(who, at, delta)];
   };
-  await runJob(deps, exchange, { request, model, generations, presenter });
+  await runJob(deps, exchange, { request, model, generations, presenter, isContinued: sofar !== null });
 }
 
 /** One prompt as a text or as token ids, or a list of either. */
@@ -79,7 +83,7 @@ async function readPrompt(
   signal: AbortSignal,
 ): Promise<Read> {
   const { suffix = '', echo = false } = request;
-  const given = typeof prompt === 'string' ? null : checkTokens(prompt, param, model);
+  const given = typeof prompt === 'string' ? null : checkTokens(prompt, param, model.facts);
   if (typeof prompt === 'string') refuseOversized(prompt, param, model.facts);
   if (given !== null && given.length > 0) checkInput(given.length, param, model);
   refuseOversized(suffix, 'suffix', model.facts);
@@ -116,12 +120,4 @@ async function infill(
   const after = await tokenize(suffix, false);
   const begin = model.facts.addBos ? await tokenize(model.facts.bosToken ?? '', true) : new Int32Array(0);
   return toInfillPrompt(special, begin, before, after);
-}
-
-/** Before they become 32-bit numbers, where 2^32 + 5 would pass for 5. */
-export function checkTokens(tokens: readonly number[], param: string, { facts }: ServingModel): Int32Array {
-  const wrong = tokens.find((token) => token < 0 || token >= facts.vocabSize);
-  if (wrong === undefined) return Int32Array.from(tokens);
-  const message = `token ${wrong} is not in the vocabulary of ${facts.vocabSize}`;
-  throw new AppError('invalid_request', message, { param });
 }

@@ -9,9 +9,8 @@ import { parseBody } from 'cortex-core/wire/openai';
 import { toEmbeddingPieces, toUnitVector } from '../chat/embedding-answer.ts';
 import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
-import { checkTokens } from './completions.ts';
 import { checkInput, onModel, withPermit } from './generation.ts';
-import { refuseOversized } from './prompt-size.ts';
+import { checkTokens, refuseOversized } from './prompt-size.ts';
 import { sendPieces } from './send-pieces.ts';
 
 /** Inputs that go to the device at once; between batches a client that left is noticed. */
@@ -68,7 +67,7 @@ async function readInputs(
     const tokens =
       typeof each === 'string'
         ? await model.device.tokenize(model.handle, each, { addSpecial: true, parseSpecial: false }, signal)
-        : checkTokens(each, param, model);
+        : checkTokens(each, param, model.facts);
     checkInput(tokens.length, param, model);
     read.push(tokens);
   }

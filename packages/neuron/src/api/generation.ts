@@ -15,6 +15,7 @@ import type { Permit } from '../admission/admission.ts';
 import type { AnswerIdentity } from '../chat/answer.ts';
 import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
+import { tellsTokens } from './continuation.ts';
 import { contextExceeded } from './prompt-size.ts';
 import { runSideBySide } from './side-by-side.ts';
 import { SseStream } from './sse-stream.ts';
@@ -38,6 +39,8 @@ export interface Job {
   readonly model: ServingModel;
   readonly generations: readonly GenerateParams[];
   readonly presenter: Presenter;
+  /** The answer goes on behind what its client has already; see continuation.ts. */
+  readonly isContinued?: boolean;
 }
 
 /** As OpenAI: choices of one request, over all its prompts. */
@@ -148,32 +151,35 @@ async function runWhole(deps: ApiDeps, exchange: Exchange, job: Job, permit: Per
 }
 
 async function runStreamed(deps: ApiDeps, exchange: Exchange, job: Job, permit: Permit): Promise<void> {
-  const { presenter, request } = job;
-  const stream = new SseStream(exchange, deps.clock);
-  const sendAll = (chunks: readonly unknown[]): void => {
-    for (const chunk of chunks) stream.send(chunk);
-  };
+  const { presenter, request, generations, isContinued = false } = job;
+  const isFramed = generations.length === 1 && tellsTokens(exchange);
+  const stream = new SseStream(exchange, deps.clock, isFramed);
   const begun = new Set<number>();
-  const begin = (at: number): void => {
-    if (!begun.has(at)) sendAll(presenter.begin(at));
+  const begin = (at: number): readonly unknown[] => {
+    if (begun.has(at)) return [];
     begun.add(at);
+    return isContinued ? [] : presenter.begin(at);
   };
+  /** The ends of a framed answer, which leave together. */
+  const last: unknown[] = [];
   try {
     const results = await generateAll(deps, exchange, job, {
       isOver: (at) => presenter.isOver?.(at) === true,
       onStep: (at, event) => {
-        begin(at);
-        sendAll(presenter.step(at, event));
+        const chunks = presenter.step(at, event);
+        if (event.replayed !== undefined) return;
+        stream.sendStep([...begin(at), ...chunks], event.tokens);
       },
       onEnd: (at, result) => {
-        begin(at);
-        sendAll(presenter.finish(at, result));
+        const chunks = [...begin(at), ...presenter.finish(at, result)];
+        if (isFramed) last.push(...chunks);
+        else stream.sendStep(chunks, []);
       },
     });
     if (request.stream_options?.include_usage === true || exchange.header('x-cortex-include-usage') === '1') {
-      stream.send(presenter.usage(results, toTimings(results, permit)));
+      last.push(presenter.usage(results, toTimings(results, permit)));
     }
-    stream.end();
+    stream.end(last);
   } catch (thrown) {
     if (!stream.isOpen && begun.size === 0) throw thrown;
     const error = toAppError(thrown);
@@ -248,7 +254,7 @@ async function generateOne(
       model.handle,
       params,
       (event) => {
-        firstTokenMs ??= deps.clock.monotonicMs() - startedMs;
+        if (event.replayed === undefined) firstTokenMs ??= deps.clock.monotonicMs() - startedMs;
         if (!signal.aborted && !enough.signal.aborted && onStep(event)) enough.abort();
       },
       AbortSignal.any([signal, enough.signal]),
@@ -258,11 +264,13 @@ async function generateOne(
     if (finished.finishReason === 'cancelled') {
       throw signal.aborted ? signal.reason : new AppError('job_failed', 'the generation was cancelled');
     }
-    model.observe(finished);
+    // An answer that goes on says nothing of how fast a whole one is.
+    if (params.answered === undefined) model.observe(finished);
     return finished;
   } finally {
     const durationMs = deps.clock.monotonicMs() - startedMs;
-    deps.metrics.record({ model: model.id, result: finished, durationMs, firstTokenMs });
+    const answered = params.answered?.length ?? 0;
+    deps.metrics.record({ model: model.id, result: finished, answered, durationMs, firstTokenMs });
   }
 }
 

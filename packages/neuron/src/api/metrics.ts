@@ -9,6 +9,8 @@ const firstTokenBuckets = [0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 120];
 export interface RequestOutcome {
   readonly model: string;
   readonly result: GenerateResult | null;
+  /** Tokens of the result that were generated elsewhere. */
+  readonly answered: number;
   readonly durationMs: number;
   readonly firstTokenMs: number | null;
 }
@@ -53,7 +55,7 @@ export class NeuronMetrics {
     const { promptTokens, cachedTokens, completionTokens } = outcome.result.usage;
     this.#promptTokens.inc(labels, promptTokens);
     this.#cachedTokens.inc(labels, cachedTokens);
-    this.#completionTokens.inc(labels, completionTokens);
+    this.#completionTokens.inc(labels, Math.max(0, completionTokens - outcome.answered));
   }
 
   /** Prometheus text. Reads the registry, touches nothing in it. */

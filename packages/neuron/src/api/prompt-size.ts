@@ -1,4 +1,4 @@
-/** Prompts that do not fit, refused before they cost anything. */
+/** Prompts that do not fit the context or the vocabulary, refused before they cost anything. */
 import { AppError } from 'cortex-core/wire/errors';
 import type { ModelFacts } from 'cortex-core/wire/inference';
 
@@ -31,4 +31,16 @@ export function contextExceeded(
       `${precision}${count} tokens. Please reduce the length of the ${param}.`,
     { param, extras: { prompt_len: count, max: context } },
   );
+}
+
+/** Before they become 32-bit numbers, where 2^32 + 5 would pass for 5. */
+export function checkTokens(
+  tokens: readonly number[],
+  param: string,
+  facts: Pick<ModelFacts, 'vocabSize'>,
+): Int32Array {
+  const wrong = tokens.find((token) => token < 0 || token >= facts.vocabSize);
+  if (wrong === undefined) return Int32Array.from(tokens);
+  const message = `token ${wrong} is not in the vocabulary of ${facts.vocabSize}`;
+  throw new AppError('invalid_request', message, { param });
 }

@@ -6,13 +6,15 @@
  * Design: headers go out with the first event, or after a short grace, so that what fails at once still gets
  * its status. From then on a comment follows every few seconds of silence. What the socket does not take
  * piles up to a bound; beyond it the client is cut, which aborts the exchange and with it the generation.
- * After the last event the rest has a while to leave.
+ * After the last event the rest has a while to leave. A gateway may ask for frames that say which tokens the
+ * events are made of (cortex-core/wire/token-frames.ts).
  * Limits: 4 MiB unread, 60 s to read the rest.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { type AppError, toOpenAiEnvelope } from 'cortex-core/wire/errors';
 import { encodeSse, sseHeaders, sseKeepAlive } from 'cortex-core/wire/sse';
+import { encodeErrorFrame, encodeFrame } from 'cortex-core/wire/token-frames';
 
 const headerGraceMs = 200;
 const keepAliveMs = 5000;
@@ -26,10 +28,14 @@ export class SseStream {
   #closed = false;
   #buffered = '';
   #flushing = false;
+  readonly #isFramed: boolean;
+  /** Of tokens that no event has shown yet. */
+  #tokens: number[] = [];
 
-  constructor(exchange: Exchange, clock: Clock) {
+  constructor(exchange: Exchange, clock: Clock, isFramed = false) {
     this.#exchange = exchange;
     this.#clock = clock;
+    this.#isFramed = isFramed;
     this.#timer = clock.setTimer(headerGraceMs, () => this.#beat());
     exchange.response.once('close', () => this.close());
   }
@@ -40,20 +46,30 @@ export class SseStream {
   }
 
   send(value: unknown): void {
-    this.#write(encodeSse(value));
+    this.sendStep([value], []);
   }
 
-  /** `[DONE]` and the end. */
-  end(): void {
+  /** What one step shows, and the tokens it took. */
+  sendStep(values: readonly unknown[], tokens: readonly number[]): void {
+    if (this.#isFramed) this.#tokens.push(...tokens);
+    if (values.length === 0) return;
+    const events = values.map((value) => encodeSse(value)).join('');
+    this.#write(this.#isFramed ? encodeFrame(events, this.#tokens) : events);
+    this.#tokens = [];
+  }
+
+  /** The last events, `[DONE]` and the end. In one frame: a reader has all of them or none. */
+  end(last: readonly unknown[] = []): void {
     if (this.#closed) return;
-    this.#write(encodeSse('[DONE]'));
+    this.sendStep([...last, '[DONE]'], []);
     this.#end();
   }
 
   /** The error as an event, and the end without `[DONE]`: nobody takes this answer for a whole one. */
   fail(error: AppError): void {
     if (this.#closed) return;
-    this.#write(encodeSse(toOpenAiEnvelope(error)));
+    const event = encodeSse(toOpenAiEnvelope(error));
+    this.#write(this.#isFramed ? encodeErrorFrame(event) : event);
     this.#end();
   }
 

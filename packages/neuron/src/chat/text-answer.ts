@@ -45,6 +45,7 @@ export class TextAnswer {
 
   step(event: StepEvent): TextDelta | null {
     this.#text += event.text;
+    for (const text of event.replayed ?? []) this.#offset += text.length;
     const logprobs = event.logprobs === undefined ? null : this.#take(event.logprobs);
     if (event.text === '' && logprobs === null) return null;
     return { text: event.text, logprobs, finishReason: null };

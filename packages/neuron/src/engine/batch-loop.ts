@@ -34,6 +34,7 @@ import {
   finish,
   type GenerateSink,
   isReading,
+  replayAnswered,
   type Sequence,
   takeToken,
 } from './sequence.ts';
@@ -153,6 +154,8 @@ export class BatchLoop {
       sequence.startedAt = now();
       sequence.leader = cache.leaderFor(slot);
       this.#running.push(sequence);
+      const ending = replayAnswered(sequence, this.#options.host.vocabulary);
+      if (ending !== null) this.#finish(sequence, ending);
     }
   }
 

@@ -19,6 +19,7 @@ import type { GrammarCache } from './grammar/compiled-grammar.ts';
 import { isSamplable } from './logits-health.ts';
 import type { LogitsReader } from './logits-reader.ts';
 import type { SamplingDefaults } from './sampling-defaults.ts';
+import { addDraws, type MakeSampler, type SeededDraws } from './seeded-draws.ts';
 import type { Vocabulary } from './vocabulary.ts';
 
 /** What samplers of one model share. */
@@ -42,23 +43,36 @@ const xtcThresholdDefault = 0.1;
 const dryBreakersDefault = ['\n', ':', '"', '*'];
 /** Logits divided by less overflow to infinity, of which libllama would take the last; what is meant is 0. */
 const temperatureMin = 1e-6;
-/** llama.h: this seed means "take a random one". */
-const randomSeed = 0xffffffff;
-
 /** Native sampler state of one sequence. */
 export class Sampler {
   readonly #host: SamplerHost;
   readonly #isGreedy: boolean;
   readonly #guide: AnswerGuide | null;
+  /** Null when nothing is drawn, or without a seed. */
+  readonly #draws: SeededDraws | null;
   #chain: bigint | null;
+  /** Tokens of the answer so far. */
+  #position = 0;
 
-  /** Errors: `invalid_request` when the grammar does not parse. The request must be validated already. */
+  /**
+   * Errors: `invalid_request` when the grammar does not parse, or does not allow what was answered already.
+   * The request must be validated already.
+   */
   constructor(host: SamplerHost, params: GenerateParams) {
     this.#host = host;
     const sampling = withDefaults(params.sampling, host.defaults);
     this.#isGreedy = sampling.temperature === 0;
     this.#guide = createGuide(host, params);
-    this.#chain = buildChain(host, sampling, params);
+    const { chain, draws } = buildChain(host, sampling, params);
+    this.#chain = chain;
+    this.#draws = draws;
+    if (params.answered === undefined) return;
+    try {
+      this.#takeAnswered(chain, params.answered);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
   }
 
   /**
@@ -69,6 +83,8 @@ export class Sampler {
     const { api, context, logits } = this.#host;
     const chain = this.#requireChain();
     const address = logits.addressOf(row);
+    this.#draws?.placeAt(this.#position);
+    this.#position++;
     // Sorting a row with NaN is undefined behaviour in C++; greedy only compares, and its choice is checked.
     if (!this.#isGreedy && !isSamplable(logits.rowAt(address))) throw notFinite(logits, address);
     const guide = this.#guide;
@@ -90,6 +106,23 @@ export class Sampler {
   close(): void {
     if (this.#chain !== null) this.#host.api.llama_sampler_free(this.#chain);
     this.#chain = null;
+  }
+
+  /** Brings guide and penalties to where they stood behind these tokens. */
+  #takeAnswered(chain: bigint, answered: Int32Array): void {
+    const { api, vocabulary } = this.#host;
+    const guide = this.#guide;
+    for (const [at, token] of answered.entries()) {
+      const forced = guide?.forced() ?? null;
+      const fits = guide === null || !guide.canRefuse || guide.isAllowed(token);
+      if (vocabulary.isEog(token) || !fits || (forced !== null && forced !== token)) {
+        const message = `token ${token} at place ${at} cannot stand there in an answer to this request`;
+        throw new AppError('invalid_request', message, { param: 'answered' });
+      }
+      guide?.accept(token);
+      api.llama_sampler_accept(chain, token);
+      this.#position++;
+    }
   }
 
   /** The chain's choice among what the guide allows; not accepted yet. */
@@ -150,7 +183,11 @@ function withDefaults(sampling: SamplingParams, defaults: SamplingDefaults): Sam
   return merged.temperature < temperatureMin ? { ...merged, temperature: 0 } : merged;
 }
 
-function buildChain(host: SamplerHost, sampling: SamplingParams, params: GenerateParams): bigint {
+function buildChain(
+  host: SamplerHost,
+  sampling: SamplingParams,
+  params: GenerateParams,
+): { readonly chain: bigint; readonly draws: SeededDraws | null } {
   const { api } = host;
   const chain = api.llama_sampler_chain_init({ no_perf: true }) as bigint;
   const add = (sampler: bigint): void => api.llama_sampler_chain_add(chain, sampler);
@@ -159,22 +196,23 @@ function buildChain(host: SamplerHost, sampling: SamplingParams, params: Generat
   for (const sampler of penalties(host, sampling, params.tokens)) add(sampler);
   if (sampling.temperature === 0) {
     add(api.llama_sampler_init_greedy() as bigint);
-    return chain;
+    return { chain, draws: null };
   }
-  const seed = toSeed(sampling.seed);
   const { topNSigma = -1, topK = 0, typicalP = 1, topP = 1, minP = 0, xtcProbability = 0 } = sampling;
   if (topNSigma > 0) add(api.llama_sampler_init_top_n_sigma(topNSigma) as bigint);
   if (topK > 0) add(api.llama_sampler_init_top_k(topK) as bigint);
   if (typicalP < 1) add(api.llama_sampler_init_typical(typicalP, minKeep) as bigint);
   if (topP < 1) add(api.llama_sampler_init_top_p(topP, minKeep) as bigint);
   if (minP > 0) add(api.llama_sampler_init_min_p(minP, minKeep) as bigint);
+  const last: MakeSampler[] = [];
+  const { temperature } = sampling;
   if (xtcProbability > 0) {
     const threshold = sampling.xtcThreshold ?? xtcThresholdDefault;
-    add(api.llama_sampler_init_xtc(xtcProbability, threshold, minKeep, seed) as bigint);
+    last.push((seed) => api.llama_sampler_init_xtc(xtcProbability, threshold, minKeep, seed) as bigint);
   }
-  if (sampling.temperature !== 1) add(api.llama_sampler_init_temp(sampling.temperature) as bigint);
-  add(api.llama_sampler_init_dist(seed) as bigint);
-  return chain;
+  if (temperature !== 1) last.push(() => api.llama_sampler_init_temp(temperature) as bigint);
+  last.push((seed) => api.llama_sampler_init_dist(seed) as bigint);
+  return { chain, draws: addDraws(api, chain, last, sampling.seed) };
 }
 
 /** logit_bias, and for `ignoreEos` a bias that rules every end-of-generation token out. */
@@ -245,10 +283,4 @@ function acceptPrompt(api: LlamaApi, sampler: bigint, prompt: Int32Array, lastN:
   for (const token of prompt.subarray(Math.max(0, prompt.length - lastN))) {
     api.llama_sampler_accept(sampler, token);
   }
-}
-
-function toSeed(seed: number | undefined): number {
-  if (seed === undefined) return randomSeed;
-  const low = Number(BigInt.asUintN(32, BigInt(seed)));
-  return low === randomSeed ? randomSeed - 1 : low;
 }

@@ -74,8 +74,8 @@ export function createSequence({
     sink,
     text: createTextStream(params.stops),
     drafts: isSpeculating ? new DraftPolicy() : null,
-    tokens: new TokenList(params.tokens, Math.min(budget.tokens, answerSpare)),
-    promptLength: params.tokens.length,
+    tokens: toTokenList(params, budget),
+    promptLength: params.tokens.length + (params.answered?.length ?? 0),
     cells: 0,
     checkpoints: [],
     slot: null,
@@ -90,7 +90,13 @@ export function createSequence({
   };
 }
 
-/** Whether its prompt is not yet computed. */
+function toTokenList({ tokens, answered }: GenerateParams, budget: TokenBudget): TokenList {
+  const list = new TokenList(tokens, (answered?.length ?? 0) + Math.min(budget.tokens, answerSpare));
+  for (const token of answered ?? []) list.push(token);
+  return list;
+}
+
+/** Whether its prompt is not yet computed; an answer that goes on is read with it. */
 export function isReading(sequence: Sequence): boolean {
   return sequence.cells < sequence.promptLength;
 }
@@ -107,25 +113,52 @@ export function takeToken(
   vocabulary: Vocabulary,
   row: () => Float32Array,
 ): Ending | null {
-  const { params, budget, sink, text } = sequence;
+  const { params, sink } = sequence;
   if (vocabulary.isEog(token)) {
     emitRest(sequence);
     return { reason: 'stop', stopText: null };
   }
-  sequence.completion++;
   sequence.tokens.push(token);
-  const pushed = text.push(vocabulary.pieceOf(token));
-  const isLast = pushed.stop === null && sequence.completion >= budget.tokens;
-  const shown = isLast ? pushed.text + text.flush() : pushed.text;
-  const event = { text: shown, tokens: [token] };
+  const { text, ending } = addText(sequence, token, vocabulary);
+  const event = { text, tokens: [token] };
   sink.onStep(
     params.topLogprobs === null
       ? event
       : { ...event, logprobs: [tokenLogprob(row(), token, params.topLogprobs, vocabulary)] },
   );
-  if (pushed.stop !== null) return { reason: 'stop', stopText: pushed.stop };
-  if (!isLast) return null;
-  return { reason: budget.isContextBound ? 'context_full' : 'length', stopText: null };
+  return ending;
+}
+
+/**
+ * Takes in what was answered before, so that text, stops and budget stand where they stood. An ending when
+ * the answer was complete already.
+ */
+export function replayAnswered(sequence: Sequence, vocabulary: Vocabulary): Ending | null {
+  for (const token of sequence.params.answered ?? []) {
+    const { text, ending } = addText(sequence, token, vocabulary);
+    sequence.sink.onStep({ text, tokens: [token], replayed: [shownAs(token, vocabulary)] });
+    if (ending !== null) return ending;
+  }
+  return null;
+}
+
+/** Counts a token of the answer and adds its text: what may be shown, and whether the answer ends with it. */
+function addText(
+  sequence: Sequence,
+  token: number,
+  vocabulary: Vocabulary,
+): { readonly text: string; readonly ending: Ending | null } {
+  const { budget, text } = sequence;
+  sequence.completion++;
+  const pushed = text.push(vocabulary.pieceOf(token));
+  if (pushed.stop !== null) return { text: pushed.text, ending: { reason: 'stop', stopText: pushed.stop } };
+  if (sequence.completion < budget.tokens) return { text: pushed.text, ending: null };
+  const reason = budget.isContextBound ? 'context_full' : 'length';
+  return { text: pushed.text + text.flush(), ending: { reason, stopText: null } };
+}
+
+function shownAs(token: number, vocabulary: Vocabulary): string {
+  return new TextDecoder().decode(vocabulary.pieceOf(token).bytes);
 }
 
 /** Shows what was held back; a cancelled answer has no reader and gets none. */
@@ -135,7 +168,8 @@ function emitRest(sequence: Sequence): void {
 }
 
 export function finish(sequence: Sequence, ending: Ending, now: number): void {
-  const { promptLength, promptComputed, completion, submittedAt, drafts } = sequence;
+  const { promptComputed, completion, submittedAt, drafts } = sequence;
+  const promptLength = sequence.params.tokens.length;
   const startedAt = sequence.startedAt ?? now;
   const prefilledAt = sequence.prefilledAt ?? now;
   // Of a prompt that was not read to its end only what was found counts as cached.

@@ -61,6 +61,7 @@ export function isInRange(field: keyof typeof ranges, value: number): boolean {
 /** Errors: `invalid_request` naming the field, `context_length_exceeded`. */
 export function validateRequest(params: GenerateParams, limits: RequestLimits): TokenBudget {
   checkPrompt(params.tokens, limits);
+  if (params.answered !== undefined) checkAnswered(params, params.answered, limits);
   checkSampling(params.sampling, limits);
   checkStops(params.stops);
   if (params.topLogprobs !== null) {
@@ -88,6 +89,20 @@ function checkPrompt(tokens: Int32Array, { vocabSize, context }: RequestLimits):
     );
   }
   checkTokens(tokens, vocabSize);
+}
+
+function checkAnswered({ tokens }: GenerateParams, answered: Int32Array, limits: RequestLimits): void {
+  if (!(answered instanceof Int32Array)) throw invalid('answered', 'answered must be token ids');
+  const length = tokens.length + answered.length;
+  if (length > limits.context) {
+    throw new AppError(
+      'context_length_exceeded',
+      `${length} tokens of prompt and answer do not fit a context of ${limits.context}; ` +
+        'load the model with a larger one',
+      { extras: { prompt_len: length, max: limits.context } },
+    );
+  }
+  checkTokens(answered, limits.vocabSize);
 }
 
 function checkSampling(sampling: SamplingParams, { vocabSize }: RequestLimits): void {

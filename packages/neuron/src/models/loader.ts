@@ -22,12 +22,15 @@ import { MemoryCorrections } from './memory-corrections.ts';
 import type { Placement, Reservation } from './placement.ts';
 import { type CheckedModel, checkModelFiles } from './preflight.ts';
 import type { ModelSources } from './sources.ts';
+import { weightsDigest } from './weights-digest.ts';
 
 export interface LoadedModel {
   readonly slot: DeviceSlot;
   readonly arch: LoadedArch;
   readonly reservation: Reservation;
   readonly digest: string | null;
+  /** See weights-digest.ts; null when the files could not be read again. */
+  readonly weightsDigest: string | null;
   /** Host memory of its prefix cache. */
   readonly prefixCacheMb: number;
   /** Host memory of layers that are not on its GPU; 0 on the CPU. */
@@ -45,6 +48,7 @@ interface Reserved {
 interface ReservedLoad extends Reserved {
   readonly spec: ModelSpec;
   readonly first: string;
+  readonly files: readonly string[];
   readonly digest: string | null;
   readonly draft: DraftFile | null;
   /** Of both models. */
@@ -119,7 +123,7 @@ export class ModelLoader {
     const identity = `${digest ?? first} ${checked.fileBytes}`;
     const reserved = await this.#reserve({ spec, checked, identity, draft }, signal);
     const fileBytes = checked.fileBytes + (draft?.checked.fileBytes ?? 0);
-    return this.#loadReserved({ spec, first, digest, draft, fileBytes, ...reserved }, meter, signal);
+    return this.#loadReserved({ spec, first, files, digest, draft, fileBytes, ...reserved }, meter, signal);
   }
 
   /** Memory on the best device that has room; when none has, the error of the best. */
@@ -162,11 +166,14 @@ export class ModelLoader {
       const onLoad = ({ fraction }: { fraction: number }): void =>
         meter.report('loading', Math.round(fraction * mainBytes), fileBytes);
       const loadSpec = toLoadSpec(spec, what, this.#engine, decision, target, reservation);
+      const digesting = weightsDigest({ files: what.files, lora: spec.lora ?? [] });
       const arch = await slot.device.load(loadSpec, onLoad, signal);
       this.#settle(what, arch);
+      const weights = await digesting;
       const { prefixCacheMb, hostMb = 0 } = decision;
       const hostLayersMb = slot.kind === 'cpu' ? 0 : hostMb - prefixCacheMb;
-      return { slot, arch, reservation, digest: what.digest, prefixCacheMb, hostLayersMb };
+      const digests = { digest: what.digest, weightsDigest: weights };
+      return { slot, arch, reservation, ...digests, prefixCacheMb, hostLayersMb };
     } catch (error) {
       reservation.release();
       throw error;

@@ -14,6 +14,7 @@ import type { Gate } from './gate.ts';
 import { deriveLimit, type LimitSources } from './limits.ts';
 import { LoadMeter } from './load-meter.ts';
 import type { LoadedModel } from './loader.ts';
+import { templateDigest } from './weights-digest.ts';
 
 /** `draining`: about to move; those that were admitted run on, newcomers wait. `moving`: nothing runs. */
 export type EntryStatus =
@@ -51,6 +52,7 @@ type EntryLimits = Pick<LimitSources, 'outputTokensMax' | 'prefillSecsMax'>;
 interface Attached {
   readonly model: LoadedModel;
   readonly template: ChatTemplate;
+  readonly templateDigest: string;
   readonly format: ChatFormat;
   readonly infill: () => Promise<InfillTokens | null>;
   readonly can: Capabilities;
@@ -147,6 +149,7 @@ export class ModelEntry {
     this.#attached = {
       model,
       template,
+      templateDigest: templateDigest(facts),
       format: detectFormat(facts, facts.architecture),
       // Asked when a request needs it: a job at every load would make a suspect of a model that only came up.
       infill: once(() => findInfillTokens(facts.metadata, idOf)),
@@ -315,6 +318,8 @@ export class ModelEntry {
       ...(facts?.threads === undefined ? {} : { threads: facts.threads }),
       ...(unservable === null ? {} : { servable: { ok: false, ...unservable } }),
       digest: this.#attached?.model.digest ?? null,
+      weights_digest: this.#attached?.model.weightsDigest ?? null,
+      template_digest: this.#attached?.templateDigest ?? null,
     };
   }
 

@@ -1,0 +1,157 @@
+/**
+ * Where a request goes when a node has failed it.
+ *
+ * Problem: the next node must be another one, soon, and the fleet must survive the asking; and when there is
+ *          no other, the model may be a moment away: loading elsewhere, or on a node that just starts again.
+ * Design:  first a replica that serves now; then whatever the fleet offers, a load elsewhere included; then a
+ *          node that was down and is up again. A node that failed and was never down is not asked twice.
+ * Limits:  attempts, a time from the first failure on, and the gateway's retry budget.
+ */
+import type { Clock } from 'cortex-core/daemon/clock';
+import { AppError } from 'cortex-core/wire/errors';
+import type { Ticket } from '../fleet/fleet-options.ts';
+import type { Lease } from '../fleet/lease.ts';
+import type { RetryBudget } from './retry-budget.ts';
+
+/** What of the fleet is needed here, for one request. */
+export interface FailoverFleet {
+  /** A replica that serves right now, or null. */
+  another(exclude: ReadonlySet<string>): Lease | null;
+  /** Also one that has to be waited for. Throws an AppError when there is none. */
+  request(exclude: ReadonlySet<string>, signal: AbortSignal): Ticket;
+  /** Asks the node now; null when it does not answer, else for how many seconds it has been up. */
+  upFor(node: string): Promise<number | null>;
+  /** Of the last poll, without asking. */
+  lastUpFor(node: string): number;
+}
+
+export interface FailoverOptions {
+  readonly fleet: FailoverFleet;
+  readonly clock: Clock;
+  readonly budget: RetryBudget;
+  readonly signal: AbortSignal;
+  readonly attemptsMax: number;
+  /** From the first failure on. */
+  readonly giveUpMs: number;
+  /** Called when the request begins to wait. */
+  readonly onWait: () => void;
+}
+
+interface Failed {
+  /** Seconds it had been up when it failed. */
+  readonly upFor: number;
+  wasDown: boolean;
+}
+
+const askAgainMs = 500;
+
+export class Failover {
+  readonly #options: FailoverOptions;
+  readonly #failed = new Map<string, Failed>();
+  #attempts = 0;
+  #untilMs: number | null = null;
+
+  constructor(options: FailoverOptions) {
+    this.#options = options;
+  }
+
+  /** A request is sent there. */
+  sent(): void {
+    this.#attempts++;
+  }
+
+  /** The answer got on: what comes is another failure, with its own attempts and time. */
+  progressed(): void {
+    this.#attempts = 1;
+    this.#untilMs = null;
+  }
+
+  failed(node: string): void {
+    const { clock, fleet, giveUpMs } = this.#options;
+    this.#untilMs ??= clock.monotonicMs() + giveUpMs;
+    this.#failed.set(node, { upFor: fleet.lastUpFor(node), wasDown: false });
+  }
+
+  /**
+   * The next node's lease, or null when the failure stands. `mayWait` false: only a replica that serves now.
+   * `unfit`: nodes that will not do for this request. Rejects with the signal's reason.
+   */
+  async next(mayWait: boolean, unfit: () => readonly string[] = () => []): Promise<Lease | null> {
+    const { signal, attemptsMax, budget, fleet } = this.#options;
+    signal.throwIfAborted();
+    if (this.#attempts >= attemptsMax || this.#leftMs() <= 0) return null;
+    if (!budget.withdraw()) return null;
+    const exclude = (): Set<string> => new Set([...this.#failed.keys(), ...unfit()]);
+    const lease = fleet.another(exclude());
+    if (lease !== null || !mayWait) return lease;
+    return await this.#wait(exclude);
+  }
+
+  #leftMs(): number {
+    const { clock } = this.#options;
+    return this.#untilMs === null ? Number.POSITIVE_INFINITY : this.#untilMs - clock.monotonicMs();
+  }
+
+  async #wait(exclude: () => Set<string>): Promise<Lease | null> {
+    const { clock, signal } = this.#options;
+    const late = new AbortController();
+    const timer = clock.setTimer(Math.max(0, this.#leftMs()), () => late.abort());
+    try {
+      return await this.#waitUntil(exclude, AbortSignal.any([signal, late.signal]));
+    } catch (thrown) {
+      signal.throwIfAborted();
+      // whatever came of it, the failure that began this is what the client should hear of
+      if (late.signal.aborted || thrown instanceof AppError) return null;
+      throw thrown;
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  /** Rejects with an AppError when nobody can serve it, and when the signal aborts. */
+  async #waitUntil(exclude: () => Set<string>, signal: AbortSignal): Promise<Lease | null> {
+    const { clock, fleet, onWait } = this.#options;
+    for (;;) {
+      const ticket = toTicket(() => fleet.request(exclude(), signal));
+      if (ticket !== null) {
+        if (ticket.lease === null) onWait();
+        return ticket.lease ?? (await ticket.ready);
+      }
+      const hope = await this.#whoIsBack();
+      signal.throwIfAborted();
+      if (hope === 'none') return null;
+      if (hope === 'back') continue;
+      onWait();
+      await clock.sleep(askAgainMs, signal);
+    }
+  }
+
+  /** A node that was down since it failed, or has started anew, may be asked as a new one. */
+  async #whoIsBack(): Promise<'back' | 'maybe' | 'none'> {
+    const { fleet } = this.#options;
+    const nodes = [...this.#failed];
+    const up = await Promise.all(nodes.map(([node]) => fleet.upFor(node)));
+    let hope: 'back' | 'maybe' | 'none' = 'none';
+    for (const [at, [node, failed]] of nodes.entries()) {
+      const upFor = up[at] ?? null;
+      if (upFor === null) {
+        failed.wasDown = true;
+        if (hope === 'none') hope = 'maybe';
+      } else if (failed.wasDown || upFor < failed.upFor) {
+        this.#failed.delete(node);
+        hope = 'back';
+      }
+    }
+    return hope;
+  }
+}
+
+/** Null when nobody could serve it, now or later. */
+function toTicket(ask: () => Ticket): Ticket | null {
+  try {
+    return ask();
+  } catch (thrown) {
+    if (thrown instanceof AppError) return null;
+    throw thrown;
+  }
+}
