@@ -60,6 +60,7 @@ function codeOfStatus(status: number): ErrorCode {
     case 502:
       return 'upstream_connection_error';
     case 503:
+    case 529:
       return 'overloaded';
     case 504:
       return 'upstream_timeout';
