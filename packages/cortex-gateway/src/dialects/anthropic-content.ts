@@ -1,18 +1,20 @@
 /** Content blocks of a Messages request -> parts. Nothing in a tool's result is refused for its kind. */
 import { booleanAt, faultAt, listAt, maybe, objectAt, quoted, stringAt } from './anthropic-fields.ts';
 import { hiddenText } from './anthropic-signature.ts';
-import type { InnerPart, InnerTool } from './inner/inner-request.ts';
+import { changeTools, type MessagesTools } from './anthropic-tools.ts';
+import type { InnerPart } from './inner/inner-request.ts';
 import type { JsonObject } from './request-body.ts';
 
 export interface ContentContext {
   readonly role: 'user' | 'assistant' | 'system';
-  readonly tools: ReadonlyMap<string, InnerTool>;
-  /** Gets the names of tools that the conversation refers to, in order. */
-  readonly referred: Set<string>;
+  readonly tools: MessagesTools;
 }
 
 /** Blocks of tools that ran on another vendor's servers: their outcome is told by the text around them. */
-const foreignBlocks = /^(?:server_tool_use|mcp_tool_use|container_upload|\w+_tool_result|redacted_thinking)$/;
+const foreignBlocks = new RegExp(
+  '^(?:server_tool_use|mcp_tool_use|mcp_tool_listing|container_upload|redacted_thinking|fallback|' +
+    '\\w+_tool_result)$',
+);
 
 export function readContent(value: unknown, path: string, context: ContentContext): InnerPart[] {
   if (typeof value === 'string') return textParts(value);
@@ -64,6 +66,13 @@ function readBlock(block: JsonObject, type: string, path: string, context: Conte
       return readSearchResult(block, path, context);
     case 'tool_reference':
       return readReference(block, path, context);
+    case 'tool_addition':
+    case 'tool_removal':
+      if (context.role !== 'system') throw misplaced(path, type, 'system');
+      changeTools(block, path, context.tools);
+      return [];
+    case 'compaction':
+      return textParts(maybe(block.content, `${path}.content`, stringAt) ?? '');
     default:
       if (foreignBlocks.test(type)) return [];
       throw faultAt(
@@ -89,12 +98,12 @@ function readThinking(block: JsonObject, path: string): InnerPart[] {
   return text === '' ? [] : [{ type: 'reasoning', text }];
 }
 
-function readToolUse(block: JsonObject, path: string, { referred }: ContentContext): InnerPart {
+function readToolUse(block: JsonObject, path: string, { tools }: ContentContext): InnerPart {
   const id = stringAt(block.id, `${path}.id`);
   const name = stringAt(block.name, `${path}.name`);
   if (id === '') throw faultAt(`${path}.id`, 'String should have at least 1 character');
   if (name === '') throw faultAt(`${path}.name`, 'String should have at least 1 character');
-  referred.add(name);
+  tools.referred.add(name);
   const input = maybe(block.input, `${path}.input`, objectAt) ?? {};
   return { type: 'call', id, name, arguments: JSON.stringify(input) };
 }
@@ -176,11 +185,11 @@ function readSearchResult(block: JsonObject, path: string, context: ContentConte
 }
 
 /** A tool that a search has found: the model gets its definition here, and may call it from now on. */
-function readReference(block: JsonObject, path: string, { tools, referred }: ContentContext): InnerPart[] {
+function readReference(block: JsonObject, path: string, { tools }: ContentContext): InnerPart[] {
   const name = stringAt(block.tool_name, `${path}.tool_name`);
-  const tool = tools.get(name);
+  const tool = tools.known.get(name);
   if (tool === undefined) return textParts(`[tool ${quoted(name)}]\n`);
-  referred.add(name);
+  tools.referred.add(name);
   const { description, parameters } = tool;
   const line = JSON.stringify({ name, ...(description === null ? {} : { description }), parameters });
   return textParts(`<functions>\n<function>${line}</function>\n</functions>\n`);

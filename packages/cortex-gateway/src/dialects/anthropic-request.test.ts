@@ -194,6 +194,36 @@ describe('a Messages request becomes a chat request', () => {
     assert.deepEqual(toolsOf({ tools: served }), ['ToolSearch', 'late', 'later', 'now']);
   });
 
+  it('takes tools that come and go in the middle', () => {
+    const change = (type: string, changed: object) => ({
+      role: 'system',
+      content: [{ type, tool: changed }],
+    });
+    const define = { type: 'tool_definition', definition: tool('new') };
+    const refer = { type: 'tool_reference', name: 'old' };
+    const tools = [tool('old'), tool('stays')];
+    const after = (...changes: object[]) => toolsOf({ tools, messages: [user('a'), ...changes] });
+    assert.deepEqual(after(change('tool_addition', define)), ['old', 'stays', 'new']);
+    assert.deepEqual(after(change('tool_removal', refer)), ['stays']);
+    assert.deepEqual(after(change('tool_removal', refer), change('tool_addition', refer)), ['old', 'stays']);
+    assert.deepEqual(after(change('tool_addition', { type: 'mcp_toolset_reference', server_name: 'x' })), [
+      'old',
+      'stays',
+    ]);
+  });
+
+  it('with system turns that hold for one turn, or only say how hard to think', () => {
+    const note = { role: 'system', content: 'note', clear_at: 'next_user_message' };
+    const rolesOf = (messages: object[]) =>
+      (chatOf({ messages }).messages as JsonObject[]).map(({ role }) => role);
+    assert.deepEqual(rolesOf([user('a'), note]), ['user', 'system']);
+    assert.deepEqual(rolesOf([user('a'), note, assistant('b'), user('c')]), ['user', 'assistant', 'user']);
+    const hard = { role: 'system', output_config: { effort: 'high' } };
+    const chat = chatOf({ messages: [user('a'), hard], output_config: { effort: 'low' } }, ['reasoning']);
+    assert.equal(chat.reasoning_effort, 'high');
+    assert.equal((chat.messages as JsonObject[]).length, 1);
+  });
+
   it('with each tool_choice', () => {
     const choose = (tool_choice: unknown, tools: unknown[] = [tool('t')]) => {
       const chat = chatOf({ tools, tool_choice });
@@ -429,6 +459,9 @@ describe('a fault in a Messages request is a 400 that names the field', () => {
     ['output_config.format.type', { output_config: { format: { type: 'text' } } }],
     ['output_format.schema', { output_format: { type: 'json_schema' } }],
     ['context_management', { context_management: [] }],
+    ['messages.1.content', { messages: [user('a'), { role: 'system' }] }],
+    ['messages.0.content.0.type', block({ type: 'tool_addition', tool: {} })],
+    ['messages.0.content.0.tool', { messages: [{ role: 'system', content: [{ type: 'tool_addition' }] }] }],
     ['messages', { messages: [assistant([use({ input: deep(200) })])] }],
   ] as [string, object][]) {
     it(`${param}: ${JSON.stringify(request).slice(0, 70)}`, () => {
@@ -437,6 +470,18 @@ describe('a fault in a Messages request is a 400 that names the field', () => {
       assert.equal(at, param);
     });
   }
+
+  it('and a thread is refused in the words at which the SDK sends the whole conversation', () => {
+    for (const thread of [{ type: 'create' }, { type: 'continue', previous_message_id: 'msg_1' }]) {
+      assert.throws(() => chatOf({ thread }), {
+        code: 'unsupported_parameter',
+        param: 'thread',
+        extras: { details: { error_code: 'thread_unsupported_request', unsupported: ['thread'] } },
+      });
+    }
+    assert.deepEqual(refusal({ thread: null, compaction: null }), ['none', null]);
+    assert.deepEqual(refusal({ compaction: {} }), ['unsupported_parameter', 'compaction']);
+  });
 
   it('and what an agent cannot help is no fault: orphans, empty answers, unknown fields, nulls', () => {
     for (const request of [

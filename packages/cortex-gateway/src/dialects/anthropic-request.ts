@@ -1,4 +1,5 @@
 /** Anthropic's POST /v1/messages -> an inner request. */
+import { AppError } from 'cortex-core/wire/errors';
 import { type ContentContext, readContent } from './anthropic-content.ts';
 import {
   booleanAt,
@@ -39,12 +40,12 @@ export function parseMessagesRequest(body: Uint8Array, options: ReadOptions = {}
   const json = parseObject(body);
   const model = modelOf(json);
   const maxTokens = readMaxTokens(json.max_tokens, options.countsOnly === true);
+  refuseServerState(json);
   const tools = readTools(json.tools);
-  const referred = new Set<string>();
   const turns = keepReasoning(
     [
-      ...readSystem(json.system, { role: 'system', tools: tools.known, referred }),
-      ...readMessages(json.messages, (role) => ({ role, tools: tools.known, referred })),
+      ...readSystem(json.system, { role: 'system', tools }),
+      ...readMessages(json.messages, (role) => ({ role, tools })),
     ],
     json.context_management,
   );
@@ -56,12 +57,12 @@ export function parseMessagesRequest(body: Uint8Array, options: ReadOptions = {}
     model,
     stream: maybe(json.stream, 'stream', booleanAt) ?? false,
     turns,
-    tools: shownTools(tools, referred),
+    tools: shownTools(tools),
     toolChoice: choice,
     parallelToolCalls: parallel,
     maxTokens,
     stops: readStops(json.stop_sequences),
-    reasoning: { ...thinking.reasoning, effort: readEffort(output.effort) },
+    reasoning: { ...thinking.reasoning, effort: readEffort(json.messages, output.effort) },
     format: readFormat(
       output.format ?? json.output_format,
       output.format ? 'output_config.format' : 'output_format',
@@ -70,6 +71,27 @@ export function parseMessagesRequest(body: Uint8Array, options: ReadOptions = {}
     sampling: readSampling(json),
   };
   return { inner, display: thinking.display };
+}
+
+/**
+ * What a client would wait for in vain, or take for granted with its next request. The SDK's tool runner
+ * keeps its conversation on the server unless that refuses in these words; then it sends the whole of it.
+ */
+function refuseServerState(json: JsonObject): void {
+  if ((json.thread ?? null) !== null) {
+    throw new AppError(
+      'unsupported_parameter',
+      'thread: conversations are not kept here; leave it out and send all messages',
+      {
+        param: 'thread',
+        extras: { details: { error_code: 'thread_unsupported_request', unsupported: ['thread'] } },
+      },
+    );
+  }
+  if ((json.compaction ?? null) !== null) {
+    const message = 'compaction: is not done here; leave it out and summarize in the client';
+    throw new AppError('unsupported_parameter', message, { param: 'compaction' });
+  }
 }
 
 function readMaxTokens(value: unknown, isOptional: boolean): number | null {
@@ -86,6 +108,7 @@ function readSystem(value: unknown, context: ContentContext): InnerTurn[] {
 function readMessages(value: unknown, contextOf: (role: InnerTurn['role']) => ContentContext): InnerTurn[] {
   const messages = listAt(value, 'messages');
   if (messages.length === 0) throw faultAt('messages', 'at least one message is required');
+  const lastUser = messages.findLastIndex((each) => (each as JsonObject | null)?.role === 'user');
   return messages.flatMap((each, at): InnerTurn[] => {
     const path = `messages.${at}`;
     const message = objectAt(each, path);
@@ -94,6 +117,8 @@ function readMessages(value: unknown, contextOf: (role: InnerTurn['role']) => Co
       throw faultAt(`${path}.role`, `Input should be 'user', 'assistant' or 'system'`);
     }
     const { content } = message;
+    if (role === 'system' && (content ?? null) === null && (message.output_config ?? null) !== null)
+      return [];
     if (typeof content !== 'string' && !Array.isArray(content)) {
       throw faultAt(
         `${path}.content`,
@@ -103,6 +128,8 @@ function readMessages(value: unknown, contextOf: (role: InnerTurn['role']) => Co
       );
     }
     const parts = readContent(content, `${path}.content`, contextOf(role));
+    // it was for the turn before the next one of the user
+    if (role === 'system' && message.clear_at === 'next_user_message' && at < lastUser) return [];
     if (parts.length > 0) return [{ role, parts }];
     // an answer may have been empty, and its echo must not end the conversation
     if (role === 'user' && content.length === 0) {
@@ -164,9 +191,15 @@ function readThinking(value: unknown, maxTokens: number | null): Thinking {
   }
 }
 
-/** One that is not known says nothing that a model here could heed. */
-function readEffort(value: unknown): string | null {
-  const effort = maybe(value, 'output_config.effort', stringAt);
+/** A system turn's holds for the turns behind it. One that is not known says nothing a model could heed. */
+function readEffort(messages: unknown, value: unknown): string | null {
+  let effort = maybe(value, 'output_config.effort', stringAt);
+  for (const [at, each] of listAt(messages, 'messages').entries()) {
+    const message = each as JsonObject;
+    if (message.role !== 'system' || (message.output_config ?? null) === null) continue;
+    const path = `messages.${at}.output_config`;
+    effort = maybe(objectAt(message.output_config, path).effort, `${path}.effort`, stringAt) ?? effort;
+  }
   return effort !== null && efforts.has(effort) ? effort : null;
 }
 

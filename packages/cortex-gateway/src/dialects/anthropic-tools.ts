@@ -17,11 +17,16 @@ const namePattern = /^[a-zA-Z0-9_-]{1,128}$/;
 /** Stands in a list for tools that are yet to come; clients send it, no model should see it. */
 const placeholderName = 'DeferredToolPlaceholder';
 
+/** The request's tools, and what its messages say of them: reading those adds to it. */
 export interface MessagesTools {
   /** All that a model may be shown, deferred ones too. */
-  readonly known: ReadonlyMap<string, InnerTool>;
+  readonly known: Map<string, InnerTool>;
   /** Names of those that wait to be referred to. */
   readonly deferred: ReadonlySet<string>;
+  /** Names that the conversation has come to, in order. */
+  readonly referred: Set<string>;
+  /** Names that were withdrawn. */
+  readonly removed: Set<string>;
   /** Some were dropped. */
   readonly isCut: boolean;
 }
@@ -50,17 +55,39 @@ export function readTools(value: unknown): MessagesTools {
   // nobody would ever refer to them: the search is a tool that is dropped, or there is none
   const canFind = [...known.keys()].some((name) => !deferred.has(name) && /tool_?search/i.test(name));
   if (findsByServer || !canFind) deferred.clear();
-  return { known, deferred, isCut };
+  return { known, deferred, referred: new Set(), removed: new Set(), isCut };
 }
 
 /** In the order given; deferred ones behind the others as they came up, so that the list only grows. */
-export function shownTools({ known, deferred }: MessagesTools, referred: ReadonlySet<string>): InnerTool[] {
+export function shownTools({ known, deferred, referred, removed }: MessagesTools): InnerTool[] {
   const shown = [...known.values()].filter(({ name }) => !deferred.has(name));
   for (const name of referred) {
     const tool = known.get(name);
     if (tool !== undefined && deferred.has(name)) shown.push(tool);
   }
-  return shown;
+  return shown.filter(({ name }) => !removed.has(name));
+}
+
+/** A `tool_addition` or `tool_removal` block: a tool that comes or goes in the middle of a conversation. */
+export function changeTools(block: JsonObject, path: string, tools: MessagesTools): void {
+  const change = objectAt(block.tool, `${path}.tool`);
+  const kind = stringAt(change.type, `${path}.tool.type`);
+  if (kind === 'tool_definition') {
+    const where = `${path}.tool.definition`;
+    const definition = objectAt(change.definition, where);
+    const tool = readTool(definition, maybe(definition.type, `${where}.type`, stringAt), where);
+    if (tool === null) return;
+    if (tools.known.size >= toolsMax) throw faultAt(path, `More than ${toolsMax} tools`);
+    tools.known.set(tool.name, tool);
+    tools.removed.delete(tool.name);
+  } else if (kind === 'tool_reference') {
+    const name = stringAt(change.name, `${path}.tool.name`);
+    if (block.type === 'tool_removal') tools.removed.add(name);
+    else {
+      tools.removed.delete(name);
+      tools.referred.add(name);
+    }
+  }
 }
 
 export interface MessagesToolChoice {
