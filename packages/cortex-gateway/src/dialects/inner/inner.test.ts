@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { AppError } from 'cortex-core/wire/errors';
 import { chatStream } from 'testkit/fake-neuron';
+import { transcripts } from '../chat-transcripts.test.kit.ts';
 import type { AnswerEvent } from './answer-event.ts';
 import { AnswerGrammar } from './answer-grammar.ts';
 import { ChatAnswerReader, readChatAnswer } from './chat-answer-reader.ts';
@@ -264,6 +265,18 @@ describe('ChatAnswerReader', () => {
       const events = read(golden.subarray(0, cut));
       assert.equal(faultOf(events), null);
       assert.equal(events.at(-1)?.type === 'error', cut < stop, `cut at ${cut}`);
+    }
+  });
+
+  it('keeps the grammar on every transcript, whole and cut anywhere', () => {
+    for (const { name, bytes } of transcripts) {
+      for (
+        let cut = 0;
+        cut <= bytes.length;
+        cut += cut === bytes.length ? 1 : Math.min(7, bytes.length - cut)
+      ) {
+        assert.equal(faultOf(read(bytes.subarray(0, cut))), null, `${name}, cut at ${cut}`);
+      }
     }
   });
 
