@@ -15,6 +15,7 @@ import type { InferenceDeps } from './http/inference.ts';
 import { GatewayMetrics } from './http/metrics.ts';
 import { RetryBudget } from './http/retry-budget.ts';
 import { envelopeOf, gatewayRoutes } from './http/routes.ts';
+import { StreamChecks } from './http/stream-checks.ts';
 import { LiveConfig } from './live-config.ts';
 import { Ledger } from './quota/ledger.ts';
 import { Principals } from './quota/principals.ts';
@@ -143,6 +144,14 @@ function createApiServer(parts: Parts, closing: AbortSignal): HttpServer {
     get keepAliveMs() {
       return live.config.gateway.keepalive_secs * 1000;
     },
+    get prefixHygiene() {
+      return live.config.gateway.prefix_hygiene;
+    },
+    streamChecks: new StreamChecks({
+      every: live.config.gateway.stream_check_every,
+      log,
+      onFault: (dialect, rule) => metrics.onProtocolError(dialect, rule),
+    }),
     failover: {
       budget: new RetryBudget({ clock, burst: failover.budget_burst, ratio: failover.budget_ratio }),
       attemptsMax: failover.attempts,

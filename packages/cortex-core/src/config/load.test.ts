@@ -50,6 +50,8 @@ test('an empty cortex.toml is the defaults', () => {
       max_waiting_requests: 1024,
       keepalive_secs: 10,
       watch_config: true,
+      prefix_hygiene: true,
+      stream_check_every: 100,
       admin_keys: [],
     },
     eviction: { strategy: 'lru' },

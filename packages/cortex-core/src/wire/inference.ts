@@ -212,6 +212,8 @@ export interface StepEvent {
   readonly logprobs?: readonly TokenLogprob[] | undefined;
   /** Present when the tokens were given as `answered`: each one's own text, as a `TokenLogprob` has it. */
   readonly replayed?: readonly string[] | undefined;
+  /** With the first step: prompt tokens whose KV was already there. */
+  readonly cachedTokens?: number | undefined;
 }
 
 export type FinishReason = 'stop' | 'length' | 'context_full' | 'cancelled';

@@ -2,11 +2,19 @@
 import type { AppError } from 'cortex-core/wire/errors';
 import type { PromptKey } from './prompt-key.ts';
 import type { JsonObject } from './request-body.ts';
+import type { WireGrammar } from './wire-grammar/wire-grammar.ts';
 
 export interface Dialect {
   readonly name: 'chat' | 'completions' | 'embeddings' | 'rerank' | 'messages';
   /** Throws an AppError that names the field at fault. */
-  readonly parse: (body: Uint8Array) => InferenceRequest;
+  readonly parse: (body: Uint8Array, options?: ParseOptions) => InferenceRequest;
+  /** A checker of one stream as the client gets it; absent = its streams are not checked. */
+  readonly wireGrammar?: () => WireGrammar;
+}
+
+export interface ParseOptions {
+  /** Take out of the prompt's head what a client changes with every turn (prefix-hygiene.ts). */
+  readonly prefixHygiene?: boolean;
 }
 
 export interface InferenceRequest {
@@ -25,6 +33,8 @@ export interface InferenceRequest {
   readonly promptKey?: PromptKey;
   /** Route on the neuron. */
   readonly upstreamPath: string;
+  /** Something was taken out so that the prefix of a conversation stays the same. */
+  readonly isPrefixNormalized?: boolean;
   /** Whether client headers go along, or only ours because the body is a translation. */
   readonly forwardsHeaders: boolean;
   readonly toUpstream: (target: UpstreamTarget) => Uint8Array;
@@ -42,6 +52,8 @@ export interface UpstreamTarget {
   readonly defaults?: JsonObject;
   /** Fields that hold whatever the request says. */
   readonly overrides?: JsonObject;
+  /** What the model does (`text`, `tools`, `vision`, ...); null or absent = not known. */
+  readonly capabilities?: readonly string[] | null;
 }
 
 /** Upstream's SSE bytes in, the client's out. Everything it returns ends at an event's boundary. */

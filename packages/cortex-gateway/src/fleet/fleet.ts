@@ -175,6 +175,12 @@ export class Fleet {
     return this.#nodes.get(name)?.healthy ?? false;
   }
 
+  /** What the model can do on a node; null = not known. */
+  capabilitiesOf(name: string, model: string): readonly string[] | null {
+    const held = this.#nodes.get(name)?.toView().models.get(model);
+    return held === undefined || held.capabilities.length === 0 ? null : held.capabilities;
+  }
+
   /** Names the weights and the template of a model on a node; null when the node does not say. */
   identityOf(name: string, model: string): string | null {
     return this.#nodes.get(name)?.identityOf(model) ?? null;

@@ -27,6 +27,7 @@ import { leaseWithin } from './lease-within.ts';
 import type { GatewayMetrics } from './metrics.ts';
 import type { RetryBudget } from './retry-budget.ts';
 import { type Answered, Sender, type SendResult } from './send.ts';
+import type { StreamChecks } from './stream-checks.ts';
 import { StreamRelay } from './stream-relay.ts';
 import { readWhole } from './whole-answer.ts';
 
@@ -42,6 +43,8 @@ export interface InferenceDeps {
   readonly keepAliveMs: number;
   readonly failover: FailoverSettings;
   readonly attachments: Attachments;
+  readonly prefixHygiene: boolean;
+  readonly streamChecks: StreamChecks;
 }
 
 export interface FailoverSettings {
@@ -64,7 +67,7 @@ export function inferenceHandler(
     exchange.response.setHeader('x-cortex-route', routeHeader(null, 'not routed'));
     const principal = principals.of(exchange.header('authorization'), exchange.header('x-api-key'));
     const body = await exchange.body();
-    const request = dialect.parse(body);
+    const request = dialect.parse(body, { prefixHygiene: deps.prefixHygiene });
     const key = request.choices === 1 ? attachments.keyOf(exchange, body) : null;
     const running = key === null ? null : attachments.find(key);
     if (running !== null) {
@@ -110,7 +113,8 @@ class InferenceCall {
     this.#parts = parts;
     this.#request = parts.request;
     this.#sink = parts.sink;
-    this.#out = parts.request.streamOut(parts.exchange.requestId);
+    const { requestId } = parts.exchange;
+    this.#out = deps.streamChecks.wrap(parts.dialect, parts.request.streamOut(requestId), requestId);
     this.#startedMs = deps.clock.monotonicMs();
     this.#ask = {
       model: parts.request.model,
@@ -373,7 +377,8 @@ class InferenceCall {
   }
 
   #showRoute(node: string | null, why: string): void {
-    this.#sink.showRoute(routeHeader(node, why));
+    const said = this.#request.isPrefixNormalized === true ? `${why}; prefix=normalized` : why;
+    this.#sink.showRoute(routeHeader(node, said));
   }
 
   /** What a whole answer shows of its node; a broken one shows nothing. */

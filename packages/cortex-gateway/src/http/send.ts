@@ -24,6 +24,8 @@ export interface SendFleet {
   isHealthy(node: string): boolean;
   /** Names weights and template; null when they are not known. */
   identityOf(node: string, model: string): string | null;
+  /** What the model can do there; null = not known. */
+  capabilitiesOf(node: string, model: string): readonly string[] | null;
   /** Nodes whose weights or template of the model are others. */
   unlike(model: string, identity: string): readonly string[];
 }
@@ -136,18 +138,31 @@ export class Sender {
     }
   }
 
+  /** Throws where the model is known not to read something: that is the client's fault and no node's. */
+  #bodyFor(lease: Lease, sofar: Continuation | null): Uint8Array {
+    const { fleet, request } = this.#options;
+    try {
+      return request.toUpstream({
+        wireId: lease.wireId,
+        capabilities: fleet.capabilitiesOf(lease.node, lease.model),
+        defaults: lease.options ?? {},
+        ...(sofar === null ? {} : { overrides: { [continuationField]: sofar } }),
+      });
+    } catch (thrown) {
+      lease.release();
+      throw thrown;
+    }
+  }
+
   async #once(lease: Lease, sofar: Continuation | null): Promise<Answered | Refused | Unreachable> {
     const { fleet, request, headers, signal, idleMs, tellTokens, failover } = this.#options;
     failover.sent();
     const tokens = sofar !== null ? 'continue' : tellTokens ? 'tell' : null;
+    const body = this.#bodyFor(lease, sofar);
     try {
       const answer = await lease.open({
         path: request.upstreamPath,
-        body: request.toUpstream({
-          wireId: lease.wireId,
-          defaults: lease.options ?? {},
-          ...(sofar === null ? {} : { overrides: { [continuationField]: sofar } }),
-        }),
+        body,
         headers: tokens === null ? headers : { ...headers, [tokensHeader]: tokens },
         signal,
         idleMs,

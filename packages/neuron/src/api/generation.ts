@@ -25,7 +25,8 @@ import { SseStream } from './sse-stream.ts';
  * `finish` are called in order, `usage` and `whole` after all have finished.
  */
 export interface Presenter {
-  begin(at: number): readonly unknown[];
+  /** `cachedTokens`: of the prompt, as its first step says. */
+  begin(at: number, cachedTokens: number): readonly unknown[];
   step(at: number, event: StepEvent): readonly unknown[];
   /** What follows will not be part of the answer: the generation may end. */
   isOver?(at: number): boolean;
@@ -155,10 +156,10 @@ async function runStreamed(deps: ApiDeps, exchange: Exchange, job: Job, permit: 
   const isFramed = generations.length === 1 && tellsTokens(exchange);
   const stream = new SseStream(exchange, deps.clock, isFramed);
   const begun = new Set<number>();
-  const begin = (at: number): readonly unknown[] => {
+  const begin = (at: number, cachedTokens: number): readonly unknown[] => {
     if (begun.has(at)) return [];
     begun.add(at);
-    return isContinued ? [] : presenter.begin(at);
+    return isContinued ? [] : presenter.begin(at, cachedTokens);
   };
   /** The ends of a framed answer, which leave together. */
   const last: unknown[] = [];
@@ -168,10 +169,10 @@ async function runStreamed(deps: ApiDeps, exchange: Exchange, job: Job, permit: 
       onStep: (at, event) => {
         const chunks = presenter.step(at, event);
         if (event.replayed !== undefined) return;
-        stream.sendStep([...begin(at), ...chunks], event.tokens);
+        stream.sendStep([...begin(at, event.cachedTokens ?? 0), ...chunks], event.tokens);
       },
       onEnd: (at, result) => {
-        const chunks = [...begin(at), ...presenter.finish(at, result)];
+        const chunks = [...begin(at, result.usage.cachedTokens), ...presenter.finish(at, result)];
         if (isFramed) last.push(...chunks);
         else stream.sendStep(chunks, []);
       },

@@ -19,7 +19,8 @@ function hermes(more: Partial<ChatAnswerOptions> = {}): ChatAnswer {
   );
   let count = 0;
   const randomText = () => String(count++).padEnd(24, '0');
-  const options = { format, tools, startsInReasoning: false, parallel: true, stops: ['STOP'], randomText };
+  const base = { format, tools, startsInReasoning: false, parallel: true, stops: ['STOP'] };
+  const options = { ...base, promptTokens: null, randomText };
   return new ChatAnswer(identity, { ...options, ...more });
 }
 
@@ -142,6 +143,30 @@ describe('ChatAnswer', () => {
       assert.equal(answer.finish(ended).at(-1)?.choices[0]?.finish_reason, reason);
       assert.equal(answer.whole(ended, timings).choices[0]?.finish_reason, reason);
     }
+  });
+
+  it('tells a full context from max_tokens, whole and streamed', () => {
+    for (const [reason, told] of [
+      ['context_full', 'context_full'],
+      ['length', undefined],
+    ] as const) {
+      const answer = hermes();
+      run(answer, ['on and on']);
+      const [last] = answer.finish(result(2, reason)).at(-1)?.choices ?? [];
+      const [whole] = answer.whole(result(2, reason), timings).choices;
+      assert.deepEqual([last?.finish_reason, last?.stop_reason], ['length', told]);
+      assert.deepEqual([whole?.finish_reason, whole?.stop_reason], ['length', told]);
+    }
+  });
+
+  it('tells the size of the prompt with its first chunk, where that was asked for', () => {
+    assert.equal('usage' in hermes().begin(3), false);
+    assert.deepEqual(hermes({ promptTokens: 10 }).begin(3).usage, {
+      prompt_tokens: 10,
+      completion_tokens: 0,
+      total_tokens: 10,
+      prompt_tokens_details: { cached_tokens: 3 },
+    });
   });
 
   it('puts logprobs on a chunk even when the text is held back', () => {

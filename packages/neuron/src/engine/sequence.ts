@@ -120,7 +120,11 @@ export function takeToken(
   }
   sequence.tokens.push(token);
   const { text, ending } = addText(sequence, token, vocabulary);
-  const event = { text, tokens: [token] };
+  const event: StepEvent = {
+    text,
+    tokens: [token],
+    ...(sequence.completion === 1 ? { cachedTokens: cachedOf(sequence) } : {}),
+  };
   sink.onStep(
     params.topLogprobs === null
       ? event
@@ -168,16 +172,14 @@ function emitRest(sequence: Sequence): void {
 }
 
 export function finish(sequence: Sequence, ending: Ending, now: number): void {
-  const { promptComputed, completion, submittedAt, drafts } = sequence;
+  const { completion, submittedAt, drafts } = sequence;
   const promptLength = sequence.params.tokens.length;
   const startedAt = sequence.startedAt ?? now;
   const prefilledAt = sequence.prefilledAt ?? now;
-  // Of a prompt that was not read to its end only what was found counts as cached.
-  const cachedTokens = Math.max(0, Math.min(sequence.cells, promptLength) - promptComputed);
   sequence.sink.onDone({
     finishReason: ending.reason,
     stopText: ending.stopText,
-    usage: { promptTokens: promptLength, cachedTokens, completionTokens: completion },
+    usage: { promptTokens: promptLength, cachedTokens: cachedOf(sequence), completionTokens: completion },
     timings: {
       queueMs: startedAt - submittedAt,
       prefillMs: prefilledAt - startedAt,
@@ -187,6 +189,13 @@ export function finish(sequence: Sequence, ending: Ending, now: number): void {
       ? {}
       : { speculation: { drafted: drafts.drafted, accepted: drafts.accepted } }),
   });
+}
+
+/** Of a prompt that was not read to its end only what was found counts as cached. */
+function cachedOf({ cells, promptLength, promptComputed, params }: Sequence): number {
+  const found = Math.max(0, Math.min(cells, promptLength) - promptComputed);
+  // an answer that goes on is read with its prompt, and its tokens may have been found too
+  return Math.min(found, params.tokens.length);
 }
 
 export function fail(sequence: Sequence, error: unknown): void {
