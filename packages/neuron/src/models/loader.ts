@@ -25,6 +25,8 @@ import type { ModelSources } from './sources.ts';
 
 export interface LoadedModel {
   readonly slot: DeviceSlot;
+  /** The first file of its weights, absolute. */
+  readonly file: string;
   readonly arch: LoadedArch;
   readonly reservation: Reservation;
   readonly digest: string | null;
@@ -166,7 +168,8 @@ export class ModelLoader {
       this.#settle(what, arch);
       const { prefixCacheMb, hostMb = 0 } = decision;
       const hostLayersMb = slot.kind === 'cpu' ? 0 : hostMb - prefixCacheMb;
-      return { slot, arch, reservation, digest: what.digest, prefixCacheMb, hostLayersMb };
+      const { first: file, digest } = what;
+      return { slot, file, arch, reservation, digest, prefixCacheMb, hostLayersMb };
     } catch (error) {
       reservation.release();
       throw error;
