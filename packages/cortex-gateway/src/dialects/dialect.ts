@@ -39,6 +39,8 @@ export interface UpstreamTarget {
   readonly defaults?: JsonObject;
   /** Fields that hold whatever the request says. */
   readonly overrides?: JsonObject;
+  /** What the model does (`text`, `tools`, `vision`, ...); null or absent = not known. */
+  readonly capabilities?: readonly string[] | null;
 }
 
 /** Upstream's SSE bytes in, the client's out. Everything it returns ends at an event's boundary. */
