@@ -3,7 +3,7 @@ import type { AppError } from 'cortex-core/wire/errors';
 import type { JsonObject } from './request-body.ts';
 
 export interface Dialect {
-  readonly name: 'chat' | 'completions' | 'embeddings' | 'rerank' | 'messages';
+  readonly name: 'chat' | 'completions' | 'embeddings' | 'rerank' | 'messages' | 'ollama';
   /** Throws an AppError that names the field at fault. */
   readonly parse: (body: Uint8Array) => InferenceRequest;
 }
@@ -53,4 +53,6 @@ export interface StreamOut {
   keepAlive(): Uint8Array;
   /** Keep-alives are needed while upstream is silent too: the translation swallows upstream's own. */
   readonly pingsDuringAnswer: boolean;
+  /** Of the client's stream; absent = those of server-sent events. */
+  readonly headers?: Readonly<Record<string, string>>;
 }

@@ -10,6 +10,8 @@ export class ClientStream {
   readonly #clock: Clock;
   #timer: { cancel(): void } | null = null;
   #lastMs = 0;
+  /** It was opened as one: what fails now can be said in it. */
+  isStream = false;
 
   constructor(exchange: Exchange, clock: Clock) {
     this.#exchange = exchange;
@@ -20,10 +22,11 @@ export class ClientStream {
     return this.#exchange.response.headersSent;
   }
 
-  /** Sends 200 and the SSE headers at once. */
-  openSse(): void {
+  /** Sends 200 and the headers of a stream at once. */
+  openStream(headers: Readonly<Record<string, string>> = sseHeaders): void {
     if (this.opened) return;
-    this.#exchange.response.writeHead(200, sseHeaders);
+    this.isStream = true;
+    this.#exchange.response.writeHead(200, headers);
     this.#exchange.response.flushHeaders();
   }
 

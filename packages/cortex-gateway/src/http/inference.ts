@@ -138,7 +138,7 @@ class InferenceCall {
     this.#showRoute(ticket.node, ticket.why);
     if (ticket.lease !== null) return ticket.lease;
     if (!this.#request.stream) return await this.#waitBounded(ticket);
-    this.#client.openSse();
+    this.#client.openStream(this.#out.headers);
     this.#client.keepAlive(this.#deps.keepAliveMs, () => this.#out.keepAlive());
     return await ticket.ready;
   }
@@ -198,7 +198,7 @@ class InferenceCall {
     if (this.#request.wholeOut === null && !this.#client.opened) {
       this.#exchange.response.writeHead(answer.status, toClientHeaders(answer.headers));
       this.#exchange.response.flushHeaders();
-    } else this.#client.openSse();
+    } else this.#client.openStream(this.#out.headers);
     if (this.#out.pingsDuringAnswer) {
       this.#client.keepAlive(this.#deps.keepAliveMs, () => this.#out.keepAlive());
     } else this.#client.stopKeepAlive();
@@ -265,8 +265,8 @@ class InferenceCall {
   #fail(thrown: unknown): void {
     const { signal, response } = this.#exchange;
     if (signal.aborted || !this.#client.opened) throw thrown;
-    const isStream = String(response.getHeader('content-type') ?? '').includes('text/event-stream');
-    if (!this.#request.stream || !isStream) throw thrown;
+    const isSse = String(response.getHeader('content-type') ?? '').includes('text/event-stream');
+    if (!this.#request.stream || !(isSse || this.#client.isStream)) throw thrown;
     this.#client.end(this.#out.error(toAppError(thrown)));
   }
 

@@ -24,7 +24,8 @@ export function modelsHandler(deps: ModelsDeps): (exchange: Exchange) => void {
     const all = modelIds(view).map((id) => describeModel(view, id, deps.createdSecs));
     if (wantsAnthropic(exchange)) {
       const { data, ...page } = pageOf(all, exchange.query, anthropicLimit);
-      return exchange.sendJson(200, { data: data.map(toAnthropicModel), ...page });
+      exchange.sendJson(200, { data: data.map(toAnthropicModel), ...page });
+      return;
     }
     const codexModels = exchange.query.has('client_version') ? { models: [] } : {};
     exchange.sendJson(200, { object: 'list', ...pageOf(all, exchange.query, null), ...codexModels });

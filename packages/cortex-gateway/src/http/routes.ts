@@ -11,6 +11,7 @@ import { countHandler } from './count.ts';
 import { healthHandler } from './health.ts';
 import { type InferenceDeps, inferenceHandler } from './inference.ts';
 import { modelHandler, modelsHandler } from './models.ts';
+import { ollamaRoutes } from './ollama.ts';
 
 type Handler = (exchange: Exchange) => void | Promise<void>;
 
@@ -45,6 +46,7 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
     ['GET', '/health', health],
     ['GET', '/', health],
     ['GET', '/api/hello', (exchange) => exchange.sendJson(200, {})],
+    ...ollamaRoutes({ inference, admin, createdSecs }),
     ['POST', '/admin/load', load],
     ['POST', '/admin/unload', unload],
     ['GET', '/admin/fleet', fleet],
@@ -66,5 +68,6 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
 export function envelopeOf(path: string, request: IncomingMessage): EnvelopeStyle {
   if (/\/messages(?:\/|$)/.test(path)) return 'anthropic';
   if (/\/models(?:\/|$)/.test(path) && request.headers['anthropic-version'] !== undefined) return 'anthropic';
-  return 'openai';
+  // Ollama's is the flat one
+  return /^\/+api(?:\/|$)/.test(path) ? 'flat' : 'openai';
 }
