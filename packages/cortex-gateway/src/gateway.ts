@@ -125,7 +125,7 @@ function createApiServer(
     }),
     log,
     bodyBytesMax: gateway.max_body_mb * 1024 * 1024,
-    authorize: allowBrowsers,
+    prepare: allowBrowsers,
     envelopeOf,
     onEnd: (exchange, status, durationMs) => {
       // a kept-alive connection would hold the close back
