@@ -173,7 +173,7 @@ function createApiServer(parts: Parts, closing: AbortSignal): HttpServer {
     get bodyBytesMax() {
       return live.config.gateway.max_body_mb * 1024 * 1024;
     },
-    authorize: allowBrowsers,
+    prepare: allowBrowsers,
     envelopeOf,
     onEnd: (exchange, status, durationMs) => {
       // a kept-alive connection would hold the close back

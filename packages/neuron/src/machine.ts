@@ -26,6 +26,7 @@ import {
 import { parseFaults } from './device/fault-plan.ts';
 import { toOwnerLimits } from './device/owner-device-options.ts';
 import { chooseUsableDevices, type UsableDevices } from './device/usable-devices.ts';
+import { createVocabularyOwner, type VocabularyOwner } from './device/vocabulary-owner.ts';
 import { pinnedRelease } from './libllama/bindings.gen.ts';
 import { findLibrary, type LibraryFiles } from './libllama/find-library.ts';
 import type { DeviceSlot } from './models/choose-target.ts';
@@ -37,6 +38,8 @@ export interface Machine {
   readonly slots: readonly DeviceSlot[];
   readonly library: LibraryFiles | null;
   readonly placement: PlacementOptions;
+  /** Spawns what reads vocabularies; null where there is no library to read them with. */
+  readonly openVocabularies: (() => VocabularyOwner) | null;
 }
 
 export interface GivenDevices {
@@ -79,7 +82,14 @@ export async function openMachine(
   const sources = systemSources(config.cpu.memory_mb);
   if (given.devices !== undefined) {
     const slots = given.devices.map((slot) => withBudget(slot, config));
-    return { inventory: null, sources, slots, library: null, placement: { openGroup: given.openGroup } };
+    return {
+      inventory: null,
+      sources,
+      slots,
+      library: null,
+      placement: { openGroup: given.openGroup },
+      openVocabularies: null,
+    };
   }
   const found = await discoverDevices(sources);
   const library = findConfiguredLibrary(config, around.env, found);
@@ -107,7 +117,8 @@ export async function openMachine(
   };
   const indices = unusable.map(({ index }) => index);
   const placement = { openGroup, ...(reason === null ? {} : { unusable: { reason, refuses, indices } }) };
-  return { inventory, sources, slots, library, placement };
+  const openVocabularies = (): VocabularyOwner => createVocabularyOwner(setup);
+  return { inventory, sources, slots, library, placement, openVocabularies };
 }
 
 /** Looks, and opens nothing that stays. Never rejects because of what it finds. */

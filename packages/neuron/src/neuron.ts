@@ -24,6 +24,7 @@ import type { DeviceSlot } from './models/choose-target.ts';
 import { ModelLoader } from './models/loader.ts';
 import { MemoryCorrections } from './models/memory-corrections.ts';
 import { Placement } from './models/placement.ts';
+import { PromptModels } from './models/prompt-models.ts';
 import { ModelRegistry } from './models/registry.ts';
 import { ModelSources } from './models/sources.ts';
 
@@ -69,6 +70,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     clock,
     log,
   });
+  const promptModels = createPromptModels(machine, clock);
   const baseDir = options.baseDir ?? process.cwd();
   const activation = new DefaultModels(config.default_models, { registry, clock, log, baseDir });
   const discovery = toDiscovery(machine, packageVersion);
@@ -77,6 +79,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
   const deps: ApiDeps = {
     config,
     registry,
+    promptModels,
     clock,
     log,
     metrics: new NeuronMetrics(),
@@ -106,21 +109,18 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
   const close = async (): Promise<void> => {
     stop.abort(new Error('the neuron stops'));
     registry.closeAdmission();
-    await Promise.all([server.close(httpGraceMs), registry.close(drainMs)]);
+    await Promise.all([server.close(httpGraceMs), registry.close(drainMs), promptModels?.close()]);
     await Promise.all([shutDown(machine.slots, placement, clock), corrections.written()]);
   };
-  return {
-    port,
-    url,
-    registry,
-    activated,
-    activation,
-    discovery,
-    close: () => {
-      closed ??= close();
-      return closed;
-    },
+  const closeOnce = (): Promise<void> => {
+    closed ??= close();
+    return closed;
   };
+  return { port, url, registry, activated, activation, discovery, close: closeOnce };
+}
+
+function createPromptModels({ openVocabularies: open }: Machine, clock: Clock): PromptModels | null {
+  return open === null ? null : new PromptModels({ open, clock });
 }
 
 /** A model runs as many requests at once as it has slots, unless told otherwise. */

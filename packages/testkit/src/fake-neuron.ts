@@ -70,6 +70,8 @@ export class FakeNeuron {
   onLoad: (spec: { readonly model_id: string }) => Promise<Refusal | undefined> | Refusal | undefined = () =>
     undefined;
   onUnload: (id: string) => Promise<Refusal | undefined> | Refusal | undefined = () => undefined;
+  /** Tokens of a chat request that is counted, loaded or not; a refusal for what cannot be. */
+  onCount: (request: { readonly model: string }) => number | Refusal = () => 7;
   onChat: (call: ChatCall) => Promise<void> | void = (call) => answerWords(call, ['Hello', ' world']);
   /** Lifecycle GETs answer 500 while true. */
   failing = false;
@@ -177,6 +179,8 @@ export class FakeNeuron {
         return this.#cancel(JSON.parse(body.toString()), response);
       case '/models/unload':
         return await this.#unload(JSON.parse(body.toString()), response);
+      case '/v1/chat/completions/input_tokens':
+        return this.#count(body, response);
       case '/v1/chat/completions':
       case '/v1/completions':
       case '/v1/embeddings':
@@ -185,6 +189,14 @@ export class FakeNeuron {
       default:
         return sendJson(response, 404, { error: `no ${path}` });
     }
+  }
+
+  #count(body: Buffer, response: ServerResponse): void {
+    const request = JSON.parse(body.toString()) as { readonly model: string };
+    this.events.push(`count ${request.model}`);
+    const counted = this.onCount(request);
+    if (typeof counted !== 'number') sendJson(response, counted.status, counted.body);
+    else sendJson(response, 200, { object: 'chat.completion.input_tokens', input_tokens: counted });
   }
 
   /** One load per model: who comes later attaches to it, as at a neuron. */

@@ -20,9 +20,10 @@ import {
   toOpenAiEnvelope,
 } from '../wire/errors.ts';
 import { checkJsonNesting } from '../wire/json-scan.ts';
-import { readBody } from './http-body.ts';
+import { type BodyLimits, readBody } from './http-body.ts';
+import { cutUnread, refuseUnread } from './http-refusals.ts';
 import type { Log } from './log.ts';
-import { matchRoute, type Route } from './router.ts';
+import { MethodNotAllowed, matchRoute, type Route } from './router.ts';
 
 /** Which envelope an error takes. `flat` is the lifecycle API's `{"error": "..."}`. */
 export type EnvelopeStyle = 'openai' | 'anthropic' | 'flat';
@@ -56,8 +57,12 @@ export interface HttpServerOptions {
   readonly envelopeOf: (path: string, request: IncomingMessage) => EnvelopeStyle;
   /** Seen once per request when its response ended or its client left. */
   readonly onEnd?: (exchange: Exchange, status: number, durationMs: number) => void;
+  /** Runs before everything else, refusals included: for headers that every answer carries. */
+  readonly prepare?: (exchange: Exchange) => void;
   /** How long a client may take to send its headers; 60 s by default. */
   readonly headersTimeoutMs?: number;
+  /** Window in which a body has to bring 1 KiB; 30 s by default. */
+  readonly slowBodyMs?: number;
 }
 
 /** The params are known only after the match, and the match may fail into the exchange's own response. */
@@ -71,13 +76,18 @@ export class HttpServer {
 
   constructor(options: HttpServerOptions) {
     this.#options = options;
+    const headersTimeout = options.headersTimeoutMs ?? 60_000;
     this.#server = createServer({
       keepAliveTimeout: 75_000,
-      headersTimeout: options.headersTimeoutMs ?? 60_000,
-      requestTimeout: 300_000,
+      headersTimeout,
+      connectionsCheckingInterval: Math.min(30_000, headersTimeout),
+      // a large upload over a slow line may take long: http-body.ts looks at whether it moves
+      requestTimeout: 0,
       maxHeaderSize: 64 * 1024,
     });
     this.#server.on('request', (request, response) => void this.#serve(request, response));
+    // who asks whether to send a body is told when somebody wants to read it, or gets the refusal
+    this.#server.on('checkContinue', (request, response) => void this.#serve(request, response));
     this.#server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);
       socket.setNoDelay(true);
@@ -92,12 +102,7 @@ export class HttpServer {
       ];
       socket.end(`${head.join('\r\n')}\r\n\r\n`);
     });
-    this.#server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
-      if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
-      const status =
-        error.code === 'HPE_HEADER_OVERFLOW' ? '431 Request Header Fields Too Large' : '400 Bad Request';
-      socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
-    });
+    this.#server.on('clientError', refuseUnread);
   }
 
   /** Resolves with the bound port; port 0 picks a free one. */
@@ -126,13 +131,16 @@ export class HttpServer {
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const startedMs = performance.now();
-    const exchange = createExchange(request, response, this.#options.bodyBytesMax);
+    const { bodyBytesMax: bytesMax, slowBodyMs: slowMs = 30_000 } = this.#options;
+    const exchange = createExchange(request, response, { bytesMax, slowMs });
     response.setHeader('x-request-id', exchange.requestId);
     response.setHeader('request-id', exchange.requestId);
     response.once('close', () => {
       this.#options.onEnd?.(exchange, response.statusCode, performance.now() - startedMs);
     });
+    response.once('finish', () => cutUnread(request));
     try {
+      this.#options.prepare?.(exchange);
       const found = matchRoute(this.#options.routes, request.method ?? 'GET', exchange.path);
       exchange.params = found.params;
       await this.#options.authorize?.(exchange);
@@ -165,7 +173,10 @@ function respondError(exchange: Exchange, error: AppError, style: EnvelopeStyle)
     response.setHeader('retry-after', String(Math.max(1, Math.ceil(error.retryAfterSecs))));
   }
   if (error.status >= 500 && !error.retryable) response.setHeader('x-should-retry', 'false');
-  if (!exchange.request.complete) response.setHeader('connection', 'close');
+  if (error instanceof MethodNotAllowed) response.setHeader('allow', error.allow);
+  // without its 100 the client may leave the body out, or not: what comes next cannot be told from it
+  const { complete, headers } = exchange.request;
+  if (!complete && headers.expect !== undefined) response.setHeader('connection', 'close');
   exchange.sendJson(error.status, errorBody(error, style, exchange.requestId));
 }
 
@@ -185,9 +196,9 @@ function errorBody(error: AppError, style: EnvelopeStyle, requestId: string): un
 function createExchange(
   request: IncomingMessage,
   response: ServerResponse,
-  bodyBytesMax: number,
+  limits: BodyLimits,
 ): UnmatchedExchange {
-  const url = request.url ?? '/';
+  const url = originForm(request.url ?? '/');
   const mark = url.indexOf('?');
   const gone = new AbortController();
   response.once('close', () => {
@@ -207,7 +218,7 @@ function createExchange(
       return value === undefined ? null : Array.isArray(value) ? value.join(', ') : value;
     },
     body: () => {
-      body ??= readBody(request, response, bodyBytesMax);
+      body ??= readBody(request, response, limits);
       return body;
     },
     json: async () => parseJson(await exchange.body()),
@@ -241,6 +252,14 @@ function parseJson(bytes: Buffer): unknown {
       `the body is not valid JSON${at === undefined ? '' : ` (at character ${at})`}; send one JSON object`,
     );
   }
+}
+
+/** A proxy's client sends the whole address (RFC 9112, section 3.2.2). */
+function originForm(target: string): string {
+  const authority = /^https?:\/\/[^/?#]*/i.exec(target)?.[0];
+  if (authority === undefined) return target;
+  const rest = target.slice(authority.length);
+  return rest.startsWith('/') ? rest : `/${rest}`;
 }
 
 /** The client's id when it is a plausible one, so that logs of both sides meet; else a new one. */

@@ -9,6 +9,16 @@ export interface Route<E> {
   readonly handler: (exchange: E) => void | Promise<void>;
 }
 
+/** Carries what the `Allow` header has to say. */
+export class MethodNotAllowed extends AppError {
+  readonly allow: string;
+
+  constructor(message: string, allow: string) {
+    super('method_not_allowed', message);
+    this.allow = allow;
+  }
+}
+
 export interface MatchedRoute<E> {
   readonly handler: (exchange: E) => void | Promise<void>;
   readonly params: Readonly<Record<string, string>>;
@@ -16,20 +26,24 @@ export interface MatchedRoute<E> {
 
 /**
  * The first route of that method and path; a GET route answers HEAD. Throws `not_found` or
- * `method_not_allowed`. A trailing slash and doubled slashes are forgiven.
+ * `MethodNotAllowed`. A trailing slash and doubled slashes are forgiven.
  */
 export function matchRoute<E>(routes: readonly Route<E>[], method: string, path: string): MatchedRoute<E> {
   const parts = splitPath(path);
-  let pathExists = false;
+  const allowed = new Set<string>();
   for (const route of routes) {
     const params = matchParts(splitPath(route.path), parts);
     if (params === null) continue;
     if (route.method === method || (route.method === 'GET' && method === 'HEAD')) {
       return { handler: route.handler, params };
     }
-    pathExists = true;
+    allowed.add(route.method);
+    if (route.method === 'GET') allowed.add('HEAD');
   }
-  if (pathExists) throw new AppError('method_not_allowed', `${method} is not supported on ${clip(path)}`);
+  if (allowed.size > 0) {
+    const allow = [...allowed].join(', ');
+    throw new MethodNotAllowed(`${method} is not supported on ${clip(path)}; use ${allow}`, allow);
+  }
   throw new AppError('not_found', `there is no ${method} ${clip(path)} here`);
 }
 

@@ -113,6 +113,28 @@ export interface LoadedArch {
   readonly facts: ModelFacts;
 }
 
+/** What a file says without its weights: enough to make a prompt and to count its tokens. */
+export type VocabularyFacts = Pick<
+  ModelFacts,
+  | 'architecture'
+  | 'vocabSize'
+  | 'chatTemplate'
+  | 'namedTemplates'
+  | 'bosToken'
+  | 'eosToken'
+  | 'sepToken'
+  | 'addBos'
+  | 'addEos'
+  | 'longestPieceBytes'
+  | 'metadata'
+>;
+
+/** A vocabulary alone. `Tokenize` and `DropArch` take its handle; what needs weights does not. */
+export interface OpenedVocabulary {
+  readonly handle: ArchHandle;
+  readonly facts: VocabularyFacts;
+}
+
 export interface TokenizeOptions {
   /** Add the beginning- and end-of-sequence tokens that the model asks for. */
   readonly addSpecial: boolean;

@@ -5,7 +5,7 @@ import type { JsonObject } from './request-body.ts';
 import type { WireGrammar } from './wire-grammar/wire-grammar.ts';
 
 export interface Dialect {
-  readonly name: 'chat' | 'completions' | 'embeddings' | 'rerank' | 'messages';
+  readonly name: 'chat' | 'completions' | 'embeddings' | 'rerank' | 'messages' | 'ollama';
   /** Throws an AppError that names the field at fault. */
   readonly parse: (body: Uint8Array, options?: ParseOptions) => InferenceRequest;
   /** A checker of one stream as the client gets it; absent = its streams are not checked. */
@@ -66,4 +66,6 @@ export interface StreamOut {
   keepAlive(): Uint8Array;
   /** Keep-alives are needed while upstream is silent too: the translation swallows upstream's own. */
   readonly pingsDuringAnswer: boolean;
+  /** Of the client's stream; absent = those of server-sent events. */
+  readonly headers?: Readonly<Record<string, string>>;
 }

@@ -112,7 +112,8 @@ async function bodyOf<S extends z.ZodType>(
   });
 }
 
-function requireAdmin(exchange: Exchange, adminKeys: readonly string[]): void {
+/** Throws `model_not_allowed` or `invalid_api_key`. */
+export function requireAdmin(exchange: Exchange, adminKeys: readonly string[]): void {
   if (adminKeys.length === 0) {
     if (isLoopback(exchange.request.socket.remoteAddress)) return;
     throw new AppError(

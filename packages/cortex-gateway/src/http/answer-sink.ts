@@ -111,13 +111,14 @@ export class AnswerSink {
     }
   }
 
-  /** Sends 200 and the SSE headers at once. */
-  openSse(): void {
-    this.open(200, sseHeaders);
+  /** Sends 200 and the headers of a stream at once. */
+  openStream(headers: Headers = sseHeaders): void {
+    this.open(200, headers);
   }
 
-  get isSse(): boolean {
-    return String(this.#head?.headers['content-type'] ?? '').includes('text/event-stream');
+  /** What fails now can be said in it. */
+  get isStream(): boolean {
+    return /text\/event-stream|application\/x-ndjson/.test(String(this.#head?.headers['content-type']));
   }
 
   /** From now on `bytes` are sent whenever nothing else was for `everyMs`. */

@@ -158,8 +158,8 @@ class InferenceCall {
     const sent = await this.#settled(sender, () => this.#obtainAndSend(sender));
     if (sent.kind === 'refused') return this.#refuse(sent.answer, sent.body);
     if (!this.#request.stream) return await this.#relayWhole(sender, sent);
-    const isSse = (headerOf(sent.answer.headers, 'content-type') ?? '').includes('text/event-stream');
-    if (isSse) return await this.#relayStream(sender, sent);
+    const isStream = (headerOf(sent.answer.headers, 'content-type') ?? '').includes('text/event-stream');
+    if (isStream) return await this.#relayStream(sender, sent);
     if (!this.#sink.opened && this.#request.wholeOut === null) return await this.#relayWhole(sender, sent);
     sent.answer.abort();
     throw new AppError('upstream_malformed_response', 'the neuron answered a stream with something else');
@@ -201,7 +201,7 @@ class InferenceCall {
   /** From here on the client gets headers and keep-alives instead of a status. */
   #keepWaiting(): void {
     if (!this.#request.stream) return;
-    this.#sink.openSse();
+    this.#sink.openStream(this.#out.headers);
     this.#sink.keepAlive(this.#deps.keepAliveMs, () => this.#out.keepAlive());
   }
 
@@ -256,7 +256,7 @@ class InferenceCall {
   async #relayStream(sender: Sender, first: Answered): Promise<void> {
     if (this.#request.wholeOut === null)
       this.#sink.open(first.answer.status, toClientHeaders(first.answer.headers));
-    else this.#sink.openSse();
+    else this.#sink.openStream(this.#out.headers);
     this.#keepAnswering();
     const probe = new AnswerProbe(this.#request.choices);
     this.#probe = probe;
@@ -371,8 +371,8 @@ class InferenceCall {
    * honest.
    */
   #fail(thrown: unknown): void {
-    const { signal, opened, isSse } = this.#sink;
-    if (signal.aborted || !opened || !this.#request.stream || !isSse) this.#sink.fail(thrown);
+    const { signal, opened, isStream } = this.#sink;
+    if (signal.aborted || !opened || !this.#request.stream || !isStream) this.#sink.fail(thrown);
     else this.#sink.end(this.#out.error(toAppError(thrown)));
   }
 

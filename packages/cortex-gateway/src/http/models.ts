@@ -1,11 +1,13 @@
 /**
- * GET /v1/models: everything that is loaded or can be, in one shape that OpenAI's and Anthropic's SDKs both
- * read.
+ * GET /v1/models: everything that is loaded or can be, sorted by id, aliases too. OpenAI's shape with our own
+ * fields beside; Anthropic's where the client sends `anthropic-version`. Nothing is loaded or marked as used.
  */
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
+import { toAnthropicModel } from '../dialects/anthropic-models.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { describeModel, modelIds } from '../fleet/listing.ts';
+import { pageOf } from './model-pages.ts';
 
 export interface ModelsDeps {
   readonly fleet: Fleet;
@@ -13,21 +15,20 @@ export interface ModelsDeps {
   readonly createdSecs: number;
 }
 
-const pageMax = 1000;
+/** As Anthropic; OpenAI's list has no pages. */
+const anthropicLimit = 20;
 
 export function modelsHandler(deps: ModelsDeps): (exchange: Exchange) => void {
   return (exchange) => {
     const view = deps.fleet.view();
     const all = modelIds(view).map((id) => describeModel(view, id, deps.createdSecs));
-    const page = pageOf(all, exchange.query);
-    exchange.sendJson(200, {
-      object: 'list',
-      data: page.rows,
-      has_more: page.hasMore,
-      first_id: page.rows[0]?.id ?? null,
-      last_id: page.rows.at(-1)?.id ?? null,
-      ...(exchange.query.has('client_version') ? { models: [] } : {}),
-    });
+    if (wantsAnthropic(exchange)) {
+      const { data, ...page } = pageOf(all, exchange.query, anthropicLimit);
+      exchange.sendJson(200, { data: data.map(toAnthropicModel), ...page });
+      return;
+    }
+    const codexModels = exchange.query.has('client_version') ? { models: [] } : {};
+    exchange.sendJson(200, { object: 'list', ...pageOf(all, exchange.query, null), ...codexModels });
   };
 }
 
@@ -36,32 +37,17 @@ export function modelHandler(deps: ModelsDeps): (exchange: Exchange) => void {
     const view = deps.fleet.view();
     const id = exchange.params.id ?? '';
     if (!modelIds(view).includes(id)) {
-      throw new AppError(
-        'model_not_found',
-        `model "${id.slice(0, 200)}" not found; GET /v1/models lists what there is`,
-        {
-          param: 'model',
-        },
-      );
+      const name = id.slice(0, 200);
+      const message = wantsAnthropic(exchange)
+        ? `model: ${name}`
+        : `model "${name}" not found; GET /v1/models lists what there is`;
+      throw new AppError('model_not_found', message, { param: 'model' });
     }
-    exchange.sendJson(200, describeModel(view, id, deps.createdSecs));
+    const model = describeModel(view, id, deps.createdSecs);
+    exchange.sendJson(200, wantsAnthropic(exchange) ? toAnthropicModel(model) : model);
   };
 }
 
-function pageOf<T extends { readonly id: string }>(
-  rows: readonly T[],
-  query: URLSearchParams,
-): { rows: readonly T[]; hasMore: boolean } {
-  const after = query.get('after_id');
-  const before = query.get('before_id');
-  let from = 0;
-  let to = rows.length;
-  if (after !== null) from = rows.findIndex((row) => row.id === after) + 1;
-  if (before !== null && rows.some((row) => row.id === before))
-    to = rows.findIndex((row) => row.id === before);
-  const limit = query.has('limit')
-    ? Math.min(Math.max(Number(query.get('limit')) || 20, 1), pageMax)
-    : rows.length;
-  const page = rows.slice(from, Math.min(to, from + limit));
-  return { rows: page, hasMore: from + page.length < to };
+function wantsAnthropic(exchange: Exchange): boolean {
+  return exchange.header('anthropic-version') !== null;
 }

@@ -3,12 +3,15 @@ import type { IncomingMessage } from 'node:http';
 import type { EnvelopeStyle, Exchange } from 'cortex-core/daemon/http-server';
 import type { Method, Route } from 'cortex-core/daemon/router';
 import { anthropicMessages } from '../dialects/anthropic.ts';
+import { chatCount, messagesCount } from '../dialects/counts.ts';
 import { openAiChat, openAiCompletions, openAiEmbeddings, rerank } from '../dialects/openai.ts';
 import { type AdminDeps, adminHandlers } from './admin.ts';
 import { answerPreflight } from './cors.ts';
+import { countHandler } from './count.ts';
 import { healthHandler } from './health.ts';
 import { type InferenceDeps, inferenceHandler } from './inference.ts';
 import { modelHandler, modelsHandler } from './models.ts';
+import { ollamaRoutes } from './ollama.ts';
 
 type Handler = (exchange: Exchange) => void | Promise<void>;
 
@@ -30,10 +33,12 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
   const health = healthHandler(inference.fleet);
   const api: readonly (readonly [Method, string, Handler])[] = [
     ['POST', '/chat/completions', inferenceHandler(inference, openAiChat)],
+    ['POST', '/chat/completions/input_tokens', countHandler(inference, chatCount)],
     ['POST', '/completions', inferenceHandler(inference, openAiCompletions)],
     ['POST', '/embeddings', inferenceHandler(inference, openAiEmbeddings)],
     ['POST', '/rerank', inferenceHandler(inference, rerank)],
     ['POST', '/messages', inferenceHandler(inference, anthropicMessages)],
+    ['POST', '/messages/count_tokens', countHandler(inference, messagesCount)],
     ['GET', '/models', withKey(modelsHandler(models))],
     ['GET', '/models/:id*', withKey(modelHandler(models))],
   ];
@@ -41,6 +46,7 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
     ['GET', '/health', health],
     ['GET', '/', health],
     ['GET', '/api/hello', (exchange) => exchange.sendJson(200, {})],
+    ...ollamaRoutes({ inference, admin, createdSecs }),
     ['POST', '/admin/load', load],
     ['POST', '/admin/unload', unload],
     ['POST', '/admin/cancel', cancel],
@@ -67,5 +73,6 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
 export function envelopeOf(path: string, request: IncomingMessage): EnvelopeStyle {
   if (/\/messages(?:\/|$)/.test(path)) return 'anthropic';
   if (/\/models(?:\/|$)/.test(path) && request.headers['anthropic-version'] !== undefined) return 'anthropic';
-  return 'openai';
+  // Ollama's is the flat one
+  return /^\/+api(?:\/|$)/.test(path) ? 'flat' : 'openai';
 }

@@ -2,6 +2,7 @@ import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Log } from 'cortex-core/daemon/log';
 import type { Activation, Discovery, NeuronHealth, NeuronVersion } from 'cortex-core/wire/neuron';
+import type { PromptModels } from '../models/prompt-models.ts';
 import type { ModelRegistry } from '../models/registry.ts';
 import type { NeuronMetrics } from './metrics.ts';
 
@@ -9,6 +10,8 @@ import type { NeuronMetrics } from './metrics.ts';
 export interface ApiDeps {
   readonly config: NeuronConfig;
   readonly registry: ModelRegistry;
+  /** Null where the devices were given, without a library: then loaded models alone can be counted with. */
+  readonly promptModels: PromptModels | null;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: NeuronMetrics;

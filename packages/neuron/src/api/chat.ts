@@ -5,19 +5,16 @@
 import { randomUUID } from 'node:crypto';
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import type { GenerateParams } from 'cortex-core/wire/inference';
-import { type ChatChunk, type ChatRequest, chatRequestSchema, parseBody } from 'cortex-core/wire/openai';
+import { type ChatChunk, chatRequestSchema, parseBody } from 'cortex-core/wire/openai';
 import { ChatAnswer } from '../chat/answer.ts';
-import { endOf, planThinking, planTools, refuseUnsupportedChat, type ToolPlan } from '../chat/chat-fields.ts';
+import { planTools, refuseUnsupportedChat } from '../chat/chat-fields.ts';
 import { mayCall, planGrammar, planReasoning } from '../chat/chat-grammar.ts';
 import { toOfferedTools } from '../chat/format/offered-tools.ts';
-import { startsInReasoning } from '../chat/format/read-turn.ts';
 import { toLegacyAnswer, toLegacyChunk } from '../chat/legacy-functions.ts';
-import { toPlainMessages, toTemplateTools } from '../chat/messages.ts';
 import { toChatParams } from '../chat/sampling.ts';
-import { withToolTexts } from '../chat/tool-text.ts';
 import { sumUsages } from '../chat/usage.ts';
-import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
+import { promptOf, readPrompt } from './chat-prompt.ts';
 import { goOn, readContinuation } from './continuation.ts';
 import {
   assertGenerates,
@@ -29,7 +26,6 @@ import {
   repeatParams,
   runJob,
 } from './generation.ts';
-import { refuseOversized } from './prompt-size.ts';
 
 /** As many as the engine takes: the client's come first. */
 const stopsMax = 64;
@@ -45,7 +41,9 @@ export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void
   const model = await deps.registry.whenServing(request.model, exchange.signal);
   assertGenerates(model);
   const grammar = planGrammar(request, plan, model.format);
-  const prompt = await onModel(deps, model, () => readPrompt(request, plan, model, exchange.signal));
+  const prompt = await onModel(deps, model, () =>
+    readPrompt(request, plan, promptOf(model), exchange.signal),
+  );
   const asked = toChatParams(request, prompt.tokens, model.facts.metadata);
   const params: GenerateParams = {
     ...asked,
@@ -112,57 +110,4 @@ function presentChat(answers: readonly ChatAnswer[], isLegacy: boolean): Present
 
 function indexed<T extends object>(choices: readonly T[], index: number): readonly T[] {
   return choices.map((choice) => ({ ...choice, index }));
-}
-
-interface Prompt {
-  readonly tokens: Int32Array;
-  /** It leaves a reasoning block open. */
-  readonly isOpen: boolean;
-  /** The end of the text. */
-  readonly tail: string;
-  /** The model may open a block by itself. */
-  readonly mayOpen: boolean;
-  readonly budget: number | null;
-}
-
-/** The prompt's tokens as the model's template makes them; also what POST /tokenize shows. */
-export async function tokenizeChat(
-  request: ChatRequest,
-  model: ServingModel,
-  signal: AbortSignal,
-): Promise<Int32Array> {
-  return (await readPrompt(request, planTools(request), model, signal)).tokens;
-}
-
-async function readPrompt(
-  request: ChatRequest,
-  plan: ToolPlan,
-  model: ServingModel,
-  signal: AbortSignal,
-): Promise<Prompt> {
-  const { template, format, capabilities } = model;
-  const canReason = capabilities.includes('reasoning');
-  const { traits } = await template.chosen(plan.tools.length > 0);
-  const { kwargs, budget } = planThinking(request, traits, canReason);
-  const tools = toTemplateTools(plan.tools);
-  const messages = toPlainMessages(request.messages, { modelId: model.id, capabilities });
-  const end = endOf(request);
-  const text = await template.render({
-    messages: withToolTexts(messages, tools ?? [], format, traits),
-    tools,
-    end,
-    kwargs,
-  });
-  refuseOversized(text, 'messages', model.facts);
-  // Device and handle are read when they are used: the model may have moved meanwhile.
-  const options = { addSpecial: true, parseSpecial: true };
-  const tokens = await model.device.tokenize(model.handle, text, options, signal);
-  const tail = text.slice(-200);
-  const isOpen = startsInReasoning(format, tail);
-  // a client's own grammar is the whole answer
-  const isFree = request.grammar === undefined && end === 'generation_prompt';
-  // without a switch it may think although it was told not to; the budget of 0 ends that
-  const isOff = kwargs.enable_thinking === false && traits.thinkingSwitches.length > 0;
-  const mayOpen = canReason && !isOff && isFree;
-  return { tokens, isOpen, tail, mayOpen, budget };
 }

@@ -7,6 +7,7 @@ import type { ApiDeps } from './api-deps.ts';
 import { serveChat } from './chat.ts';
 import { serveCompletion } from './completions.ts';
 import { serveEmbeddings } from './embeddings.ts';
+import { serveInputTokens } from './input-tokens.ts';
 import {
   serveCancel,
   serveCapabilities,
@@ -32,6 +33,7 @@ export function createRoutes(deps: ApiDeps): readonly Route<Exchange>[] {
   });
   return [
     route('POST', '/v1/chat/completions', serveChat),
+    route('POST', '/v1/chat/completions/input_tokens', serveInputTokens),
     route('POST', '/v1/completions', serveCompletion),
     route('POST', '/v1/embeddings', serveEmbeddings),
     route('POST', '/v1/rerank', serveRerank),

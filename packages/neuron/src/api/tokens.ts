@@ -5,7 +5,7 @@ import { chatRequestSchema, parseBody } from 'cortex-core/wire/openai';
 import { tokenIdsSchema } from 'cortex-core/wire/prompt-field';
 import { z } from 'zod';
 import type { ApiDeps } from './api-deps.ts';
-import { tokenizeChat } from './chat.ts';
+import { promptOf, tokenizeChat } from './chat-prompt.ts';
 import { onModel } from './generation.ts';
 import { refuseOversized } from './prompt-size.ts';
 
@@ -27,7 +27,7 @@ export async function serveTokenize(deps: ApiDeps, exchange: Exchange): Promise<
   const model = await deps.registry.whenServing(request.model, exchange.signal);
   const { messages, content } = request;
   const tokens = await onModel(deps, model, () => {
-    if (messages) return tokenizeChat({ ...request, messages }, model, exchange.signal);
+    if (messages) return tokenizeChat({ ...request, messages }, promptOf(model), exchange.signal);
     if (typeof content === 'string') {
       refuseOversized(content, 'content', model.facts);
       const options = {

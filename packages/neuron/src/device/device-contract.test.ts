@@ -96,6 +96,21 @@ for (const worker of ['thread', 'process'] as const) {
       assert.ok(devices.some((entry) => entry.kind === 'cpu'));
     });
 
+    test('a vocabulary alone makes the same tokens, beside the model and after its own drop', async () => {
+      const text = '<|im_start|>user\nKöln, 東京 🌡️';
+      const options = { addSpecial: true, parseSpecial: true };
+      const opened = await device.openVocabulary('cortex-tiny', tiny.file);
+      assert.deepEqual(
+        await device.tokenize(opened.handle, text, options),
+        await device.tokenize(handle, text, options),
+      );
+      assert.notEqual(opened.facts.chatTemplate, null);
+      await assert.rejects(device.generate(opened.handle, generateParams([1], 1), ignore), JobFailed);
+      await device.dropArch(opened.handle);
+      await assert.rejects(device.tokenize(opened.handle, text, options), JobFailed);
+      assert.ok((await device.tokenize(handle, text, options)).length > 0);
+    });
+
     test('a greedy stream arrives step by step and repeats itself', async () => {
       const run = async () => {
         const tokens: number[] = [];

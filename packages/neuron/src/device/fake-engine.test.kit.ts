@@ -9,9 +9,16 @@ import type {
   LoadSpec,
   ModelFacts,
   RankResult,
+  VocabularyFacts,
 } from 'cortex-core/wire/inference';
 import type { FromOwner, ToOwner } from './jobs.ts';
-import type { EngineLike, GenerateCallbacks, LoadedModelLike, SteppedTaskLike } from './owner/engine-like.ts';
+import type {
+  EngineLike,
+  GenerateCallbacks,
+  LoadedModelLike,
+  SteppedTaskLike,
+  VocabularyLike,
+} from './owner/engine-like.ts';
 import { Owner } from './owner/owner.ts';
 import type { OwnerLink, Transport, TransportEvents } from './transport.ts';
 
@@ -180,6 +187,8 @@ export class FakeEngine implements EngineLike {
   importError: unknown = null;
   /** Runs between two progress calls of a load. */
   duringLoad: () => void = () => {};
+  readonly vocabularies: FakeVocabulary[] = [];
+  onOpenVocabulary: (file: string) => void = () => {};
   closed = false;
 
   devices() {
@@ -201,6 +210,43 @@ export class FakeEngine implements EngineLike {
     model.importError = this.importError;
     this.models.push(model);
     return model;
+  }
+
+  /** A token per UTF-16 unit. */
+  openVocabulary(modelId: string, file: string): FakeVocabulary {
+    if (file.endsWith('corrupt.gguf')) throw new AppError('invalid_model_file', 'not a GGUF file');
+    this.onOpenVocabulary(file);
+    const vocabulary = new FakeVocabulary(modelId);
+    this.vocabularies.push(vocabulary);
+    return vocabulary;
+  }
+
+  close(): void {
+    this.closed = true;
+  }
+}
+
+export class FakeVocabulary implements VocabularyLike {
+  readonly facts: VocabularyFacts;
+  closed = false;
+
+  constructor(modelId: string) {
+    this.facts = {
+      architecture: modelId,
+      vocabSize: 65_536,
+      chatTemplate: '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}',
+      namedTemplates: {},
+      bosToken: null,
+      eosToken: null,
+      sepToken: null,
+      addBos: false,
+      addEos: false,
+      metadata: {},
+    };
+  }
+
+  tokenize(text: string): Int32Array {
+    return Int32Array.from(text, (character) => character.charCodeAt(0));
   }
 
   close(): void {

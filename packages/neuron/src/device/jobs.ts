@@ -22,6 +22,7 @@ import type {
   KvSnapshot,
   LoadedArch,
   LoadSpec,
+  OpenedVocabulary,
   RankResult,
   StepEvent,
   TokenizeOptions,
@@ -44,6 +45,13 @@ export interface LoadJob {
 export interface TransferInJob {
   readonly kind: 'TransferIn';
   readonly exported: ExportedArch;
+}
+/** The vocabulary and the template of a file, without weights or context. Not cancelled: it is short. */
+export interface OpenVocabularyJob {
+  readonly kind: 'OpenVocabulary';
+  /** For messages only. */
+  readonly modelId: string;
+  readonly file: string;
 }
 export interface ExportJob {
   readonly kind: 'Export';
@@ -110,6 +118,7 @@ export type Job =
   | ListDevicesJob
   | LoadJob
   | TransferInJob
+  | OpenVocabularyJob
   | ExportJob
   | DropArchJob
   | ClearKvJob
@@ -131,6 +140,7 @@ export interface JobResults {
   readonly ListDevices: readonly BackendDevice[];
   readonly Load: LoadedArch;
   readonly TransferIn: LoadedArch;
+  readonly OpenVocabulary: OpenedVocabulary;
   readonly Export: ExportedArch;
   readonly DropArch: null;
   readonly ClearKv: null;
@@ -212,6 +222,11 @@ export function handleOf(job: Job): ArchHandle | null {
 /** Jobs that bring a model into the owner: one at a time, cancelled through the shared word. */
 export function isLoad(job: Job): job is LoadJob | TransferInJob {
   return job.kind === 'Load' || job.kind === 'TransferIn';
+}
+
+/** Jobs whose reply is a handle that somebody has to drop. */
+export function opensHandle(job: Job): job is LoadJob | TransferInJob | OpenVocabularyJob {
+  return isLoad(job) || job.kind === 'OpenVocabulary';
 }
 
 /** What a load loads. */

@@ -10,6 +10,7 @@ import type {
   KvSnapshot,
   LoadedArch,
   LoadSpec,
+  OpenedVocabulary,
   RankResult,
   StepEvent,
   TokenizeOptions,
@@ -70,6 +71,11 @@ export class OwnerDevice implements Device {
     const spec = { ...exported.spec, devices: this.#defaultDevices };
     const job = { kind: 'TransferIn', exported: { ...exported, spec } } as const;
     return this.#owner.submit(job, loadHooks(onProgress, signal));
+  }
+
+  /** See VocabularyOwner (vocabulary-owner.ts). */
+  openVocabulary(modelId: string, file: string): Promise<OpenedVocabulary> {
+    return this.#owner.submit({ kind: 'OpenVocabulary', modelId, file }, {});
   }
 
   dropArch(handle: ArchHandle): Promise<void> {

@@ -10,7 +10,7 @@
  * nothing can end, leaves its device poisoned. Limits: `OwnerDeviceLimits`.
  */
 import type { AppError } from 'cortex-core/wire/errors';
-import type { ArchHandle, LoadedArch, StepEvent } from 'cortex-core/wire/inference';
+import type { ArchHandle, StepEvent } from 'cortex-core/wire/inference';
 import type { DeviceState, OwnerDeath } from './device.ts';
 import { type Poisoned, toDeviceError, toGone, toOverloaded, toPoisoned } from './device-errors.ts';
 import {
@@ -21,6 +21,7 @@ import {
   type Job,
   type JobKind,
   type JobResults,
+  opensHandle,
   type Settled,
 } from './jobs.ts';
 import { OwnerDeaths } from './owner-deaths.ts';
@@ -266,8 +267,8 @@ export class OwnerSupervisor {
   }
 
   #succeed(pending: PendingJob, result: JobResults[JobKind]): void {
-    if (isLoad(pending.job)) {
-      const { handle } = result as LoadedArch;
+    if (opensHandle(pending.job)) {
+      const { handle } = result as { readonly handle: ArchHandle };
       this.#nextHandle = Math.max(this.#nextHandle, handle + 1);
       if (pending.aborted) {
         // The load ended before the owner saw the cancel: nobody would ever drop this model.

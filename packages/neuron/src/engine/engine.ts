@@ -14,6 +14,7 @@ import { LoadedModel } from './loaded-model.ts';
 import { closeModel, type OpenedModel, openModel } from './open-model.ts';
 import { readFacts } from './read-facts.ts';
 import { readVocabulary, type Vocabulary } from './vocabulary.ts';
+import { VocabularyFile } from './vocabulary-file.ts';
 
 export interface EngineOptions extends LoadLibraryOptions {
   /** An opened library instead of the one that the other options would find. */
@@ -103,6 +104,16 @@ export class Engine {
       closeModel(api, opened);
       throw error;
     }
+  }
+
+  /**
+   * The vocabulary of a file, without weights or context; to be closed. Blocks for as long as reading the
+   * header takes. Errors: `model_file_not_found`, `invalid_model_file`.
+   */
+  openVocabulary(modelId: string, file: string): VocabularyFile {
+    if (this.#isClosed) throw new AppError('device_gone', 'the engine is closed');
+    checkModelFiles(modelId, file);
+    return new VocabularyFile(this.#library, modelId, file);
   }
 
   /** Closes every model. Idempotent. The library stays loaded for the process's life. */

@@ -1,4 +1,4 @@
-import type { LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
+import type { LoadSpec, ModelFacts, VocabularyFacts } from 'cortex-core/wire/inference';
 import type { LlamaApi } from '../libllama/bindings.gen.ts';
 import { defaultThreads } from './default-threads.ts';
 import { cacheTypeOf, type OpenedModel } from './open-model.ts';
@@ -26,14 +26,11 @@ export function readFacts(
 ): ModelFacts {
   const { model, context, contextTokens } = opened;
   const metadata = readMetadata(api, model);
-  const tokenText = (token: number): string | null =>
-    token < 0 ? null : api.llama_vocab_get_text(vocabulary.address, token);
   return {
-    architecture: metadata['general.architecture'] ?? 'unknown',
+    ...readVocabularyFacts(api, vocabulary, metadata),
     description: readText((buffer) => api.llama_model_desc(model, buffer, buffer.length)),
     parameterCount: Number(api.llama_model_n_params(model)),
     fileBytes: measured.fileBytes,
-    vocabSize: vocabulary.size,
     trainContext: api.llama_model_n_ctx_train(model),
     context: contextTokens,
     slots: spec.slots,
@@ -44,17 +41,32 @@ export function readFacts(
     hasDecoder: api.llama_model_has_decoder(model),
     recurrent: api.llama_model_is_recurrent(model) || api.llama_model_is_hybrid(model),
     pooling: poolingOf(api, context),
-    ...readTemplates(metadata),
-    bosToken: tokenText(api.llama_vocab_bos(vocabulary.address)),
-    eosToken: tokenText(api.llama_vocab_eos(vocabulary.address)),
-    sepToken: tokenText(api.llama_vocab_sep(vocabulary.address)),
-    addBos: api.llama_vocab_get_add_bos(vocabulary.address),
-    addEos: api.llama_vocab_get_add_eos(vocabulary.address),
     eogTokens: vocabulary.eogTokens,
-    longestPieceBytes: vocabulary.longestPieceBytes(),
-    metadata: withoutTemplates(metadata),
     ...readMemory(api, opened, metadata, spec, measured),
     loadMs: measured.loadMs,
+  };
+}
+
+/** What needs no weights: of a loaded model and of a vocabulary alone the same. */
+export function readVocabularyFacts(
+  api: LlamaApi,
+  vocabulary: Vocabulary,
+  metadata: Readonly<Record<string, string>>,
+): VocabularyFacts {
+  const { address } = vocabulary;
+  const tokenText = (token: number): string | null =>
+    token < 0 ? null : api.llama_vocab_get_text(address, token);
+  return {
+    architecture: metadata['general.architecture'] ?? 'unknown',
+    vocabSize: vocabulary.size,
+    ...readTemplates(metadata),
+    bosToken: tokenText(api.llama_vocab_bos(address)),
+    eosToken: tokenText(api.llama_vocab_eos(address)),
+    sepToken: tokenText(api.llama_vocab_sep(address)),
+    addBos: api.llama_vocab_get_add_bos(address),
+    addEos: api.llama_vocab_get_add_eos(address),
+    longestPieceBytes: vocabulary.longestPieceBytes(),
+    metadata: withoutTemplates(metadata),
   };
 }
 
@@ -109,7 +121,7 @@ function kvBytesPerToken(
 }
 
 /** All scalars; arrays such as the vocabulary are not among them. */
-function readMetadata(api: LlamaApi, model: bigint): Record<string, string> {
+export function readMetadata(api: LlamaApi, model: bigint): Record<string, string> {
   const metadata: Record<string, string> = {};
   for (let index = 0; index < api.llama_model_meta_count(model); index++) {
     const key = readText((buffer) => api.llama_model_meta_key_by_index(model, index, buffer, buffer.length));

@@ -1,5 +1,6 @@
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { NeuronModel } from 'cortex-core/wire/neuron';
+import { type CatalogueEntry, findByName } from './catalogue.ts';
 import { FileCapabilities, watchedTokens } from './file-capabilities.ts';
 import { readGgufHeader } from './gguf-header.ts';
 import { HeaderCache } from './header-cache.ts';
@@ -9,6 +10,11 @@ import type { ModelSources } from './sources.ts';
 /** A list is asked for by every poll and page; the disk is looked at this often. */
 const ttlMs = 5000;
 
+interface Scan {
+  readonly models: readonly NeuronModel[];
+  readonly entries: ReadonlyMap<string, CatalogueEntry>;
+}
+
 /** What this machine's disk has, loaded or not. */
 export class AvailableModels {
   readonly #sources: Pick<ModelSources, 'list'>;
@@ -16,8 +22,8 @@ export class AvailableModels {
   readonly #clock: Clock;
   readonly #headers = new HeaderCache((file) => readGgufHeader(file, watchedTokens));
   readonly #capabilities = new FileCapabilities(this.#headers);
-  #last: { readonly atMs: number; readonly models: readonly NeuronModel[] } | null = null;
-  #running: Promise<readonly NeuronModel[]> | null = null;
+  #last: (Scan & { readonly atMs: number }) | null = null;
+  #running: Promise<Scan> | null = null;
 
   constructor(sources: Pick<ModelSources, 'list'>, loader: Pick<ModelLoader, 'estimateMb'>, clock: Clock) {
     this.#sources = sources;
@@ -26,17 +32,33 @@ export class AvailableModels {
   }
 
   async list(): Promise<readonly NeuronModel[]> {
+    return (await this.#current()).models;
+  }
+
+  /** The first file of the model that a load of `id` would find here without a network; null = none. */
+  async fileOf(id: string): Promise<string | null> {
+    const { entries } = await this.#current();
+    const exact = entries.get(id) ?? findByName(entries, id, null);
+    if (exact !== null) return exact.files[0] ?? null;
+    // A repository of several quantisations is listed with each: the tokenizer is the same in all.
+    const prefix = `${id.toLowerCase()}:`;
+    const name = [...entries.keys()].sort().find((each) => each.toLowerCase().startsWith(prefix));
+    return entries.get(name ?? '')?.files[0] ?? null;
+  }
+
+  async #current(): Promise<Scan> {
     const last = this.#last;
-    if (last !== null && this.#clock.monotonicMs() - last.atMs < ttlMs) return last.models;
+    if (last !== null && this.#clock.monotonicMs() - last.atMs < ttlMs) return last;
     this.#running ??= this.#scan().finally(() => {
       this.#running = null;
     });
     return this.#running;
   }
 
-  async #scan(): Promise<readonly NeuronModel[]> {
+  async #scan(): Promise<Scan> {
     const models: NeuronModel[] = [];
-    for (const [id, entry] of await this.#sources.list()) {
+    const entries = await this.#sources.list();
+    for (const [id, entry] of entries) {
       models.push({
         id,
         harness: 'llamacpp',
@@ -49,7 +71,7 @@ export class AvailableModels {
       });
     }
     // From its end: a scan may take longer than what it says is good for.
-    this.#last = { atMs: this.#clock.monotonicMs(), models };
-    return models;
+    this.#last = { atMs: this.#clock.monotonicMs(), models, entries };
+    return this.#last;
   }
 }

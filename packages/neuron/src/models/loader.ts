@@ -26,6 +26,8 @@ import { weightsDigest } from './weights-digest.ts';
 
 export interface LoadedModel {
   readonly slot: DeviceSlot;
+  /** The first file of its weights, absolute. */
+  readonly file: string;
   readonly arch: LoadedArch;
   readonly reservation: Reservation;
   readonly digest: string | null;
@@ -172,8 +174,9 @@ export class ModelLoader {
       const weights = await digesting;
       const { prefixCacheMb, hostMb = 0 } = decision;
       const hostLayersMb = slot.kind === 'cpu' ? 0 : hostMb - prefixCacheMb;
-      const digests = { digest: what.digest, weightsDigest: weights };
-      return { slot, arch, reservation, ...digests, prefixCacheMb, hostLayersMb };
+      const { first: file, digest } = what;
+      const parts = { file, digest, weightsDigest: weights, prefixCacheMb, hostLayersMb };
+      return { slot, arch, reservation, ...parts };
     } catch (error) {
       reservation.release();
       throw error;

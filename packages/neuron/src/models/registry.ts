@@ -201,6 +201,12 @@ export class ModelRegistry {
     return [...held, ...rest].sort((a, b) => rank(a) - rank(b) || a.id.localeCompare(b.id));
   }
 
+  /** The file of a model's vocabulary, loaded or on this disk; null = unknown here. Fetches nothing. */
+  async fileOf(id: string): Promise<string | null> {
+    const entry = this.#entries.get(id);
+    return entry?.model?.file ?? entry?.file ?? (await this.#available.fileOf(id));
+  }
+
   loads(): readonly ModelLoad[] {
     return [...this.#entries.values()].filter((entry) => entry.isLoaded).map((each) => each.toLoad());
   }

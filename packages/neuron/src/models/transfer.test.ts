@@ -31,7 +31,7 @@ async function machine() {
   const targetAt = async (at: number) => (await placement.choose({ model_id: 'm', devices: [at] }))[0];
   const wanted = { mb: 300, hostMb: 300 };
   const { reservation } = await placement.reserve(await targetAt(1), () => wanted);
-  const parts = { digest: null, weightsDigest: null, prefixCacheMb: 100, hostLayersMb: 200 };
+  const parts = { file: '/m.gguf', digest: null, weightsDigest: null, prefixCacheMb: 100, hostLayersMb: 200 };
   const arch = { handle: 1, facts: {} } as LoadedModel['arch'];
   const model: LoadedModel = { slot: slots[1]!, arch, reservation, ...parts };
   const move = async (from: LoadedModel, to: number) => {

@@ -12,6 +12,7 @@ import type {
   RankResult,
   StepEvent,
   TokenizeOptions,
+  VocabularyFacts,
 } from 'cortex-core/wire/inference';
 
 export interface EngineLike {
@@ -19,6 +20,14 @@ export interface EngineLike {
   memory(): DeviceMemory;
   /** Blocks. `onProgress` returns false to give the load up, which makes `load` throw. */
   load(spec: LoadSpec, onProgress: (fraction: number) => boolean): LoadedModelLike;
+  /** The vocabulary of a file, without weights. */
+  openVocabulary(modelId: string, file: string): VocabularyLike;
+  close(): void;
+}
+
+export interface VocabularyLike {
+  readonly facts: VocabularyFacts;
+  tokenize(text: string, options: TokenizeOptions): Int32Array;
   close(): void;
 }
 

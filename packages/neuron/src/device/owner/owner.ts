@@ -27,7 +27,7 @@ import {
   type Settled,
   type ToOwner,
 } from '../jobs.ts';
-import type { EngineLike, LoadedModelLike, SteppedTaskLike } from './engine-like.ts';
+import type { EngineLike, LoadedModelLike, SteppedTaskLike, VocabularyLike } from './engine-like.ts';
 import { Outbox } from './outbox.ts';
 
 /** Progress messages per load at most, about 20 a second. */
@@ -69,6 +69,7 @@ export class Owner {
   readonly #ports: OwnerPorts;
   readonly #openEngine: (start: ToOwner & { kind: 'Start' }) => EngineLike;
   readonly #slab = new Map<ArchHandle, Held>();
+  readonly #vocabularies = new Map<ArchHandle, VocabularyLike>();
   readonly #running = new Map<JobId, RunningGeneration>();
   /** First come, first served. */
   #tasks: readonly QueuedTask[] = [];
@@ -123,7 +124,8 @@ export class Owner {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    for (const handle of [...this.#slab.keys()]) this.#drop(handle, 'the owner shuts down', 'device_gone');
+    for (const handle of [...this.#slab.keys(), ...this.#vocabularies.keys()])
+      this.#drop(handle, 'the owner shuts down', 'device_gone');
     this.#flush(true);
     try {
       this.#engine?.close();
@@ -208,6 +210,12 @@ export class Owner {
         return this.#load(id, job.spec, []);
       case 'TransferIn':
         return this.#load(id, job.exported.spec, job.exported.prefixes);
+      case 'OpenVocabulary': {
+        const vocabulary = this.#requireEngine().openVocabulary(job.modelId, job.file);
+        const handle = this.#nextHandle++;
+        this.#vocabularies.set(handle, vocabulary);
+        return { handle, facts: vocabulary.facts };
+      }
       case 'Export': {
         const { model, spec } = this.#held(job);
         return { spec, prefixes: model.exportPrefixes() };
@@ -221,7 +229,9 @@ export class Owner {
       case 'ForwardLogits':
         return compactArray(this.#model(job).forwardLogits(job.tokens, job.offset));
       case 'Tokenize':
-        return compactArray(this.#model(job).tokenize(job.text, job.options));
+        return compactArray(
+          (this.#vocabularies.get(job.handle) ?? this.#model(job)).tokenize(job.text, job.options),
+        );
       case 'Detokenize':
         return this.#model(job).detokenize(job.tokens);
       case 'SnapshotKv':
@@ -291,6 +301,8 @@ export class Owner {
   }
 
   #drop(handle: ArchHandle, why: string, code: ErrorCode = 'model_not_loaded'): void {
+    this.#vocabularies.get(handle)?.close();
+    this.#vocabularies.delete(handle);
     const held = this.#slab.get(handle);
     if (held === undefined) return;
     this.#slab.delete(handle);

@@ -1,0 +1,26 @@
+/** What each dialect's token count takes and gives. A count is parsed as the request that it is about. */
+import { anthropicMessages } from './anthropic.ts';
+import type { InferenceRequest } from './dialect.ts';
+import { openAiChat } from './openai.ts';
+import { parseObject } from './request-body.ts';
+
+type Counted = Pick<InferenceRequest, 'model' | 'toUpstream'>;
+
+/** POST /v1/messages/count_tokens: a Messages body, in which `max_tokens` may be missing. */
+export const messagesCount = {
+  parse: (body: Uint8Array): Counted => {
+    const { stream: _, ...json } = parseObject(body);
+    const whole = { ...json, max_tokens: json.max_tokens ?? 1 };
+    return anthropicMessages.parse(Buffer.from(JSON.stringify(whole)));
+  },
+  toAnswer: (inputTokens: number) => ({ input_tokens: inputTokens }),
+};
+
+/** POST /v1/chat/completions/input_tokens, in the form of a neuron's own. */
+export const chatCount = {
+  parse: (body: Uint8Array): Counted => openAiChat.parse(body),
+  toAnswer: (inputTokens: number) => ({
+    object: 'chat.completion.input_tokens',
+    input_tokens: inputTokens,
+  }),
+};
