@@ -377,7 +377,7 @@ class InferenceCall {
   }
 
   #showRoute(node: string | null, why: string): void {
-    const said = this.#request.isPrefixNormalized === true ? `${why}; prefix=normalized` : why;
+    const said = this.#request.isPrefixNormalized === true ? `prefix=normalized; ${why}` : why;
     this.#sink.showRoute(routeHeader(node, said));
   }
 

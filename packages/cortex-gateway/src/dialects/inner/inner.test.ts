@@ -51,7 +51,6 @@ describe('toChatBody', () => {
       stops: ['END'],
       reasoning: { enabled: true, effort: 'low', budget: 5 },
       format: { name: 'f', schema: { type: 'object' }, strict: true },
-      continuesLastTurn: true,
       sampling: { top_k: 3 },
     });
     assert.deepEqual(
@@ -84,7 +83,6 @@ describe('toChatBody', () => {
           type: 'json_schema',
           json_schema: { name: 'f', schema: { type: 'object' }, strict: true },
         },
-        continue_final_message: true,
         top_p: 0.5,
         seed: 7,
       },
@@ -95,6 +93,20 @@ describe('toChatBody', () => {
       false,
       'an effort would be refused by a model that does not reason',
     );
+  });
+
+  it('continues the last turn where it is the last message', () => {
+    const continues = (parts: InnerPart[]) => {
+      const turns: InnerTurn[] = [
+        { role: 'user', parts: [text('a')] },
+        { role: 'assistant', parts },
+        { role: 'assistant', parts: [text('so')] },
+      ];
+      return toChatBody(requestOf({ turns, continuesLastTurn: true }), { wireId: 'w' })
+        .continue_final_message;
+    };
+    assert.equal(continues([text('b')]), true);
+    assert.equal(continues([call('x')]), undefined);
   });
 
   it('puts results behind their calls in the order of the calls, whatever order they came in', () => {
