@@ -5,6 +5,11 @@ import { AppError, type ErrorCode, errorCatalogue } from 'cortex-core/wire/error
 
 export function toUpstreamError(status: number, body: string, retryAfter: string | null): AppError {
   const { code, message, param } = readEnvelope(body);
+  if (isShapeFault(status, body)) {
+    return new AppError('invalid_request', message ?? 'the request has a wrong shape', {
+      ...(param === null ? {} : { param }),
+    });
+  }
   const known = code !== null && code in errorCatalogue ? (code as ErrorCode) : null;
   const chosen = known !== null && errorCatalogue[known].status === status ? known : codeOfStatus(status);
   const secs = retryAfter === null ? Number.NaN : Number(retryAfter);
@@ -12,6 +17,11 @@ export function toUpstreamError(status: number, body: string, retryAfter: string
     ...(Number.isFinite(secs) ? { retryAfterSecs: secs } : {}),
     ...(param === null ? {} : { param }),
   });
+}
+
+/** A neuron tells a wrong shape (422) from a wrong value (400); the vendors' APIs do not, and nor do we. */
+export function isShapeFault(status: number, body: string): boolean {
+  return status === 422 && readEnvelope(body).code === 'invalid_request_body';
 }
 
 /** OpenAI's envelope, or the lifecycle API's flat one. */

@@ -6,7 +6,7 @@ import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { AnswerProbe, AnswerTail, type TokenUsage } from '../dialects/answer-probe.ts';
 import type { Dialect, InferenceRequest, StreamOut } from '../dialects/dialect.ts';
-import { toUpstreamError } from '../dialects/upstream-error.ts';
+import { isShapeFault, toUpstreamError } from '../dialects/upstream-error.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Ticket } from '../fleet/fleet-options.ts';
 import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
@@ -249,7 +249,7 @@ class InferenceCall {
     this.#failed = true;
     const { response } = this.#exchange;
     const status = answer.status;
-    const ours = status === 401 || status === 403 || status < 400;
+    const ours = status === 401 || status === 403 || status < 400 || isShapeFault(status, body.toString());
     if (this.#client.opened || this.#request.wholeOut !== null || ours) {
       throw toUpstreamError(status, body.toString('utf8'), headerOf(answer.headers, 'retry-after'));
     }
