@@ -6,19 +6,29 @@ import { parseObject } from './request-body.ts';
 
 type Counted = Pick<InferenceRequest, 'model' | 'toUpstream'>;
 
+/** What the gateway does to requests before they are translated, and so to counts. */
+export interface CountOptions {
+  readonly prefixHygiene?: boolean;
+}
+
+type Parse = (body: Uint8Array, options?: CountOptions) => Counted;
+
+const parseMessages: Parse = anthropicMessages.parse;
+const parseChat: Parse = openAiChat.parse;
+
 /** POST /v1/messages/count_tokens: a Messages body, in which `max_tokens` may be missing. */
 export const messagesCount = {
-  parse: (body: Uint8Array): Counted => {
+  parse: (body: Uint8Array, options?: CountOptions): Counted => {
     const { stream: _, ...json } = parseObject(body);
     const whole = { ...json, max_tokens: json.max_tokens ?? 1 };
-    return anthropicMessages.parse(Buffer.from(JSON.stringify(whole)));
+    return parseMessages(Buffer.from(JSON.stringify(whole)), options);
   },
   toAnswer: (inputTokens: number) => ({ input_tokens: inputTokens }),
 };
 
 /** POST /v1/chat/completions/input_tokens, in the form of a neuron's own. */
 export const chatCount = {
-  parse: (body: Uint8Array): Counted => openAiChat.parse(body),
+  parse: parseChat,
   toAnswer: (inputTokens: number) => ({
     object: 'chat.completion.input_tokens',
     input_tokens: inputTokens,

@@ -6,6 +6,11 @@ import { SseParser } from 'cortex-core/wire/sse';
 
 export function toUpstreamError(status: number, body: string, retryAfter: string | null): AppError {
   const { code, message, param } = readEnvelope(body);
+  if (isShapeFault(status, body)) {
+    return new AppError('invalid_request', message ?? 'the request has a wrong shape', {
+      ...(param === null ? {} : { param }),
+    });
+  }
   const known = code !== null && code in errorCatalogue ? (code as ErrorCode) : null;
   // a 401 or 403 is about the gateway's key there, whatever its code: not the client's
   const isOurs = status === 401 || status === 403;
@@ -26,6 +31,11 @@ export function toInStreamError(event: Uint8Array): AppError {
   return new AppError(known, message ?? 'the neuron broke its answer off; try again', {
     ...(param === null ? {} : { param }),
   });
+}
+
+/** A neuron tells a wrong shape (422) from a wrong value (400); the vendors' APIs do not, and nor do we. */
+export function isShapeFault(status: number, body: string): boolean {
+  return status === 422 && readEnvelope(body).code === 'invalid_request_body';
 }
 
 /** OpenAI's envelope, or the lifecycle API's flat one. */

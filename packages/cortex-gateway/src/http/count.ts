@@ -8,6 +8,7 @@
  */
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
+import type { CountOptions } from '../dialects/counts.ts';
 import type { UpstreamTarget } from '../dialects/dialect.ts';
 import { toUpstreamError } from '../dialects/upstream-error.ts';
 import type { CountingNode } from '../fleet/counting.ts';
@@ -21,12 +22,14 @@ export interface CountDeps {
   readonly fleet: Fleet;
   readonly principals: Principals;
   readonly idleMs: number;
+  /** As requests are read, so are counts. */
+  readonly prefixHygiene?: boolean;
 }
 
 /** What a dialect gives: its request as for an answer, and the shape of its count. */
 export interface CountDialect {
   /** Throws an AppError that names the field at fault. */
-  readonly parse: (body: Uint8Array) => CountRequest;
+  readonly parse: (body: Uint8Array, options: CountOptions) => CountRequest;
   readonly toAnswer: (inputTokens: number) => unknown;
 }
 
@@ -45,7 +48,8 @@ export function countHandler(
 ): (exchange: Exchange) => Promise<void> {
   return async (exchange) => {
     const principal = deps.principals.of(exchange.header('authorization'), exchange.header('x-api-key'));
-    const request = parse(await exchange.body());
+    const { prefixHygiene = false } = deps;
+    const request = parse(await exchange.body(), { prefixHygiene });
     exchange.sendJson(200, toAnswer(await count(deps, exchange, request, principal)));
   };
 }

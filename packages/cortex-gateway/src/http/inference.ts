@@ -9,7 +9,7 @@ import type { Continuation } from 'cortex-core/wire/continuation';
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { AnswerProbe, AnswerTail, type TokenUsage } from '../dialects/answer-probe.ts';
 import type { Dialect, InferenceRequest, StreamOut } from '../dialects/dialect.ts';
-import { toUpstreamError } from '../dialects/upstream-error.ts';
+import { isShapeFault, toUpstreamError } from '../dialects/upstream-error.ts';
 import type { Ask } from '../fleet/ask.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Ticket } from '../fleet/fleet-options.ts';
@@ -358,7 +358,7 @@ class InferenceCall {
   #refuse(answer: UpstreamAnswer, body: Buffer): void {
     this.#failed = true;
     const { status } = answer;
-    const ours = status === 401 || status === 403 || status < 400;
+    const ours = status === 401 || status === 403 || status < 400 || isShapeFault(status, body.toString());
     if (this.#sink.opened || this.#request.wholeOut !== null || ours) {
       throw toUpstreamError(status, body.toString('utf8'), headerOf(answer.headers, 'retry-after'));
     }
