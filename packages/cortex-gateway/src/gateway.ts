@@ -11,6 +11,7 @@ import { NodeState } from './fleet/node-state.ts';
 import { allowBrowsers } from './http/cors.ts';
 import type { InferenceDeps } from './http/inference.ts';
 import { GatewayMetrics } from './http/metrics.ts';
+import { ResponseStore } from './http/response-store.ts';
 import { envelopeOf, gatewayRoutes } from './http/routes.ts';
 import { Ledger } from './quota/ledger.ts';
 import { Principals } from './quota/principals.ts';
@@ -120,6 +121,7 @@ function createApiServer(
   return new HttpServer({
     routes: gatewayRoutes({
       inference,
+      responses: responseStore(config, clock),
       admin: { fleet, adminKeys: gateway.admin_keys },
       createdSecs: Math.floor(clock.now() / 1000),
     }),
@@ -140,6 +142,11 @@ function createApiServer(
       });
     },
   });
+}
+
+function responseStore({ responses }: CortexConfig, clock: Clock): ResponseStore {
+  const { max_entries: entriesMax, max_mb: mbMax, keep_secs: secsMax } = responses;
+  return new ResponseStore({ entriesMax, bytesMax: mbMax * 1024 * 1024, ageMsMax: secsMax * 1000 }, clock);
 }
 
 function createMetricsServer({ registry }: GatewayMetrics, log: Log): HttpServer {

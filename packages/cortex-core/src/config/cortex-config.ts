@@ -49,6 +49,14 @@ const evictionSchema = z.strictObject({
     .describe('Which model makes room: the longest unused, or the lowest residency_priority first.'),
 });
 
+const responsesSchema = z.strictObject({
+  max_entries: nonNegativeInt()
+    .default(4096)
+    .describe('Answers of /v1/responses kept for previous_response_id; 0 keeps none.'),
+  max_mb: z.number().positive().default(256).describe('MiB that they may take together.'),
+  keep_secs: positiveSeconds().default(86400).describe('Seconds without use after which one is forgotten.'),
+});
+
 const neuronEntrySchema = z.strictObject({
   name: nonEmpty().max(128).describe('Name of the machine in listings, metrics and pinned_on.'),
   endpoint: httpUrl().describe('Base URL of its neuron.'),
@@ -90,6 +98,7 @@ export const cortexConfigSchema = z.strictObject({
     .describe('The model catalogue; relative to this file. A missing file is an empty catalogue.'),
   gateway: gatewaySchema.prefault({}).describe('The gateway itself'),
   eviction: evictionSchema.prefault({}).describe('How room is made for a model'),
+  responses: responsesSchema.prefault({}).describe('The store of the Responses API, in memory'),
   neurons: z
     .array(neuronEntrySchema)
     .superRefine(unique('name', 'name', (neuron) => neuron.name))

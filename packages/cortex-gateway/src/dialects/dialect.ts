@@ -3,7 +3,7 @@ import type { AppError } from 'cortex-core/wire/errors';
 import type { JsonObject } from './request-body.ts';
 
 export interface Dialect {
-  readonly name: 'chat' | 'completions' | 'embeddings' | 'rerank' | 'messages';
+  readonly name: 'chat' | 'completions' | 'embeddings' | 'rerank' | 'messages' | 'responses';
   /** Throws an AppError that names the field at fault. */
   readonly parse: (body: Uint8Array) => InferenceRequest;
 }

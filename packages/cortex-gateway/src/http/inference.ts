@@ -98,7 +98,8 @@ class InferenceCall {
   #checkContext(contextMax: number | null): void {
     const estimate = this.#request.promptTokensEstimate;
     if (contextMax === null || estimate <= contextMax) return;
-    const param = this.#dialect.name === 'completions' ? 'prompt' : 'messages';
+    const { name } = this.#dialect;
+    const param = name === 'completions' ? 'prompt' : name === 'responses' ? 'input' : 'messages';
     const message =
       this.#dialect.name === 'messages'
         ? `prompt is too long: ${estimate} tokens > ${contextMax} maximum`

@@ -9,16 +9,19 @@ import { answerPreflight } from './cors.ts';
 import { healthHandler } from './health.ts';
 import { type InferenceDeps, inferenceHandler } from './inference.ts';
 import { modelHandler, modelsHandler } from './models.ts';
+import type { ResponseStore } from './response-store.ts';
+import { responsesHandlers } from './responses.ts';
 
 type Handler = (exchange: Exchange) => void | Promise<void>;
 
 export interface RouteDeps {
   readonly inference: InferenceDeps;
   readonly admin: AdminDeps;
+  readonly responses: ResponseStore;
   readonly createdSecs: number;
 }
 
-export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Route<Exchange>[] {
+export function gatewayRoutes({ inference, admin, responses, createdSecs }: RouteDeps): Route<Exchange>[] {
   const withKey = (handler: Handler): Handler => {
     return (exchange) => {
       inference.principals.of(exchange.header('authorization'), exchange.header('x-api-key'));
@@ -27,6 +30,7 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
   };
   const models = { fleet: inference.fleet, createdSecs };
   const { load, unload, fleet } = adminHandlers(admin);
+  const { create, retrieve, remove, cancel, inputItems } = responsesHandlers(inference, responses);
   const health = healthHandler(inference.fleet);
   const api: readonly (readonly [Method, string, Handler])[] = [
     ['POST', '/chat/completions', inferenceHandler(inference, openAiChat)],
@@ -34,6 +38,11 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
     ['POST', '/embeddings', inferenceHandler(inference, openAiEmbeddings)],
     ['POST', '/rerank', inferenceHandler(inference, rerank)],
     ['POST', '/messages', inferenceHandler(inference, anthropicMessages)],
+    ['POST', '/responses', create],
+    ['GET', '/responses/:id', retrieve],
+    ['DELETE', '/responses/:id', remove],
+    ['POST', '/responses/:id/cancel', cancel],
+    ['GET', '/responses/:id/input_items', inputItems],
     ['GET', '/models', withKey(modelsHandler(models))],
     ['GET', '/models/:id*', withKey(modelHandler(models))],
   ];
