@@ -13,6 +13,7 @@ import type { InferenceDeps } from './http/inference.ts';
 import { GatewayMetrics } from './http/metrics.ts';
 import { ResponseStore } from './http/response-store.ts';
 import { envelopeOf, gatewayRoutes } from './http/routes.ts';
+import { StreamChecks } from './http/stream-checks.ts';
 import { Ledger } from './quota/ledger.ts';
 import { Principals } from './quota/principals.ts';
 import { NeuronClient } from './upstream/neuron-client.ts';
@@ -117,6 +118,12 @@ function createApiServer(
     idleMs: gateway.upstream_idle_timeout_secs * 1000,
     coldLoadWaitMs: gateway.cold_load_wait_secs * 1000,
     keepAliveMs: gateway.keepalive_secs * 1000,
+    prefixHygiene: gateway.prefix_hygiene,
+    streamChecks: new StreamChecks({
+      every: gateway.stream_check_every,
+      log,
+      onFault: (dialect, rule) => metrics.onProtocolError(dialect, rule),
+    }),
   };
   return new HttpServer({
     routes: gatewayRoutes({

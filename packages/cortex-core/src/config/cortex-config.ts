@@ -38,6 +38,13 @@ const gatewaySchema = z.strictObject({
   keepalive_secs: positiveSeconds()
     .default(10)
     .describe('Seconds between keep-alives on a stream that waits for its model.'),
+  prefix_hygiene: z
+    .boolean()
+    .default(true)
+    .describe('Take out of prompts what clients change in their head with every turn.'),
+  stream_check_every: nonNegativeInt()
+    .default(100)
+    .describe('One in so many streams is held against the grammar of its dialect; 0 = none.'),
   neuron_key: nonEmpty().optional().describe('Bearer token sent to the neurons; their `key`.'),
   admin_keys: z.array(nonEmpty()).default([]).describe('Bearer tokens accepted on /admin.'),
 });

@@ -48,6 +48,8 @@ test('an empty cortex.toml is the defaults of the original', () => {
       cold_load_wait_secs: 300,
       max_waiting_requests: 1024,
       keepalive_secs: 10,
+      prefix_hygiene: true,
+      stream_check_every: 100,
       admin_keys: [],
     },
     eviction: { strategy: 'lru' },

@@ -204,6 +204,8 @@ export interface StepEvent {
   readonly text: string;
   readonly tokens: readonly number[];
   readonly logprobs?: readonly TokenLogprob[] | undefined;
+  /** With the first step: prompt tokens whose KV was already there. */
+  readonly cachedTokens?: number | undefined;
 }
 
 export type FinishReason = 'stop' | 'length' | 'context_full' | 'cancelled';

@@ -64,7 +64,12 @@ const samplingFields = {
   model: z.string(),
   stream: optional(z.boolean()),
   stream_options: optional(
-    z.looseObject({ include_usage: optional(z.boolean()), include_obfuscation: optional(z.boolean()) }),
+    z.looseObject({
+      include_usage: optional(z.boolean()),
+      /** Ours: the size of the prompt with the first chunk, for dialects whose streams begin with it. */
+      include_prompt_usage: optional(z.boolean()),
+      include_obfuscation: optional(z.boolean()),
+    }),
   ),
   max_tokens: optional(int.min(0).max(tokensMax)),
   temperature: optional(number.min(0)),
@@ -238,7 +243,10 @@ export interface ChatCompletion {
     };
     readonly logprobs: { readonly content: readonly WireLogprob[] } | null;
     readonly finish_reason: ChatFinishReason;
-    /** The request's `stop` text that ended it, as vLLM tells; absent = none did. */
+    /**
+     * With `stop`: the request's `stop` text that ended it, as vLLM tells; absent = none did. With `length`:
+     * `context_full` where it was the context that ended it, and not `max_tokens`.
+     */
     readonly stop_reason?: string;
   }[];
   readonly usage: ChatUsage;

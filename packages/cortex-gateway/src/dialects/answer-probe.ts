@@ -46,8 +46,10 @@ export class AnswerProbe {
 
   /** Reported, or counted deltas when the neuron reports none; null when nothing was seen. */
   get usage(): TokenUsage | null {
-    if (this.#usage !== null || this.#deltas === 0) return this.#usage;
-    return { promptTokens: 0, completionTokens: this.#deltas, cachedTokens: 0 };
+    if (this.#deltas === 0 || (this.#usage !== null && this.#usage.completionTokens > 0)) return this.#usage;
+    // the first chunk may tell of the prompt alone
+    const { promptTokens = 0, cachedTokens = 0 } = this.#usage ?? {};
+    return { promptTokens, completionTokens: this.#deltas, cachedTokens };
   }
 
   #event(data: string, nowMs: number): void {

@@ -1,94 +1,137 @@
-/** A whole OpenAI chat answer -> an Anthropic message; and the parts that the stream shares with it. */
-import type { AnthropicMessage, AnthropicStopReason, AnthropicUsage } from 'cortex-core/wire/anthropic';
-import { AppError } from 'cortex-core/wire/errors';
+/** The events of an answer -> an Anthropic message; and the parts that the stream shares with it. */
+import type {
+  AnthropicContent,
+  AnthropicMessage,
+  AnthropicStopReason,
+  AnthropicUsage,
+} from 'cortex-core/wire/anthropic';
+import type { ThinkingDisplay } from './anthropic-request.ts';
+import { toSignature } from './anthropic-signature.ts';
+import type { AnswerEvent, AnswerUsage, StopReason } from './inner/answer-event.ts';
+import { readPartialObject } from './partial-json.ts';
 
-/** What is read of an answer or of one chunk; anything may be missing. */
-export interface ChatPiece {
-  readonly id?: unknown;
-  readonly error?: unknown;
-  readonly choices?: readonly ChatChoice[] | null;
-  readonly usage?: ChatUsage | null;
-}
-
-interface ChatChoice {
-  readonly delta?: { readonly content?: unknown } | null;
-  readonly message?: { readonly content?: unknown } | null;
-  readonly finish_reason?: unknown;
-  /** The stop text that matched, from engines that tell. */
-  readonly stop_reason?: unknown;
-}
-
-interface ChatUsage {
-  readonly prompt_tokens?: number;
-  readonly completion_tokens?: number;
-  readonly prompt_tokens_details?: { readonly cached_tokens?: number } | null;
-}
-
-export function parsePiece(text: string): ChatPiece {
-  try {
-    const value: unknown = JSON.parse(text);
-    if (typeof value === 'object' && value !== null) return value;
-  } catch {
-    // below
+/** Throws the error that the answer ends with. */
+export function toMessage(
+  events: readonly AnswerEvent[],
+  model: string,
+  display: ThinkingDisplay,
+): AnthropicMessage {
+  const content: AnthropicContent[] = [];
+  const calls = new Map<number, { readonly id: string; readonly name: string; text: string; at: number }>();
+  let id: string | null = null;
+  let stop: { reason: AnthropicStopReason; sequence: string | null } | null = null;
+  let usage: AnswerUsage | null = null;
+  for (const event of events) {
+    switch (event.type) {
+      case 'start':
+        id = event.id;
+        break;
+      case 'text':
+      case 'reasoning':
+        addText(content, event.type, event.text, display);
+        break;
+      case 'call_start':
+        calls.set(event.index, { id: event.id, name: event.name, text: '', at: content.length });
+        content.push({ type: 'tool_use', id: event.id, name: event.name, input: {} });
+        break;
+      case 'call_arguments': {
+        const call = calls.get(event.index);
+        if (call !== undefined) call.text += event.text;
+        break;
+      }
+      case 'call_stop':
+        break;
+      case 'usage':
+        usage = event.usage;
+        break;
+      case 'stop':
+        stop = { reason: toStopReason(event.reason), sequence: event.stopText };
+        break;
+      case 'error':
+        throw event.error;
+      default:
+        event satisfies never;
+    }
   }
-  throw new AppError(
-    'upstream_malformed_response',
-    'the neuron sent something that is not a chat answer; try again',
-  );
-}
-
-export function toMessage(body: Uint8Array, model: string): AnthropicMessage {
-  const answer = parsePiece(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('utf8'));
-  const choice = answer.choices?.[0];
-  if (choice === undefined) {
-    throw new AppError(
-      'upstream_malformed_response',
-      'the neuron sent an answer without a choice; try again',
-    );
+  for (const call of calls.values()) {
+    const input = readPartialObject(call.text) ?? {};
+    content[call.at] = { type: 'tool_use', id: call.id, name: call.name, input };
   }
-  const text = typeof choice.message?.content === 'string' ? choice.message.content : '';
-  const stop = toStop(choice);
   return {
-    id: messageId(answer.id),
+    id: messageId(id),
     type: 'message',
     role: 'assistant',
     model,
-    content: text === '' ? [] : [{ type: 'text', text }],
-    stop_reason: stop.reason,
-    stop_sequence: stop.sequence,
-    usage: toUsage(answer.usage ?? null),
+    content: content.map((block) => (block.type === 'thinking' ? signed(block.thinking, display) : block)),
+    stop_reason: stop?.reason ?? null,
+    stop_sequence: stop?.sequence ?? null,
+    usage: toUsage(usage ?? noUsage),
   };
 }
 
-export function toStop(choice: Pick<ChatChoice, 'finish_reason' | 'stop_reason'>): {
-  readonly reason: AnthropicStopReason;
-  readonly sequence: string | null;
-} {
-  switch (choice.finish_reason) {
+function addText(
+  content: AnthropicContent[],
+  type: 'text' | 'reasoning',
+  text: string,
+  display: ThinkingDisplay,
+): void {
+  if (type === 'reasoning' && display === 'none') return;
+  const last = content.at(-1);
+  if (type === 'text' && last?.type === 'text') {
+    content[content.length - 1] = { type: 'text', text: last.text + text };
+  } else if (type === 'reasoning' && last?.type === 'thinking') {
+    content[content.length - 1] = { ...last, thinking: last.thinking + text };
+  } else content.push(type === 'text' ? { type, text } : { type: 'thinking', thinking: text, signature: '' });
+}
+
+function signed(text: string, display: ThinkingDisplay): AnthropicContent {
+  const isHidden = display === 'omitted';
+  return { type: 'thinking', thinking: isHidden ? '' : text, signature: toSignature(isHidden ? text : '') };
+}
+
+export function toStopReason(reason: StopReason): AnthropicStopReason {
+  switch (reason) {
+    case 'end':
+      return 'end_turn';
     case 'length':
-      return { reason: 'max_tokens', sequence: null };
-    case 'tool_calls':
-      return { reason: 'tool_use', sequence: null };
-    case 'content_filter':
-      return { reason: 'refusal', sequence: null };
+      return 'max_tokens';
+    case 'context_full':
+      return 'model_context_window_exceeded';
+    case 'stop_text':
+      return 'stop_sequence';
+    case 'calls':
+      return 'tool_use';
+    case 'refusal':
+      return 'refusal';
     default:
-      return typeof choice.stop_reason === 'string'
-        ? { reason: 'stop_sequence', sequence: choice.stop_reason }
-        : { reason: 'end_turn', sequence: null };
+      return reason satisfies never;
   }
 }
 
-export function toUsage(usage: ChatUsage | null): AnthropicUsage {
-  const cached = usage?.prompt_tokens_details?.cached_tokens ?? 0;
+const noUsage: AnswerUsage = {
+  promptTokens: 0,
+  cachedTokens: 0,
+  completionTokens: 0,
+  reasoningTokens: 0,
+};
+
+export function toUsage(usage: AnswerUsage): AnthropicUsage {
   return {
-    input_tokens: Math.max(0, (usage?.prompt_tokens ?? 0) - cached),
-    cache_creation_input_tokens: 0,
-    cache_read_input_tokens: cached,
-    output_tokens: usage?.completion_tokens ?? 0,
+    ...toInputUsage(usage.promptTokens, usage.cachedTokens),
+    output_tokens: usage.completionTokens,
+    output_tokens_details: { thinking_tokens: usage.reasoningTokens },
   };
 }
 
-export function messageId(chatId: unknown): string {
-  const tail = typeof chatId === 'string' ? chatId.replace(/^chatcmpl-/, '').replace(/[^\w-]/g, '') : '';
+export function toInputUsage(promptTokens: number, cachedTokens: number) {
+  return {
+    input_tokens: Math.max(0, promptTokens - cachedTokens),
+    cache_creation_input_tokens: 0,
+    cache_read_input_tokens: cachedTokens,
+  };
+}
+
+export function messageId(chatId: string | null): string {
+  const tail = (chatId ?? '').replace(/^chatcmpl-/, '').replace(/[^\w-]/g, '');
   return `msg_${tail === '' ? 'unknown' : tail.slice(0, 64)}`;
 }

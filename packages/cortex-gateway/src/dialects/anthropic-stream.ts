@@ -1,132 +1,235 @@
 /**
- * OpenAI chat SSE -> Anthropic's event grammar: message_start, then one text block (start, deltas, stop),
- * then message_delta and message_stop. Lifecycle frames wait for upstream's first event; an answer that
- * ends without a finish reason ends with an error, never with message_stop.
+ * The events of an answer -> Anthropic's stream: message_start, one block after the other, message_delta,
+ * message_stop.
+ *
+ * Problem: blocks may not interleave, calls of an engine may. Clients take message_start for the beginning
+ * of an answer and message_stop for its whole.
+ * Design: one block is open at a time; a call that begins while another is open waits, and goes out when
+ * that one is closed. message_start goes out with upstream's first event. An answer that breaks off ends in
+ * an error event: everything that was read before the fault has been sent by then, because `push` returns it
+ * and only the next call throws.
  */
-import type { AnthropicUsage } from 'cortex-core/wire/anthropic';
-import { AppError, type ErrorCode, errorCatalogue, toAnthropicEnvelope } from 'cortex-core/wire/errors';
-import { encodeSse, SseParser } from 'cortex-core/wire/sse';
-import { type ChatPiece, messageId, parsePiece, toStop, toUsage } from './anthropic-answer.ts';
+import { AppError, toAnthropicEnvelope } from 'cortex-core/wire/errors';
+import { encodeSse } from 'cortex-core/wire/sse';
+import { messageId, toInputUsage, toStopReason, toUsage } from './anthropic-answer.ts';
+import type { ThinkingDisplay } from './anthropic-request.ts';
+import { toSignature } from './anthropic-signature.ts';
 import type { StreamOut } from './dialect.ts';
+import type { AnswerEvent, AnswerUsage } from './inner/answer-event.ts';
+import { ChatAnswerReader } from './inner/chat-answer-reader.ts';
+
+export interface AnthropicStreamOptions {
+  readonly model: string;
+  readonly display: ThinkingDisplay;
+  /** Where upstream does not tell before it generates. */
+  readonly inputTokensEstimate: number;
+  readonly requestId: string;
+}
 
 export class AnthropicStream implements StreamOut {
   readonly pingsDuringAnswer = true;
-  readonly #parser = new SseParser();
-  readonly #model: string;
-  readonly #inputTokensEstimate: number;
-  readonly #requestId: string;
-  #started = false;
-  #blockOpen = false;
-  #stop: ReturnType<typeof toStop> | null = null;
-  #usage: AnthropicUsage | null = null;
-  #deltas = 0;
-  #over = false;
+  readonly #reader = new ChatAnswerReader();
+  readonly #blocks: AnthropicBlocks;
+  readonly #options: AnthropicStreamOptions;
+  #out: string[] = [];
+  #failure: AppError | null = null;
+  #isOver = false;
+  #input = { promptTokens: 0, cachedTokens: 0 };
+  #usage: AnswerUsage | null = null;
+  #stop: Extract<AnswerEvent, { readonly type: 'stop' }> | null = null;
 
-  constructor(model: string, inputTokensEstimate: number, requestId = '') {
-    this.#model = model;
-    this.#inputTokensEstimate = inputTokensEstimate;
-    this.#requestId = requestId;
+  constructor(options: AnthropicStreamOptions) {
+    this.#options = options;
+    this.#blocks = new AnthropicBlocks(options.display, (event) => this.#frame(event));
   }
 
   push(chunk: Uint8Array): Uint8Array {
-    const out: string[] = [];
-    for (const event of this.#parser.push(chunk)) {
-      if (this.#over) break;
-      if (event.data === '[DONE]') continue;
-      this.#piece(parsePiece(event.data), out);
-    }
-    return Buffer.from(out.join(''));
+    if (this.#failure !== null) throw this.#failure;
+    if (this.#isOver) return new Uint8Array(0);
+    for (const event of this.#reader.push(chunk)) this.#take(event);
+    return this.#flush();
   }
 
   end(): Uint8Array {
-    if (this.#over) return new Uint8Array(0);
-    if (this.#stop === null) {
-      throw new AppError(
-        'upstream_connection_error',
-        'the answer broke off before it was complete; try again',
-      );
-    }
-    this.#over = true;
-    const out: string[] = [];
-    this.#closeBlock(out);
+    if (this.#isOver) return new Uint8Array(0);
+    for (const event of this.#reader.end()) this.#take(event);
+    if (this.#failure !== null) throw this.#failure;
+    if (this.#stop === null) throw new AppError('upstream_malformed_response', 'the answer has no end');
+    this.#isOver = true;
+    const { reason, stopText } = this.#stop;
     const usage = this.#usage ?? {
-      input_tokens: this.#inputTokensEstimate,
-      cache_creation_input_tokens: 0,
-      cache_read_input_tokens: 0,
-      output_tokens: this.#deltas,
+      ...this.#input,
+      completionTokens: this.#blocks.pieces,
+      reasoningTokens: 0,
     };
-    const delta = { stop_reason: this.#stop.reason, stop_sequence: this.#stop.sequence };
-    out.push(frame({ type: 'message_delta', delta, usage }), frame({ type: 'message_stop' }));
-    return Buffer.from(out.join(''));
+    const delta = { stop_reason: toStopReason(reason), stop_sequence: stopText };
+    this.#frame({ type: 'message_delta', delta, usage: toUsage(usage) });
+    this.#frame({ type: 'message_stop' });
+    return this.#flush();
   }
 
   error(error: AppError): Uint8Array {
-    this.#over = true;
-    return Buffer.from(encodeSse(toAnthropicEnvelope(error, this.#requestId), 'error'));
+    this.#isOver = true;
+    return Buffer.from(encodeSse(toAnthropicEnvelope(error, this.#options.requestId), 'error'));
   }
 
   keepAlive(): Uint8Array {
-    return Buffer.from(frame({ type: 'ping' }));
+    return Buffer.from(encodeSse({ type: 'ping' }, 'ping'));
   }
 
-  #piece(piece: ChatPiece, out: string[]): void {
-    if (piece.error !== undefined && piece.error !== null) throw inStreamError(piece.error);
-    if (piece.usage) this.#usage = toUsage(piece.usage);
-    this.#start(piece, out);
-    const choice = piece.choices?.[0];
-    if (choice === undefined) return;
-    const text = choice.delta?.content;
-    if (typeof text === 'string' && text !== '' && this.#stop === null) {
-      this.#openBlock(out);
-      this.#deltas++;
-      out.push(frame({ type: 'content_block_delta', index: 0, delta: { type: 'text_delta', text } }));
+  #take(event: AnswerEvent): void {
+    switch (event.type) {
+      case 'start':
+        this.#start(event);
+        break;
+      case 'usage':
+        this.#usage = event.usage;
+        break;
+      case 'stop':
+        this.#blocks.close();
+        this.#stop = event;
+        break;
+      case 'error':
+        this.#failure = event.error;
+        break;
+      default:
+        this.#blocks.take(event);
     }
-    if (typeof choice.finish_reason === 'string') this.#stop ??= toStop(choice);
   }
 
-  #start(piece: ChatPiece, out: string[]): void {
-    if (this.#started) return;
-    this.#started = true;
-    const usage = this.#usage ?? {
-      input_tokens: this.#inputTokensEstimate,
-      cache_creation_input_tokens: 0,
-      cache_read_input_tokens: 0,
-    };
+  #start({ id, promptTokens, cachedTokens }: Extract<AnswerEvent, { readonly type: 'start' }>): void {
+    const { model, inputTokensEstimate } = this.#options;
+    this.#input = { promptTokens: promptTokens ?? inputTokensEstimate, cachedTokens: cachedTokens ?? 0 };
+    const usage = { ...toInputUsage(this.#input.promptTokens, this.#input.cachedTokens), output_tokens: 1 };
     const message = {
-      id: messageId(piece.id),
-      type: 'message',
-      role: 'assistant',
-      model: this.#model,
-      content: [],
-      stop_reason: null,
-      stop_sequence: null,
-      usage: { ...usage, output_tokens: 1 },
+      ...{ id: messageId(id), type: 'message', role: 'assistant', model, content: [] },
+      ...{ stop_reason: null, stop_sequence: null, usage },
     };
-    out.push(frame({ type: 'message_start', message }));
+    this.#frame({ type: 'message_start', message });
   }
 
-  #openBlock(out: string[]): void {
-    if (this.#blockOpen) return;
-    this.#blockOpen = true;
-    out.push(frame({ type: 'content_block_start', index: 0, content_block: { type: 'text', text: '' } }));
+  #frame(event: AnthropicFrame): void {
+    this.#out.push(encodeSse(event, event.type));
   }
 
-  #closeBlock(out: string[]): void {
-    if (!this.#blockOpen) return;
-    this.#blockOpen = false;
-    out.push(frame({ type: 'content_block_stop', index: 0 }));
+  #flush(): Uint8Array {
+    const bytes = Buffer.from(this.#out.join(''));
+    this.#out = [];
+    return bytes;
   }
 }
 
-function frame(event: { readonly type: string } & Readonly<Record<string, unknown>>): string {
-  return encodeSse(event, event.type);
+type AnthropicFrame = { readonly type: string } & Readonly<Record<string, unknown>>;
+type BlockEvent = Exclude<AnswerEvent, { readonly type: 'start' | 'usage' | 'stop' | 'error' }>;
+
+interface WaitingCall {
+  readonly index: number;
+  readonly id: string;
+  readonly name: string;
+  text: string;
+  stopped: boolean;
 }
 
-function inStreamError(value: unknown): AppError {
-  const fields = typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
-  const code =
-    typeof fields.code === 'string' && fields.code in errorCatalogue ? (fields.code as ErrorCode) : null;
-  const message =
-    typeof fields.message === 'string' ? fields.message : 'the neuron failed in the middle of its answer';
-  return new AppError(code ?? 'internal_server_error', message);
+/** Opens every block once and closes it, one at a time, with indexes from 0. */
+class AnthropicBlocks {
+  /** Deltas so far: what an answer without usage is said to have cost. */
+  pieces = 0;
+  readonly #display: ThinkingDisplay;
+  readonly #send: (event: AnthropicFrame) => void;
+  #index = -1;
+  #open: { readonly kind: 'text' | 'thinking' } | { readonly kind: 'call'; readonly call: number } | null =
+    null;
+  #hidden = '';
+  #waiting: readonly WaitingCall[] = [];
+
+  constructor(display: ThinkingDisplay, send: (event: AnthropicFrame) => void) {
+    this.#display = display;
+    this.#send = send;
+  }
+
+  take(event: BlockEvent): void {
+    switch (event.type) {
+      case 'reasoning':
+        this.#reasoning(event.text);
+        break;
+      case 'text':
+        this.#switchTo('text', { type: 'text', text: '' });
+        this.#delta({ type: 'text_delta', text: event.text });
+        break;
+      case 'call_start': {
+        const call = { index: event.index, id: event.id, name: event.name, text: '', stopped: false };
+        if (this.#open?.kind === 'call') this.#waiting = [...this.#waiting, call];
+        else this.#openCall(call);
+        break;
+      }
+      case 'call_arguments': {
+        const waiting = this.#waiting.find(({ index }) => index === event.index);
+        if (waiting === undefined) this.#delta({ type: 'input_json_delta', partial_json: event.text });
+        else waiting.text += event.text;
+        break;
+      }
+      case 'call_stop':
+        this.#stopCall(event.index);
+        break;
+      default:
+        event satisfies never;
+    }
+  }
+
+  close(): void {
+    if (this.#open === null) return;
+    if (this.#open.kind === 'thinking') {
+      this.#delta({ type: 'signature_delta', signature: toSignature(this.#hidden) });
+      this.#hidden = '';
+    }
+    this.#send({ type: 'content_block_stop', index: this.#index });
+    this.#open = null;
+  }
+
+  #reasoning(text: string): void {
+    if (this.#display === 'none') return;
+    this.#switchTo('thinking', { type: 'thinking', thinking: '', signature: '' });
+    if (this.#display === 'omitted') this.#hidden += text;
+    else this.#delta({ type: 'thinking_delta', thinking: text });
+  }
+
+  #switchTo(kind: 'text' | 'thinking', block: AnthropicFrame): void {
+    if (this.#open?.kind === kind) return;
+    this.#openBlock(block);
+    this.#open = { kind };
+  }
+
+  #openBlock(block: AnthropicFrame): void {
+    this.close();
+    this.#index++;
+    this.#send({ type: 'content_block_start', index: this.#index, content_block: block });
+  }
+
+  #openCall(call: WaitingCall): void {
+    this.#openBlock({ type: 'tool_use', id: call.id, name: call.name, input: {} });
+    this.#open = { kind: 'call', call: call.index };
+    this.#delta({ type: 'input_json_delta', partial_json: '' });
+    if (call.text !== '') this.#delta({ type: 'input_json_delta', partial_json: call.text });
+  }
+
+  #stopCall(index: number): void {
+    const waiting = this.#waiting.find((call) => call.index === index);
+    if (waiting !== undefined) {
+      waiting.stopped = true;
+      return;
+    }
+    this.close();
+    while (this.#open === null) {
+      const [next, ...rest] = this.#waiting;
+      if (next === undefined) return;
+      this.#waiting = rest;
+      this.#openCall(next);
+      if (next.stopped) this.close();
+    }
+  }
+
+  #delta(delta: AnthropicFrame): void {
+    this.pieces++;
+    this.#send({ type: 'content_block_delta', index: this.#index, delta });
+  }
 }

@@ -1,29 +1,38 @@
+/** Anthropic's POST /v1/messages: a chat request for the neuron, and the answer's events as a message. */
 import { toMessage } from './anthropic-answer.ts';
-import { parseMessagesRequest, toChatBody, toChatTurns } from './anthropic-request.ts';
+import { parseMessagesRequest } from './anthropic-request.ts';
 import { AnthropicStream } from './anthropic-stream.ts';
 import type { Dialect } from './dialect.ts';
-import { estimateChatTokens, unsaid } from './request-body.ts';
+import { readChatAnswer } from './inner/chat-answer-reader.ts';
+import { toChatBody } from './inner/chat-body.ts';
+import { estimateToolTokens, estimateTurnTokens } from './inner/estimate-tokens.ts';
+import { normalizeTurns } from './prefix-hygiene.ts';
+import { AnthropicGrammar } from './wire-grammar/anthropic-grammar.ts';
 
 export const anthropicMessages: Dialect = {
   name: 'messages',
-  parse: (body) => {
-    const request = parseMessagesRequest(body);
-    const promptTokensEstimate = estimateChatTokens(toChatTurns(request));
+  wireGrammar: () => new AnthropicGrammar(),
+  parse: (body, options) => {
+    const { inner: given, display } = parseMessagesRequest(body);
+    const { turns, changed } =
+      options?.prefixHygiene === true ? normalizeTurns(given.turns) : { turns: given.turns, changed: false };
+    const inner = { ...given, turns };
+    const { model } = inner;
+    const promptTokensEstimate = estimateTurnTokens(inner.turns);
+    const inputTokensEstimate = promptTokensEstimate + estimateToolTokens(inner.tools);
     return {
-      model: request.model,
-      stream: request.stream === true,
+      model,
+      stream: inner.stream,
       promptTokensEstimate,
-      inputTokensEstimate: promptTokensEstimate,
+      inputTokensEstimate,
       choices: 1,
-      maxTokens: request.max_tokens,
+      maxTokens: inner.maxTokens,
       upstreamPath: '/v1/chat/completions',
+      isPrefixNormalized: changed,
       forwardsHeaders: false,
-      toUpstream: ({ wireId, defaults, overrides }) => {
-        const chat = toChatBody(request, wireId);
-        return Buffer.from(JSON.stringify({ ...chat, ...unsaid(chat, defaults), ...overrides }));
-      },
-      streamOut: (requestId) => new AnthropicStream(request.model, promptTokensEstimate, requestId),
-      wholeOut: (answer) => Buffer.from(JSON.stringify(toMessage(answer, request.model))),
+      toUpstream: (target) => Buffer.from(JSON.stringify(toChatBody(inner, target))),
+      streamOut: (requestId) => new AnthropicStream({ model, display, inputTokensEstimate, requestId }),
+      wholeOut: (answer) => Buffer.from(JSON.stringify(toMessage(readChatAnswer(answer), model, display))),
     };
   },
 };

@@ -1,11 +1,19 @@
 /** A client's wire format: how its request becomes OpenAI chat for a neuron, and how the answer goes back. */
 import type { AppError } from 'cortex-core/wire/errors';
 import type { JsonObject } from './request-body.ts';
+import type { WireGrammar } from './wire-grammar/wire-grammar.ts';
 
 export interface Dialect {
   readonly name: 'chat' | 'completions' | 'embeddings' | 'rerank' | 'messages' | 'responses';
   /** Throws an AppError that names the field at fault. */
-  readonly parse: (body: Uint8Array) => InferenceRequest;
+  readonly parse: (body: Uint8Array, options?: ParseOptions) => InferenceRequest;
+  /** A checker of one stream as the client gets it; absent = its streams are not checked. */
+  readonly wireGrammar?: () => WireGrammar;
+}
+
+export interface ParseOptions {
+  /** Take out of the prompt's head what a client changes with every turn (prefix-hygiene.ts). */
+  readonly prefixHygiene?: boolean;
 }
 
 export interface InferenceRequest {
@@ -22,6 +30,8 @@ export interface InferenceRequest {
   readonly maxTokens: number | null;
   /** Route on the neuron. */
   readonly upstreamPath: string;
+  /** Something was taken out so that the prefix of a conversation stays the same. */
+  readonly isPrefixNormalized?: boolean;
   /** Whether client headers go along, or only ours because the body is a translation. */
   readonly forwardsHeaders: boolean;
   readonly toUpstream: (target: UpstreamTarget) => Uint8Array;

@@ -1,12 +1,13 @@
 /**
  * OpenAI chat and completions: the bytes that arrived go on, and the answer's bytes come back. Only `model`
- * is replaced, where the neuron knows it by another name.
+ * is replaced, where the neuron knows it by another name, and `messages` where prefix hygiene changed them.
  */
 import { AppError, toOpenAiEnvelope } from 'cortex-core/wire/errors';
 import { encodeSse, sseKeepAlive } from 'cortex-core/wire/sse';
 import { AnswerProbe } from './answer-probe.ts';
 import type { Dialect, InferenceRequest, StreamOut } from './dialect.ts';
 import { setTopLevelFields } from './json-splice.ts';
+import { mayNeedHygiene, normalizeChatMessages } from './prefix-hygiene.ts';
 import {
   estimateChatTokens,
   type JsonObject,
@@ -15,10 +16,12 @@ import {
   positiveIntOrNull,
   unsaid,
 } from './request-body.ts';
+import { OpenAiGrammar } from './wire-grammar/openai-grammar.ts';
 
 export const openAiChat: Dialect = {
   name: 'chat',
-  parse: (body) => {
+  wireGrammar: () => new OpenAiGrammar('chat'),
+  parse: (body, options) => {
     const json = parseObject(body);
     const model = modelOf(json);
     if (!Array.isArray(json.messages)) {
@@ -26,15 +29,22 @@ export const openAiChat: Dialect = {
     }
     const estimate = estimateChatTokens(json.messages);
     const choices = choicesOf(json, 1);
-    return passThrough('/v1/chat/completions', body, json, {
+    const isClean = options?.prefixHygiene !== true || !mayNeedHygiene(body);
+    const messages = isClean ? null : normalizeChatMessages(json.messages);
+    const size = {
       ...{ model, promptTokensEstimate: estimate, inputTokensEstimate: estimate, choices },
       maxTokens: positiveIntOrNull(json.max_completion_tokens) ?? positiveIntOrNull(json.max_tokens),
-    });
+    };
+    return {
+      ...passThrough('/v1/chat/completions', body, json, size, messages === null ? {} : { messages }),
+      isPrefixNormalized: messages !== null,
+    };
   },
 };
 
 export const openAiCompletions: Dialect = {
   name: 'completions',
+  wireGrammar: () => new OpenAiGrammar('completions'),
   parse: (body) => {
     const json = parseObject(body);
     const model = modelOf(json);
@@ -96,6 +106,7 @@ function passThrough(
     InferenceRequest,
     'model' | 'promptTokensEstimate' | 'inputTokensEstimate' | 'choices' | 'maxTokens'
   >,
+  changes: JsonObject = {},
 ): InferenceRequest {
   const { model, choices } = size;
   return {
@@ -105,6 +116,7 @@ function passThrough(
     forwardsHeaders: true,
     toUpstream: ({ wireId, defaults, overrides }) =>
       setTopLevelFields(body, {
+        ...changes,
         ...unsaid(json, defaults),
         ...overrides,
         ...(wireId === model ? {} : { model: wireId }),

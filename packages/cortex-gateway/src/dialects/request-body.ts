@@ -7,9 +7,10 @@ export type JsonObject = Readonly<Record<string, unknown>>;
 export function parseObject(body: Uint8Array): JsonObject {
   if (body.length === 0) throw new AppError('malformed_json', 'the request has no body; send a JSON object');
   checkJsonNesting(body);
+  const text = decode(body);
   let value: unknown;
   try {
-    value = JSON.parse(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('utf8'));
+    value = JSON.parse(text);
   } catch (cause) {
     const at = /position (\d+)/.exec(String(cause))?.[1];
     const where = at === undefined ? '' : ` (at character ${at})`;
@@ -19,6 +20,15 @@ export function parseObject(body: Uint8Array): JsonObject {
     throw new AppError('invalid_request', 'the body must be a JSON object');
   }
   return value as JsonObject;
+}
+
+/** RFC 8259, 8.1: JSON is UTF-8. Bytes that are none would reach the model as other text than was sent. */
+function decode(body: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(body);
+  } catch {
+    throw new AppError('malformed_json', 'the body is not valid UTF-8; send JSON encoded as UTF-8');
+  }
 }
 
 export function modelOf(body: JsonObject): string {

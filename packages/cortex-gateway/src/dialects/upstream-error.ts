@@ -6,7 +6,10 @@ import { AppError, type ErrorCode, errorCatalogue } from 'cortex-core/wire/error
 export function toUpstreamError(status: number, body: string, retryAfter: string | null): AppError {
   const { code, message, param } = readEnvelope(body);
   const known = code !== null && code in errorCatalogue ? (code as ErrorCode) : null;
-  const chosen = known !== null && errorCatalogue[known].status === status ? known : codeOfStatus(status);
+  // a 401 or 403 is about the gateway's key there, whatever its code: not the client's
+  const isOurs = status === 401 || status === 403;
+  const isKnown = known !== null && !isOurs && errorCatalogue[known].status === status;
+  const chosen = isKnown ? known : codeOfStatus(status);
   const secs = retryAfter === null ? Number.NaN : Number(retryAfter);
   return new AppError(chosen, message ?? `the neuron answered ${status}`, {
     ...(Number.isFinite(secs) ? { retryAfterSecs: secs } : {}),
@@ -43,7 +46,6 @@ function codeOfStatus(status: number): ErrorCode {
       return 'invalid_request';
     case 401:
     case 403:
-      // the neuron refused the gateway, not the client
       return 'upstream_connection_error';
     case 404:
       return 'model_not_found';
@@ -60,6 +62,7 @@ function codeOfStatus(status: number): ErrorCode {
     case 502:
       return 'upstream_connection_error';
     case 503:
+    case 529:
       return 'overloaded';
     case 504:
       return 'upstream_timeout';

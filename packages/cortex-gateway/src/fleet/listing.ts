@@ -14,6 +14,12 @@ export function advertisedLimit(view: FleetView, requested: string): ModelLimit 
   return tightest ?? view.catalogue.get(model)?.limit ?? null;
 }
 
+/** What the leased model does, as its node or the catalogue says; null = neither does. */
+export function capabilitiesAt(view: FleetView, node: string, model: string): readonly string[] | null {
+  const held = view.nodes.find(({ name }) => name === node)?.models.get(model);
+  return held === undefined || held.capabilities.length === 0 ? null : held.capabilities;
+}
+
 /** Ids of all that is loaded or can be. Sorted; an alias only where its target is known. */
 export function modelIds(view: FleetView): string[] {
   const ids = new Set(view.catalogue.keys());

@@ -492,10 +492,11 @@ describe('anthropic', () => {
       cache_creation_input_tokens: 0,
       cache_read_input_tokens: 4,
       output_tokens: 2,
+      output_tokens_details: { thinking_tokens: 0 },
     });
   });
 
-  test('answers whole in its own shape, and refuses tools clearly', async () => {
+  test('answers whole in its own shape, and refuses what is wrong in it', async () => {
     const { gateway } = await setup([{ models: [loaded('m')] }]);
     const body = (await (await post(gateway, '/messages', ask('m', { max_tokens: 5 }))).json()) as {
       content: { text: string }[];
@@ -508,7 +509,7 @@ describe('anthropic', () => {
     assert.equal(tools.status, 400);
     assert.equal(refusal.type, 'error');
     assert.equal(refusal.error.type, 'invalid_request_error');
-    assert.match(refusal.error.message, /tools are not supported/);
+    assert.equal(refusal.error.message, 'tools.0.input_schema: Field required');
   });
 
   test('a neuron that dies mid-stream gives an error event and no message_stop', async () => {

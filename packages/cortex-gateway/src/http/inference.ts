@@ -17,6 +17,7 @@ import { ClientStream } from './client-stream.ts';
 import { headerOf, routeHeader, toClientHeaders, toUpstreamHeaders } from './headers.ts';
 import type { GatewayMetrics } from './metrics.ts';
 import { type SendResult, sendWithFailover } from './send.ts';
+import type { StreamChecks } from './stream-checks.ts';
 
 export interface InferenceDeps {
   readonly fleet: Fleet;
@@ -27,6 +28,8 @@ export interface InferenceDeps {
   readonly idleMs: number;
   readonly coldLoadWaitMs: number;
   readonly keepAliveMs: number;
+  readonly prefixHygiene: boolean;
+  readonly streamChecks: StreamChecks;
 }
 
 const outputTokensDefault = 4096;
@@ -38,7 +41,8 @@ export function inferenceHandler(
 ): (exchange: Exchange) => Promise<void> {
   return async (exchange) => {
     const principal = deps.principals.of(exchange.header('authorization'), exchange.header('x-api-key'));
-    const request = dialect.parse(await exchange.body());
+    const { prefixHygiene } = deps;
+    const request = dialect.parse(await exchange.body(), { prefixHygiene });
     await new InferenceCall(deps, exchange, dialect, request, principal).run();
   };
 }
@@ -70,7 +74,8 @@ class InferenceCall {
     this.#request = request;
     this.#principal = principal;
     this.#client = new ClientStream(exchange, deps.clock);
-    this.#out = request.streamOut(exchange.requestId);
+    const { requestId } = exchange;
+    this.#out = deps.streamChecks.wrap(dialect, request.streamOut(requestId), requestId);
     this.#startedMs = deps.clock.monotonicMs();
   }
 
@@ -272,7 +277,9 @@ class InferenceCall {
   }
 
   #showRoute(node: string | null, why: string): void {
-    if (!this.#client.opened) this.#exchange.response.setHeader('x-cortex-route', routeHeader(node, why));
+    if (this.#client.opened) return;
+    const said = this.#request.isPrefixNormalized === true ? `${why}; prefix=normalized` : why;
+    this.#exchange.response.setHeader('x-cortex-route', routeHeader(node, said));
   }
 
   #record(): void {

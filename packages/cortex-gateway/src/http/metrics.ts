@@ -50,6 +50,17 @@ export class GatewayMetrics {
     registers: [this.registry],
   });
 
+  readonly #protocolErrors = new Counter({
+    name: 'cortex_stream_protocol_errors_total',
+    help: 'Checked streams that broke the grammar of their dialect, by the first rule they broke',
+    labelNames: ['dialect', 'rule'],
+    registers: [this.registry],
+  });
+
+  onProtocolError(dialect: string, rule: string): void {
+    this.#protocolErrors.inc({ dialect, rule });
+  }
+
   record(request: RequestRecord): void {
     const labels = { model: request.model, node: request.node };
     this.#requests.inc(labels);

@@ -7,6 +7,7 @@ import type { InferenceRequest } from '../dialects/dialect.ts';
 import { readEnvelope } from '../dialects/upstream-error.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
+import { capabilitiesAt } from '../fleet/listing.ts';
 
 export interface SendOptions {
   readonly fleet: Fleet;
@@ -82,10 +83,11 @@ async function sendOnce(
   lease: Lease,
   { fleet, request, headers, signal, idleMs }: SendOptions,
 ): Promise<Answered | Refused | Unreachable> {
+  const body = bodyFor(lease, fleet, request);
   try {
     const answer = await lease.open({
       path: request.upstreamPath,
-      body: request.toUpstream({ wireId: lease.wireId }),
+      body,
       headers,
       signal,
       idleMs,
@@ -100,6 +102,17 @@ async function sendOnce(
       throw cause;
     }
     return { kind: 'unreachable', cause };
+  }
+}
+
+/** Throws where the model is known not to read something: that is the client's fault and no node's. */
+function bodyFor(lease: Lease, fleet: Fleet, request: InferenceRequest): Uint8Array {
+  try {
+    const capabilities = capabilitiesAt(fleet.view(), lease.node, lease.model);
+    return request.toUpstream({ wireId: lease.wireId, capabilities });
+  } catch (thrown) {
+    lease.release();
+    throw thrown;
   }
 }
 

@@ -57,6 +57,7 @@ export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void
     startsInReasoning: prompt.isOpen,
     parallel: plan.parallel,
     stops: asked.stops,
+    promptTokens: request.stream_options?.include_prompt_usage === true ? prompt.tokens.length : null,
     randomText: () => randomUUID().replaceAll('-', ''),
   };
   await runJob(deps, exchange, {
@@ -79,7 +80,7 @@ function presentChat(answers: readonly ChatAnswer[], isLegacy: boolean): Present
     return isLegacy ? shown.map(toLegacyChunk) : shown;
   };
   return {
-    begin: (at) => placed(at, [answerAt(at).begin()]),
+    begin: (at, cachedTokens) => placed(at, [answerAt(at).begin(cachedTokens)]),
     step: (at, event) => placed(at, answerAt(at).step(event)),
     isOver: (at) => answerAt(at).isOver,
     finish: (at, result) => placed(at, answerAt(at).finish(result)),

@@ -24,7 +24,8 @@ import { SseStream } from './sse-stream.ts';
  * `finish` are called in order, `usage` and `whole` after all have finished.
  */
 export interface Presenter {
-  begin(at: number): readonly unknown[];
+  /** `cachedTokens`: of the prompt, as its first step says. */
+  begin(at: number, cachedTokens: number): readonly unknown[];
   step(at: number, event: StepEvent): readonly unknown[];
   /** What follows will not be part of the answer: the generation may end. */
   isOver?(at: number): boolean;
@@ -154,19 +155,19 @@ async function runStreamed(deps: ApiDeps, exchange: Exchange, job: Job, permit: 
     for (const chunk of chunks) stream.send(chunk);
   };
   const begun = new Set<number>();
-  const begin = (at: number): void => {
-    if (!begun.has(at)) sendAll(presenter.begin(at));
+  const begin = (at: number, cachedTokens: number): void => {
+    if (!begun.has(at)) sendAll(presenter.begin(at, cachedTokens));
     begun.add(at);
   };
   try {
     const results = await generateAll(deps, exchange, job, {
       isOver: (at) => presenter.isOver?.(at) === true,
       onStep: (at, event) => {
-        begin(at);
+        begin(at, event.cachedTokens ?? 0);
         sendAll(presenter.step(at, event));
       },
       onEnd: (at, result) => {
-        begin(at);
+        begin(at, result.usage.cachedTokens);
         sendAll(presenter.finish(at, result));
       },
     });

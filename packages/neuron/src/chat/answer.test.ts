@@ -19,7 +19,8 @@ function hermes(more: Partial<ChatAnswerOptions> = {}): ChatAnswer {
   );
   let count = 0;
   const randomText = () => String(count++).padEnd(24, '0');
-  const options = { format, tools, startsInReasoning: false, parallel: true, stops: ['STOP'], randomText };
+  const base = { format, tools, startsInReasoning: false, parallel: true, stops: ['STOP'] };
+  const options = { ...base, promptTokens: null, randomText };
   return new ChatAnswer(identity, { ...options, ...more });
 }
 

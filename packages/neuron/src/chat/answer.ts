@@ -1,6 +1,12 @@
 /** What the engine generated -> OpenAI's chat and completion answers, whole and in chunks. Pure. */
 import type { ChatEvent } from 'cortex-core/wire/chat-events';
-import type { FinishReason, GenerateResult, StepEvent, TokenLogprob } from 'cortex-core/wire/inference';
+import type {
+  FinishReason,
+  GenerateResult,
+  InferenceUsage,
+  StepEvent,
+  TokenLogprob,
+} from 'cortex-core/wire/inference';
 import type {
   ChatChunk,
   ChatCompletion,
@@ -34,6 +40,8 @@ export interface ChatAnswerOptions {
   readonly parallel: boolean;
   /** The request's own `stop` texts. */
   readonly stops: readonly string[];
+  /** To be told with the first chunk (`stream_options.include_prompt_usage`); null = not. */
+  readonly promptTokens: number | null;
   /** At least 24 characters of [a-z0-9], others each time: for ids of calls. */
   readonly randomText: () => string;
 }
@@ -51,6 +59,7 @@ export class ChatAnswer {
   readonly #logprobs: WireLogprob[] = [];
   #withLogprobs = false;
   readonly #stops: readonly string[];
+  readonly #promptTokens: number | null;
   /** Whether the last call is; behind the last step, whether it was when the text ended. */
   #isCallOpen = false;
 
@@ -58,6 +67,7 @@ export class ChatAnswer {
     this.#identity = identity;
     const { format, tools, startsInReasoning, parallel, randomText } = options;
     this.#stops = options.stops;
+    this.#promptTokens = options.promptTokens;
     this.#parser = createChatParser(format, { tools, startsInReasoning, parallel, randomText });
   }
 
@@ -66,8 +76,12 @@ export class ChatAnswer {
     return this.#parser.isOver;
   }
 
-  begin(): ChatChunk {
-    return this.#chunk({ role: 'assistant', content: '' });
+  /** `cachedTokens`: of the prompt. */
+  begin(cachedTokens = 0): ChatChunk {
+    const chunk = this.#chunk({ role: 'assistant', content: '' });
+    const promptTokens = this.#promptTokens;
+    if (promptTokens === null) return chunk;
+    return { ...chunk, usage: usageOf({ promptTokens, cachedTokens, completionTokens: 0 }) };
   }
 
   step(event: StepEvent): ChatChunk[] {
@@ -167,6 +181,7 @@ export class ChatAnswer {
     return {
       finish_reason: isCall ? 'tool_calls' : toFinishReason(finishReason),
       ...(own ? { stop_reason: stopText } : {}),
+      ...(finishReason === 'context_full' ? { stop_reason: 'context_full' } : {}),
     };
   }
 
@@ -176,7 +191,10 @@ export class ChatAnswer {
 }
 
 export function toUsage(result: GenerateResult): ChatUsage {
-  const { promptTokens, cachedTokens, completionTokens } = result.usage;
+  return usageOf(result.usage);
+}
+
+function usageOf({ promptTokens, cachedTokens, completionTokens }: InferenceUsage): ChatUsage {
   return {
     prompt_tokens: promptTokens,
     completion_tokens: completionTokens,

@@ -117,7 +117,11 @@ export function takeToken(
   const pushed = text.push(vocabulary.pieceOf(token));
   const isLast = pushed.stop === null && sequence.completion >= budget.tokens;
   const shown = isLast ? pushed.text + text.flush() : pushed.text;
-  const event = { text: shown, tokens: [token] };
+  const event: StepEvent = {
+    text: shown,
+    tokens: [token],
+    ...(sequence.completion === 1 ? { cachedTokens: cachedOf(sequence) } : {}),
+  };
   sink.onStep(
     params.topLogprobs === null
       ? event
@@ -135,15 +139,13 @@ function emitRest(sequence: Sequence): void {
 }
 
 export function finish(sequence: Sequence, ending: Ending, now: number): void {
-  const { promptLength, promptComputed, completion, submittedAt, drafts } = sequence;
+  const { promptLength, completion, submittedAt, drafts } = sequence;
   const startedAt = sequence.startedAt ?? now;
   const prefilledAt = sequence.prefilledAt ?? now;
-  // Of a prompt that was not read to its end only what was found counts as cached.
-  const cachedTokens = Math.max(0, Math.min(sequence.cells, promptLength) - promptComputed);
   sequence.sink.onDone({
     finishReason: ending.reason,
     stopText: ending.stopText,
-    usage: { promptTokens: promptLength, cachedTokens, completionTokens: completion },
+    usage: { promptTokens: promptLength, cachedTokens: cachedOf(sequence), completionTokens: completion },
     timings: {
       queueMs: startedAt - submittedAt,
       prefillMs: prefilledAt - startedAt,
@@ -153,6 +155,11 @@ export function finish(sequence: Sequence, ending: Ending, now: number): void {
       ? {}
       : { speculation: { drafted: drafts.drafted, accepted: drafts.accepted } }),
   });
+}
+
+/** Of a prompt that was not read to its end only what was found counts as cached. */
+function cachedOf({ cells, promptLength, promptComputed }: Sequence): number {
+  return Math.max(0, Math.min(cells, promptLength) - promptComputed);
 }
 
 export function fail(sequence: Sequence, error: unknown): void {

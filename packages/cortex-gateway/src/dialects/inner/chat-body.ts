@@ -12,7 +12,9 @@ export function toChatBody(inner: InnerRequest, target: UpstreamTarget): JsonObj
     model: wireId,
     messages: toChatMessages(inner.turns, reader),
     ...(inner.maxTokens === null ? {} : { max_tokens: inner.maxTokens }),
-    ...(inner.stream ? { stream: true, stream_options: { include_usage: true } } : {}),
+    ...(inner.stream
+      ? { stream: true, stream_options: { include_usage: true, include_prompt_usage: true } }
+      : {}),
     ...inner.sampling,
     ...(inner.stops.length === 0 ? {} : { stop: inner.stops }),
     ...toolFields(inner),

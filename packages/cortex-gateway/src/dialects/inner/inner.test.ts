@@ -65,7 +65,7 @@ describe('toChatBody', () => {
         messages: [{ role: 'user', content: 'a' }],
         max_tokens: 9,
         stream: true,
-        stream_options: { include_usage: true },
+        stream_options: { include_usage: true, include_prompt_usage: true },
         top_k: 3,
         stop: ['END'],
         tools: [

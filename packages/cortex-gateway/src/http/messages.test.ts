@@ -1,0 +1,231 @@
+/** POST /v1/messages over real sockets: statuses, envelopes, headers, and what happens when things break. */
+import assert from 'node:assert/strict';
+import { after, describe, test } from 'node:test';
+import { cortexConfigSchema } from 'cortex-core/config/cortex-config';
+import { modelsConfigSchema } from 'cortex-core/config/models-config';
+import type { Log } from 'cortex-core/daemon/log';
+import { silentLog } from 'cortex-core/daemon/log';
+import { type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
+import { transcripts } from '../dialects/chat-transcripts.test.kit.ts';
+import { AnthropicGrammar } from '../dialects/wire-grammar/anthropic-grammar.ts';
+import { type Gateway, startGateway } from '../gateway.ts';
+
+const cleanups: (() => Promise<void>)[] = [];
+after(async () => {
+  for (const cleanup of cleanups.reverse()) await cleanup();
+});
+
+async function setup(
+  more: object = {},
+  rest: object = {},
+  log: Log = silentLog,
+): Promise<{ gateway: Gateway; neuron: FakeNeuron }> {
+  const neuron = await startFakeNeuron({ models: [{ id: 'm', status: 'loaded', context: 4096 }] });
+  const listen = { listen: '127.0.0.1:0', metrics_listen: '127.0.0.1:0', poll_interval_secs: 3600 };
+  const gateway = await startGateway(
+    cortexConfigSchema.parse({
+      ...rest,
+      gateway: { ...listen, ...more },
+      neurons: [{ name: 'n', endpoint: neuron.url }],
+    }),
+    modelsConfigSchema.parse({}),
+    { log },
+  );
+  cleanups.push(async () => {
+    await neuron.close();
+    await gateway.close();
+  });
+  return { gateway, neuron };
+}
+
+const ask = (more: object = {}): string =>
+  JSON.stringify({ model: 'm', max_tokens: 9, messages: [{ role: 'user', content: 'hi' }], ...more });
+
+interface Refused {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly body: {
+    readonly type: string;
+    readonly error: { readonly type: string; readonly message: string; readonly code: string };
+    readonly request_id: string;
+  };
+}
+
+async function refused(
+  gateway: Gateway,
+  body: string | Uint8Array,
+  init: RequestInit = {},
+  path = '/v1/messages',
+) {
+  const method = { method: 'POST', body: body as string };
+  const answer = await fetch(gateway.url + path, { ...method, ...init });
+  const { status, headers } = answer;
+  const refusal: Refused = { status, headers, body: (await answer.json()) as Refused['body'] };
+  assert.equal(refusal.body.type, 'error');
+  assert.equal(refusal.body.request_id, headers.get('request-id'));
+  assert.equal(headers.get('x-request-id'), headers.get('request-id'));
+  return refusal;
+}
+
+describe("errors come in Anthropic's envelope with its types", () => {
+  test('of the request: 400, 401, 404, 405, 413', async () => {
+    const { gateway } = await setup({ max_body_mb: 1 });
+    const typeOf = async (...args: [string | Uint8Array, RequestInit?, string?]) => {
+      const { status, body } = await refused(gateway, ...args);
+      return [status, body.error.type];
+    };
+    const deep = `{"model":"m","max_tokens":9,"messages":${'['.repeat(1000)}${']'.repeat(1000)}}`;
+    const invalidUtf8 = Buffer.concat([
+      Buffer.from(ask().slice(0, -1)),
+      Buffer.from(',"x":"'),
+      Buffer.of(0xff, 0xc3),
+      Buffer.from('"}'),
+    ]);
+    for (const body of ['', '{', 'null', '[]', 'hello', deep, invalidUtf8, '{"model":"m"}']) {
+      assert.deepEqual(await typeOf(body), [400, 'invalid_request_error'], String(body).slice(0, 30));
+    }
+    assert.deepEqual(await typeOf(ask({ model: 'nope' })), [404, 'not_found_error']);
+    assert.deepEqual(await typeOf('x'.repeat(2 ** 21)), [413, 'request_too_large']);
+    assert.deepEqual(await typeOf(ask(), {}, '/v1/messages/nowhere'), [404, 'not_found_error']);
+    assert.deepEqual(await typeOf(ask(), {}, '/messages/batches/x?beta=true'), [404, 'not_found_error']);
+    assert.deepEqual(await typeOf(ask(), { method: 'PUT' }), [405, 'invalid_request_error']);
+    const closed = await setup(
+      {},
+      { entitlements: { require_auth: true, keys: [{ key: 'k', account_id: 'a' }] } },
+    );
+    const denied = await refused(closed.gateway, ask());
+    assert.deepEqual([denied.status, denied.body.error.type], [401, 'authentication_error']);
+  });
+
+  test('a prompt that is too long says both numbers, as agents read them', async () => {
+    const { gateway, neuron } = await setup();
+    const long = [{ role: 'user', content: 'x'.repeat(40_000) }];
+    const { status, body } = await refused(gateway, ask({ messages: long }));
+    assert.equal(status, 400);
+    assert.match(body.error.message, /^prompt is too long: \d+ tokens > 4096 maximum$/);
+    assert.equal(neuron.counters.chats, 0);
+  });
+
+  test('of the neuron: status, code, message and Retry-After survive, and the fault is in the right envelope', async () => {
+    const { gateway, neuron } = await setup();
+    for (const [status, code, type, expected] of [
+      [400, 'invalid_request', 'invalid_request_error', 400],
+      [400, 'vision_unsupported', 'invalid_request_error', 400],
+      [413, 'prompt_too_long_for_vram', 'request_too_large', 413],
+      [422, 'template_render_failed', 'invalid_request_error', 422],
+      [429, 'rate_limit_exceeded', 'rate_limit_error', 429],
+      [500, 'job_failed', 'api_error', 500],
+      [503, 'overloaded', 'overloaded_error', 503],
+      [529, 'anything', 'overloaded_error', 503],
+      [504, 'upstream_timeout', 'timeout_error', 504],
+      [401, 'invalid_api_key', 'api_error', 502],
+    ] as const) {
+      neuron.onChat = ({ response }) => {
+        response.writeHead(status, { 'content-type': 'application/json', 'retry-after': '7' });
+        response.end(JSON.stringify({ error: { message: 'so it is', code, type: 'x', param: null } }));
+      };
+      for (const stream of [false, true]) {
+        const refusal = await refused(gateway, ask({ stream }), { headers: { 'x-request-id': 'mine-1' } });
+        assert.deepEqual([refusal.status, refusal.body.error.type], [expected, type], `${status} ${code}`);
+        if (status !== 529 && status !== 401) assert.equal(refusal.body.error.code, code);
+        assert.equal(refusal.body.error.message, 'so it is');
+        assert.equal(refusal.headers.get('retry-after'), '7');
+        assert.equal(refusal.headers.get('request-id'), 'mine-1');
+      }
+    }
+  });
+
+  test('a fault of the request is no fault of the node', async () => {
+    const { gateway, neuron } = await setup();
+    const image = { type: 'image', source: { type: 'base64', media_type: 'image/png', data: 'AA' } };
+    const { status, body } = await refused(gateway, ask({ messages: [{ role: 'user', content: [image] }] }));
+    assert.deepEqual([status, body.error.code], [400, 'vision_unsupported']);
+    assert.match(body.error.message, /^messages\.0\.content\.0: /);
+    assert.equal(neuron.counters.chats, 0);
+    assert.equal(gateway.fleet.isHealthy('n'), true);
+    assert.equal((await fetch(`${gateway.url}/v1/messages`, { method: 'POST', body: ask() })).status, 200);
+  });
+});
+
+test('whatever the content-type, the query, the betas and the path, a message is a message', async () => {
+  const { gateway } = await setup();
+  for (const path of ['/v1/messages', '/messages', '/v1/v1/messages', '/v1/messages?beta=true']) {
+    for (const type of ['application/json', 'text/plain', 'application/x-www-form-urlencoded']) {
+      const headers = {
+        'content-type': type,
+        'anthropic-beta': 'a-2099-01-01,b',
+        'anthropic-version': '1999-01-01',
+      };
+      const answer = await fetch(gateway.url + path, { method: 'POST', body: ask(), headers });
+      assert.equal(answer.status, 200);
+      assert.equal(((await answer.json()) as { type: string }).type, 'message');
+    }
+  }
+});
+
+test('what the neuron gets, and what the route says, when a prompt was normalized', async () => {
+  const { gateway, neuron } = await setup();
+  const system = [
+    { type: 'text', text: 'x-anthropic-billing-header: cch=1;' },
+    { type: 'text', text: 'Be brief.' },
+  ];
+  const answer = await fetch(`${gateway.url}/v1/messages`, { method: 'POST', body: ask({ system }) });
+  assert.match(answer.headers.get('x-cortex-route') ?? '', /node=n; .*; prefix=normalized$/);
+  const [first] = JSON.parse(neuron.chats[0]!.body.toString()).messages;
+  assert.deepEqual(first, { role: 'system', content: 'Be brief.' });
+  const off = await setup({ prefix_hygiene: false });
+  const plain = await fetch(`${off.gateway.url}/v1/messages`, { method: 'POST', body: ask({ system }) });
+  assert.doesNotMatch(plain.headers.get('x-cortex-route') ?? '', /prefix=/);
+  assert.match(off.neuron.chats[0]!.body.toString(), /billing-header/);
+});
+
+describe('streams', () => {
+  test('keep their grammar over sockets, whole and where the neuron dies, and the end is never false', async () => {
+    const { gateway, neuron } = await setup({ stream_check_every: 1 });
+    for (const { name, bytes, wholeFrom } of transcripts) {
+      for (const cut of [bytes.length, wholeFrom - 20, 120, 0]) {
+        neuron.onChat = ({ response }) => {
+          response.writeHead(200, { 'content-type': 'text/event-stream' });
+          response.write(': begun\n\n');
+          response.write(bytes.subarray(0, cut), () =>
+            cut === bytes.length ? response.end() : response.destroy(),
+          );
+        };
+        const answer = await fetch(`${gateway.url}/v1/messages`, {
+          method: 'POST',
+          body: ask({ stream: true }),
+        });
+        const text = Buffer.from(await answer.arrayBuffer());
+        const grammar = new AnthropicGrammar();
+        grammar.push(text);
+        assert.equal(grammar.end(), null, `${name}, cut at ${cut}`);
+        assert.equal(text.includes('message_stop'), cut === bytes.length, `${name}, cut at ${cut}`);
+      }
+    }
+    const scraped = await (await fetch(`http://127.0.0.1:${gateway.metricsPort}/metrics`)).text();
+    assert.doesNotMatch(scraped, /^cortex_stream_protocol_errors_total\{/m);
+  });
+
+  test('that break their grammar are counted and logged by rule, without their content', async () => {
+    const lines: string[] = [];
+    const note = (message: string, fields: object = {}) =>
+      void lines.push(`${message} ${JSON.stringify(fields)}`);
+    const log = { ...silentLog, error: note } as Log;
+    const { gateway, neuron } = await setup({ stream_check_every: 2 }, {}, log);
+    neuron.onChat = ({ response }) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.end(
+        'data: {"id":"a","object":"chat.completion.chunk","model":"m","secret":"words"}\n\ndata: [DONE]\n\n',
+      );
+    };
+    const body = JSON.stringify({ model: 'm', messages: [{ role: 'user', content: 'hi' }], stream: true });
+    for (let call = 0; call < 4; call++) {
+      await (await fetch(`${gateway.url}/v1/chat/completions`, { method: 'POST', body })).text();
+    }
+    const scraped = await (await fetch(`http://127.0.0.1:${gateway.metricsPort}/metrics`)).text();
+    assert.match(scraped, /^cortex_stream_protocol_errors_total\{dialect="chat",rule="no_choices"\} 2$/m);
+    const said = lines.filter((line) => line.includes('"rule":"no_choices"'));
+    assert.equal(said.length, 2);
+    assert.ok(!lines.join('').includes('words'));
+  });
+});
