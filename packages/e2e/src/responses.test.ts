@@ -1,13 +1,14 @@
 /** The Responses API with OpenAI's own client, through gateway and neuron. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { faultOfResponse } from 'cortex-gateway/dialects/wire-grammar/responses-grammar';
+import { checkResponsesStream } from 'cortex-gateway/dialects/wire-grammar/responses-stream.test.kit';
 import OpenAI from 'openai';
 import type {
   FunctionTool,
   ResponseInputItem,
   ResponseStreamEvent,
 } from 'openai/resources/responses/responses';
-import { checkResponse, checkResponsesStream } from 'testkit/responses-validator';
 import { postJson, type Stack, startStack } from './stack.ts';
 
 const model = 'cortex-tiny';
@@ -29,20 +30,17 @@ before(async () => {
 });
 after(() => stack?.close());
 
-const record = (value: unknown) => value as Record<string, unknown>;
-
 describe('responses', () => {
   test('create answers, whole and as a stream, with the same words', async () => {
     const whole = await openai.responses.create({ model, input: question, temperature: 0 });
-    checkResponse(record(whole));
+    assert.equal(faultOfResponse({ ...whole }), null);
     assert.match(whole.output_text, /Paris/);
     assert.ok(whole.usage!.input_tokens > 0 && whole.usage!.output_tokens > 0);
     const body = { model, input: question, temperature: 0, stream: true };
     const raw = await postJson(`${stack.baseUrl}/responses`, body);
     const { response, events } = checkResponsesStream(Buffer.from(await raw.arrayBuffer()));
-    const { output } = response as unknown as OpenAI.Responses.Response;
     assert.deepEqual(
-      output.map((item) => item.type === 'message' && item.content),
+      response.output.map((item) => item.type === 'message' && item.content),
       whole.output.map((item) => item.type === 'message' && item.content),
     );
     assert.ok(events.filter(({ type }) => type === 'response.output_text.delta').length > 1);
@@ -162,6 +160,20 @@ describe('responses', () => {
     assert.equal(seen[0], 'response.created');
     const next = await openai.responses.create({ model, input: question, temperature: 0 });
     assert.match(next.output_text, /Paris/);
+  });
+
+  test('a conversation is compacted, and goes on from what is left', async () => {
+    const input: ResponseInputItem[] = [
+      { role: 'user', content: question },
+      { role: 'assistant', content: 'Paris.' },
+    ];
+    const compacted = await openai.responses.compact({ model, input });
+    assert.equal(compacted.object, 'response.compaction');
+    assert.equal(compacted.output[0]?.type, 'compaction');
+    assert.ok(compacted.usage.input_tokens > 0);
+    const next = [...compacted.output, { role: 'user', content: 'And?' }] as ResponseInputItem[];
+    const response = await openai.responses.create({ model, input: next, max_output_tokens: 20 });
+    assert.ok(response.usage!.output_tokens > 0);
   });
 
   test('an unknown model is a NotFoundError with its code', async () => {

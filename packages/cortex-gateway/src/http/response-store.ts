@@ -65,10 +65,18 @@ export class ResponseStore {
 
   /** What belongs to `owner`: a text that stands for an API key. */
   of(owner: string): CallerShelf {
+    // a request names many items of few responses
+    const items = new Map<string, ReadonlyMap<unknown, JsonObject>>();
     return {
       keeps: this.#limits.entriesMax > 0,
       find: (id) => this.#find(owner, id),
-      findItem: (id) => this.#findItem(owner, id),
+      findItem: (id) => {
+        const holder = this.#shelves.get(owner)?.items.get(id);
+        if (holder === undefined) return null;
+        const known = items.get(holder) ?? this.#itemsOf(owner, holder);
+        items.set(holder, known);
+        return known.get(id) ?? null;
+      },
       put: (stored) => this.#put(owner, stored),
       delete: (id) => this.#drop(owner, id),
       whyMissing: (id) => this.#whyMissing(id),
@@ -86,15 +94,14 @@ export class ResponseStore {
     return JSON.parse(entry.bytes.toString('utf8')) as StoredResponse;
   }
 
-  #findItem(owner: string, id: string): JsonObject | null {
-    const holder = this.#shelves.get(owner)?.items.get(id);
-    const found = holder === undefined ? null : this.#find(owner, holder);
-    if (found === null) return null;
+  #itemsOf(owner: string, responseId: string): ReadonlyMap<unknown, JsonObject> {
+    const found = this.#find(owner, responseId);
+    if (found === null) return new Map();
     const items: readonly JsonObject[] = [
       ...found.input,
       ...found.response.output.map((item) => ({ ...item })),
     ];
-    return items.find((item) => item.id === id) ?? null;
+    return new Map(items.map((item) => [item.id, item]));
   }
 
   #put(owner: string, stored: StoredResponse): void {

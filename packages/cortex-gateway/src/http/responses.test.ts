@@ -4,8 +4,9 @@ import { cortexConfigSchema } from 'cortex-core/config/cortex-config';
 import { modelsConfigSchema } from 'cortex-core/config/models-config';
 import { silentLog } from 'cortex-core/daemon/log';
 import { type ChatCall, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
-import { checkResponse, checkResponsesStream } from 'testkit/responses-validator';
 import type { z } from 'zod';
+import { faultOfResponse } from '../dialects/wire-grammar/responses-grammar.ts';
+import { checkResponsesStream } from '../dialects/wire-grammar/responses-stream.test.kit.ts';
 import { type Gateway, startGateway } from '../gateway.ts';
 
 /** Of a response, an error or a list: whatever a test looks at. */
@@ -63,7 +64,7 @@ describe('POST /v1/responses', () => {
     const { gateway } = await setup();
     for (const path of ['/v1/responses', '/responses', '/v1/v1/responses']) {
       const response = await answer(post(gateway, path, ask()));
-      checkResponse({ ...response });
+      assert.equal(faultOfResponse({ ...response }), null);
       assert.equal(response.output[0]?.content[0]?.text, 'Hello world');
       const { response: final } = await streamed(post(gateway, path, ask({ stream: true })));
       assert.deepEqual(final.usage, response.usage);
@@ -113,6 +114,25 @@ describe('POST /v1/responses', () => {
     }
     const long = await answer(post(gateway, '/v1/responses', ask({ input: 'x'.repeat(40_000) })));
     assert.deepEqual([long.error.code, long.error.param], ['context_length_exceeded', 'input']);
+  });
+
+  test('a field that the neuron refuses has the name that the client gave it', async () => {
+    const { gateway, neuron } = await setup();
+    for (const [theirs, ours] of [
+      ['messages.0.content', 'input'],
+      ['max_tokens', 'max_output_tokens'],
+      ['response_format.json_schema.schema', 'text.format.schema'],
+      ['tools.3.function.parameters', 'tools'],
+      ['reasoning_effort', 'reasoning.effort'],
+      ['top_k', 'top_k'],
+    ]) {
+      neuron.onChat = ({ response }: ChatCall) => {
+        response.writeHead(400, { 'content-type': 'application/json' });
+        response.end(JSON.stringify({ error: { message: 'no', code: 'invalid_request', param: theirs } }));
+      };
+      const { error } = await answer(post(gateway, '/v1/responses', ask()));
+      assert.equal(error.param, ours);
+    }
   });
 
   test('while its model loads the stream is kept alive, and a load that fails is told inside it', async () => {

@@ -2,9 +2,11 @@
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
 import { sseHeaders } from 'cortex-core/wire/sse';
+import type { Dialect } from '../dialects/dialect.ts';
 import { pageOfItems } from '../dialects/responses/item-page.ts';
+import { inClientsWords } from '../dialects/responses/params.ts';
 import { replayResponse } from '../dialects/responses/replay.ts';
-import { responsesDialect } from '../dialects/responses/responses.ts';
+import { compactionDialect, type ResponsesDeps, responsesDialect } from '../dialects/responses/responses.ts';
 import type { StoredResponse } from '../dialects/responses/store-face.ts';
 import { advertisedLimit } from '../fleet/listing.ts';
 import { digestOf, keysIn } from '../quota/principals.ts';
@@ -15,6 +17,7 @@ type Handler = (exchange: Exchange) => void | Promise<void>;
 
 export interface ResponsesHandlers {
   readonly create: Handler;
+  readonly compact: Handler;
   readonly retrieve: Handler;
   readonly remove: Handler;
   readonly cancel: Handler;
@@ -36,16 +39,22 @@ export function responsesHandlers(inference: InferenceDeps, store: ResponseStore
     if (found !== null) return found;
     throw notFound(id, shelf);
   };
+  const depsOf = (exchange: Exchange): ResponsesDeps => ({
+    store: shelfOf(exchange),
+    newId: (prefix) => store.newId(prefix),
+    nowSecs: () => Math.floor(clock.now() / 1000),
+    contextOf: (model) => advertisedLimit(fleet.view(), model)?.context ?? null,
+  });
+  const infer = async (exchange: Exchange, dialect: Dialect): Promise<void> => {
+    try {
+      await inferenceHandler(inference, dialect)(exchange);
+    } catch (thrown) {
+      throw thrown instanceof AppError ? inClientsWords(thrown) : thrown;
+    }
+  };
   return {
-    create: (exchange) => {
-      const dialect = responsesDialect({
-        store: shelfOf(exchange),
-        newId: (prefix) => store.newId(prefix),
-        nowSecs: () => Math.floor(clock.now() / 1000),
-        contextOf: (model) => advertisedLimit(fleet.view(), model)?.context ?? null,
-      });
-      return inferenceHandler(inference, dialect)(exchange);
-    },
+    create: (exchange) => infer(exchange, responsesDialect(depsOf(exchange))),
+    compact: (exchange) => infer(exchange, compactionDialect(depsOf(exchange))),
     retrieve: (exchange) => {
       const { response } = storedOf(exchange);
       if (!/^(?:true|1)$/.test(exchange.query.get('stream') ?? '')) return exchange.sendJson(200, response);

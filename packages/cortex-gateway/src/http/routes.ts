@@ -30,7 +30,7 @@ export function gatewayRoutes({ inference, admin, responses, createdSecs }: Rout
   };
   const models = { fleet: inference.fleet, createdSecs };
   const { load, unload, fleet } = adminHandlers(admin);
-  const { create, retrieve, remove, cancel, inputItems } = responsesHandlers(inference, responses);
+  const { create, compact, retrieve, remove, cancel, inputItems } = responsesHandlers(inference, responses);
   const health = healthHandler(inference.fleet);
   const api: readonly (readonly [Method, string, Handler])[] = [
     ['POST', '/chat/completions', inferenceHandler(inference, openAiChat)],
@@ -39,6 +39,7 @@ export function gatewayRoutes({ inference, admin, responses, createdSecs }: Rout
     ['POST', '/rerank', inferenceHandler(inference, rerank)],
     ['POST', '/messages', inferenceHandler(inference, anthropicMessages)],
     ['POST', '/responses', create],
+    ['POST', '/responses/compact', compact],
     ['GET', '/responses/:id', retrieve],
     ['DELETE', '/responses/:id', remove],
     ['POST', '/responses/:id/cancel', cancel],

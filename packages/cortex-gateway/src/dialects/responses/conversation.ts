@@ -28,9 +28,10 @@ export function readConversation(body: JsonObject, tools: ToolTable, deps: Conve
     for (const item of input) reader.read(item, 'previous_response_id');
     for (const item of response.output) reader.read({ ...item }, 'previous_response_id');
   }
+  const referenced = new Set<string>();
   const input = readInput(body.input, previousId !== null).map((value, at) => {
     const path = typeof body.input === 'string' ? 'input' : `input[${at}]`;
-    const item = resolved(objectAt(value, path), path, deps.store);
+    const item = resolved(objectAt(value, path), path, deps.store, referenced);
     reader.read(item, path);
     return toStored(item, path, deps.newId);
   });
@@ -65,9 +66,15 @@ function previousMissing(id: string, missing: string, store: CallerStore): AppEr
   return new AppError('previous_response_not_found', message, { param: 'previous_response_id' });
 }
 
-function resolved(item: JsonObject, path: string, store: CallerStore): JsonObject {
+/** `referenced`: named so far; an item named twice could make much of little. */
+function resolved(item: JsonObject, path: string, store: CallerStore, referenced: Set<string>): JsonObject {
   if (typeOf(item, path) !== 'item_reference') return item;
   const id = nameAt(item.id, `${path}.id`);
+  if (referenced.has(id)) {
+    const message = `Duplicate item found with id ${quoted(id)}. Remove duplicate items and try again.`;
+    throw faultAt(`${path}.id`, message);
+  }
+  referenced.add(id);
   const found = store.findItem(id);
   if (found !== null) return found;
   const message = `Item with id '${quoted(id)}' not found. Items of answers with store: false are not kept.`;

@@ -35,6 +35,8 @@ const localCalls: Readonly<Record<string, string>> = {
 
 export class ItemReader {
   readonly turns: InnerTurn[] = [];
+  /** Goes with what the assistant says next; where it says nothing more, it led to nothing. */
+  #thoughts: readonly InnerPart[] = [];
   readonly #tools: ToolTable;
   readonly #known = new Set<string>();
   /** Called, and no result yet. */
@@ -94,7 +96,7 @@ export class ItemReader {
     const ours = carried === null ? null : fromCarried(carried);
     const shown =
       ours ?? (textOf(item.content, `${path}.content`) || textOf(item.summary, `${path}.summary`));
-    if (shown !== '') this.#turn('assistant', [{ type: 'reasoning', text: shown }]);
+    if (shown !== '') this.#thoughts = [...this.#thoughts, { type: 'reasoning', text: shown }];
   }
 
   #call(item: JsonObject, path: string, given: string): void {
@@ -122,11 +124,9 @@ export class ItemReader {
 
   /** What was found can be called from here on, and the model reads its names. */
   #searched(item: JsonObject, path: string): void {
-    const before = new Set(this.#tools.tools.map(({ name }) => name));
-    this.#tools.add(item.tools, `${path}.tools`);
+    const found = this.#tools.add(item.tools, `${path}.tools`);
     // of a search that the vendor ran there is no call
     if (typeof item.call_id !== 'string' || !this.#known.has(item.call_id)) return;
-    const found = this.#tools.tools.filter(({ name }) => !before.has(name)).map(({ name }) => name);
     const text = found.length === 0 ? 'Nothing new was found.' : `You can call now: ${found.join(', ')}`;
     this.#result(item, path, [{ type: 'text', text }]);
   }
@@ -156,7 +156,8 @@ export class ItemReader {
   }
 
   #turn(role: InnerTurn['role'], parts: readonly InnerPart[]): void {
-    this.turns.push({ role, parts });
+    this.turns.push({ role, parts: role === 'assistant' ? [...this.#thoughts, ...parts] : parts });
+    this.#thoughts = [];
   }
 }
 

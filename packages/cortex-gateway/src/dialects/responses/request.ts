@@ -2,7 +2,7 @@
 import { checkBodySize } from 'cortex-core/wire/body-size';
 import type { ResponseEcho } from 'cortex-core/wire/responses';
 import type { InnerFormat, InnerReasoning, InnerRequest, InnerTurn } from '../inner/inner-request.ts';
-import { type JsonObject, modelOf, parseObject } from '../request-body.ts';
+import { type JsonObject, modelOf } from '../request-body.ts';
 import { type ConversationDeps, readConversation } from './conversation.ts';
 import {
   booleanAt,
@@ -37,8 +37,7 @@ export interface ResponsesRequest {
   readonly carriesReasoning: boolean;
 }
 
-export function readResponsesRequest(body: Uint8Array, deps: RequestDeps): ResponsesRequest {
-  const json = parseObject(body);
+export function readResponsesRequest(json: JsonObject, deps: RequestDeps): ResponsesRequest {
   checkBodySize(json);
   const model = modelOf(json);
   refuseUnsupported(json);

@@ -14,6 +14,7 @@ import type { StreamOut } from '../dialect.ts';
 import { ChatAnswerReader } from '../inner/chat-answer-reader.ts';
 import { AnswerResponse, type AnswerResponseOptions } from './answer-response.ts';
 import type { ResponseEvent } from './item-writer.ts';
+import { inClientsWords } from './params.ts';
 
 export class ResponsesStream implements StreamOut {
   readonly pingsDuringAnswer = true;
@@ -48,9 +49,10 @@ export class ResponsesStream implements StreamOut {
     return this.#frames.flush();
   }
 
-  error(error: AppError): Uint8Array {
+  error(thrown: AppError): Uint8Array {
     if (this.#isOver) return new Uint8Array(0);
     this.#start();
+    const error = inClientsWords(thrown);
     const { code, message, param } = error;
     const type = errorCatalogue[code].openaiType;
     // readers differ in where they look: in the event itself, or in its `error`

@@ -2,12 +2,13 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { AppError } from 'cortex-core/wire/errors';
 import type { ResponseObject, ResponseOutputItem } from 'cortex-core/wire/responses';
-import { checkResponse, checkResponsesStream } from 'testkit/responses-validator';
 import type { JsonObject } from '../request-body.ts';
+import { faultOfResponse } from '../wire-grammar/responses-grammar.ts';
+import { checkResponsesStream } from '../wire-grammar/responses-stream.test.kit.ts';
 import { toCarried } from './carried-text.ts';
 import { pageOfItems } from './item-page.ts';
 import { replayResponse } from './replay.ts';
-import { responsesDialect } from './responses.ts';
+import { compactionDialect, responsesCount, responsesDialect } from './responses.ts';
 import type { CallerStore, StoredResponse } from './store-face.ts';
 
 /** A store without limits. */
@@ -28,15 +29,16 @@ function createShelf(): CallerStore & { readonly all: Map<string, StoredResponse
 function setup({ context = null }: { context?: number | null } = {}) {
   const shelf = createShelf();
   let count = 0;
-  const dialect = responsesDialect({
+  const deps = {
     store: shelf,
-    newId: (prefix) => `${prefix}_${++count}`,
+    newId: (prefix: string) => `${prefix}_${++count}`,
     nowSecs: () => 1_700_000_000,
     contextOf: () => context,
-  });
+  };
+  const dialect = responsesDialect(deps);
   const parse = (body: object | string) =>
     dialect.parse(Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)));
-  return { shelf, parse };
+  return { shelf, parse, deps };
 }
 
 interface ChatBody {
@@ -112,7 +114,7 @@ function streamOf(bytes: Uint8Array, request: object = asked, size = bytes.lengt
   return checkResponsesStream(Buffer.concat(sent));
 }
 const finalOf = (frames: readonly string[], request: object = asked) =>
-  streamOf(Buffer.from(frames.join('')), request).response as unknown as ResponseObject;
+  streamOf(Buffer.from(frames.join('')), request).response;
 const bytesOf = (frames: readonly string[]) => Buffer.from(frames.join(''));
 const shortOf = (item: ResponseOutputItem): unknown => {
   const { id: _, status, ...rest } = item as ResponseOutputItem & { id: string };
@@ -122,7 +124,7 @@ const shortOf = (item: ResponseOutputItem): unknown => {
 describe('the stream', () => {
   test('tells every item in its own form, and counts tokens', () => {
     const { events, response } = streamOf(bytesOf(golden));
-    const { output, status, usage: used } = response as unknown as ResponseObject;
+    const { output, status, usage: used } = response;
     assert.equal(status, 'completed');
     assert.deepEqual(output.map(shortOf), [
       {
@@ -241,12 +243,14 @@ describe('the stream', () => {
     const request = { ...asked, reasoning: { effort: 'low', summary: 'auto' }, include, store: false };
     const kit = setup();
     const { response } = streamOf(bytesOf(golden), request, 7, kit);
-    const [item] = (response as unknown as ResponseObject).output;
+    const [item] = response.output;
     assert.ok(item?.type === 'reasoning');
     assert.deepEqual(item.summary, [{ type: 'summary_text', text: 'denke nach 🤔' }]);
     assert.equal(item.content, undefined);
     const { id: _, summary: __, ...foreign } = item;
-    const [, back] = messagesOf(['hi', { ...foreign, summary: [] }].map(asItem));
+    const [, back] = messagesOf(
+      ['hi', { ...foreign, summary: [] }, { role: 'assistant', content: 'b' }].map(asItem),
+    );
     assert.equal(back?.reasoning_content, 'denke nach 🤔');
     assert.equal(kit.shelf.all.size, 0);
   });
@@ -265,7 +269,7 @@ describe('the stream', () => {
     assert.ok(whole !== null);
     const answer = { id: 'c', choices: [{ index: 0, message, finish_reason: 'tool_calls' }], usage };
     const response = JSON.parse(Buffer.from(whole(Buffer.from(JSON.stringify(answer)))).toString());
-    checkResponse(response);
+    assert.equal(faultOfResponse(response), null);
     assert.deepEqual(kit.shelf.find(response.id)?.response, response);
     const again = checkResponsesStream(replayResponse(response));
     assert.deepEqual(again.response, response);
@@ -274,7 +278,7 @@ describe('the stream', () => {
   });
 
   test('no order and no chunking of an upstream stream makes an invalid one or loses text', () => {
-    const seed = Number(process.env.TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
+    const seed = Number(process.env.CORTEX_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
     const random = randomOf(seed);
     const pick = <T>(values: readonly T[]): T => values[Math.floor(random() * values.length)] as T;
     for (let round = 0; round < 300; round++) {
@@ -302,12 +306,12 @@ describe('the stream', () => {
       const size = 1 + Math.floor(random() * 50);
       try {
         const { response } = streamOf(bytes, asked, size);
-        const { output, status } = response as unknown as ResponseObject;
+        const { output, status } = response;
         const said = output.map((item) => (item.type === 'message' ? item.content[0]?.text : '')).join('');
         if (status !== 'failed') assert.equal(said, text);
         else assert.ok(text.startsWith(said));
       } catch (cause) {
-        throw new Error(`TEST_SEED=${seed}, round ${round}: ${bytes.toString()}`, { cause });
+        throw new Error(`CORTEX_TEST_SEED=${seed}, round ${round}: ${bytes.toString()}`, { cause });
       }
     }
   });
@@ -384,6 +388,16 @@ describe('the request', () => {
       code: 'vision_unsupported',
       param: 'input[0].content[0]',
     });
+  });
+
+  test('reasoning that led to nothing is left out', () => {
+    const thought = { type: 'reasoning', summary: [], content: [{ type: 'reasoning_text', text: 'hm' }] };
+    const said = { role: 'assistant', content: 'b' };
+    assert.deepEqual(messagesOf(['hi', thought, said, 'go', thought].map(asItem)), [
+      { role: 'user', content: 'hi' },
+      { role: 'assistant', content: 'b', reasoning_content: 'hm' },
+      { role: 'user', content: 'go' },
+    ]);
   });
 
   test('tools become functions, namespaces flat, and hosted ones are left out', () => {
@@ -523,7 +537,7 @@ describe('the request', () => {
 describe('what is stored', () => {
   const finish = (kit: ReturnType<typeof setup>, request: object, words: string): ResponseObject => {
     const stream = streamOf(bytesOf([frame({ content: words }), ...ending('stop')]), request, 9, kit);
-    return stream.response as unknown as ResponseObject;
+    return stream.response;
   };
 
   test('a chain is replayed before the input, without the instructions of before', () => {
@@ -577,6 +591,10 @@ describe('what is stored', () => {
       code: 'not_found',
       param: 'input[0].id',
     });
+    assert.throws(() => kit.parse({ model: 'm', input: [{ id: item?.id }, { id: item?.id }] }), {
+      code: 'invalid_request',
+      param: 'input[1].id',
+    });
   });
 
   test('input items have ids, and are listed page by page', () => {
@@ -596,6 +614,45 @@ describe('what is stored', () => {
     assert.throws(() => page('after=nope'), { param: 'after' });
     assert.throws(() => page('limit=0'), { param: 'limit' });
   });
+});
+
+describe('a compaction', () => {
+  test('asks for a summary behind the conversation, and its item says it in a later request', () => {
+    const kit = setup();
+    const conversation = [
+      { role: 'user', content: 'first' },
+      { type: 'function_call', call_id: 'a', name: 'f', arguments: '{}' },
+      { type: 'function_call_output', call_id: 'a', output: 'result' },
+    ];
+    const body = { model: 'm', input: conversation, instructions: 'Be kind.' };
+    const request = compactionDialect(kit.deps).parse(Buffer.from(JSON.stringify(body)));
+    assert.equal(request.stream, false);
+    const upstream = JSON.parse(Buffer.from(request.toUpstream({ wireId: 'w' })).toString()) as ChatBody;
+    assert.deepEqual(
+      upstream.messages.map(({ role }) => role),
+      ['system', 'user', 'assistant', 'tool', 'user'],
+    );
+    assert.match(String(upstream.messages.at(-1)?.content), /summary of the conversation/);
+    const answer = (content: string) =>
+      Buffer.from(
+        JSON.stringify({ choices: [{ index: 0, message: { content }, finish_reason: 'stop' }], usage }),
+      );
+    const compacted = JSON.parse(Buffer.from(request.wholeOut?.(answer('They met.')) ?? []).toString());
+    assert.deepEqual([compacted.object, compacted.usage.total_tokens], ['response.compaction', 17]);
+    const later = messagesOf([...compacted.output, { role: 'user', content: 'And then?' }]);
+    assert.match(String(later[0]?.content), /They met\.\n\nAnd then\?$/);
+    assert.equal(kit.shelf.all.size, 0);
+    assert.throws(() => request.wholeOut?.(answer(' ')), { code: 'upstream_malformed_response' });
+  });
+});
+
+test('a count is about the very body that the neuron would get', () => {
+  const kit = setup();
+  const body = Buffer.from(JSON.stringify({ ...asked, stream: false }));
+  const count = responsesCount(kit.deps);
+  const counted = count.parse(body).toUpstream({ wireId: 'w' });
+  assert.deepEqual(counted, kit.parse(body.toString()).toUpstream({ wireId: 'w' }));
+  assert.deepEqual(count.toAnswer(5), { object: 'response.input_tokens', input_tokens: 5 });
 });
 
 describe('bad input', () => {

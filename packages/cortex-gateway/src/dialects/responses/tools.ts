@@ -38,12 +38,14 @@ export class ToolTable {
     return this.#tools.has(name);
   }
 
-  /** Of a list of tools. One that is there already stays as it was. */
-  add(value: unknown, path: string): void {
+  /** Of a list of tools. One that is there already stays as it was. Returns the names that were new. */
+  add(value: unknown, path: string): readonly string[] {
+    const before = this.#tools.size;
     const list = listAt(value, path);
     checkCount(list.length, path);
     for (const [at, each] of list.entries()) this.#tool(each, `${path}[${at}]`, null);
     checkCount(this.#tools.size, path);
+    return this.#tools.size === before ? [] : [...this.#tools.keys()].slice(before);
   }
 
   #tool(value: unknown, path: string, namespace: string | null): void {
@@ -178,7 +180,9 @@ export function chooseTools(table: ToolTable, value: unknown, path: string): Cho
 function allowedIn(table: ToolTable, object: JsonObject, path: string): ChosenTools {
   const mode = maybe(object.mode, `${path}.mode`, oneOfAt(['auto', 'required'] as const)) ?? 'auto';
   const allowed = new Set<string>();
-  for (const [at, each] of listAt(object.tools, `${path}.tools`).entries()) {
+  const list = listAt(object.tools, `${path}.tools`);
+  checkCount(list.length, `${path}.tools`);
+  for (const [at, each] of list.entries()) {
     const place = `${path}.tools[${at}]`;
     const tool = objectAt(each, place);
     const type = textAt(tool.type, `${place}.type`);

@@ -2,11 +2,11 @@
  * `truncation: "auto"`: the oldest turns go until the conversation fits.
  *
  * Design: what goes are whole exchanges from the front, so that no call loses its result; system turns and
- * the last exchange stay. Sizes are estimates of three characters a token, on the safe side for most
- * languages: the true count is known only where the model is. What is still too long is refused there.
+ * the last exchange stay. Sizes are estimates with a third to spare: the true count is known only where
+ * the model is. What is still too long is refused there.
  */
+import { estimateToolTokens, estimateTurnTokens } from '../inner/estimate-tokens.ts';
 import type { InnerTool, InnerTurn } from '../inner/inner-request.ts';
-import { charsOfTools, charsOfTurn } from './sizes.ts';
 
 export interface FitOptions {
   readonly turns: readonly InnerTurn[];
@@ -17,18 +17,17 @@ export interface FitOptions {
   readonly maxTokens: number | null;
 }
 
-const charsPerToken = 3;
+const spare = 4 / 3;
 
 export function fitTurns({ turns, tools, context, maxTokens }: FitOptions): readonly InnerTurn[] {
   // the answer gets what it asked for, at most half; an eighth where it said nothing
   const answer = Math.min(maxTokens ?? context / 8, context / 2);
-  let excess = charsOfTools(tools) - (context - answer) * charsPerToken;
-  for (const turn of turns) excess += charsOfTurn(turn);
+  let excess = (estimateToolTokens(tools) + estimateTurnTokens(turns)) * spare - (context - answer);
   if (excess <= 0) return turns;
   const exchanges = toExchanges(turns);
   let first = 0;
   for (; first < exchanges.length - 1 && excess > 0; first++) {
-    for (const turn of exchanges[first] ?? []) excess -= charsOfTurn(turn);
+    for (const turn of exchanges[first] ?? []) excess -= estimateTurnTokens([turn]) * spare;
   }
   // templates like a user to begin, where one still does
   const users = exchanges.findIndex(([turn], at) => at >= first && turn?.role === 'user');

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { SseParser } from 'cortex-core/wire/sse';
-import { checkResponsesStream } from './responses-validator.ts';
+import { ResponsesGrammar } from './responses-grammar.ts';
 
 type Json = Record<string, unknown>;
 
@@ -75,48 +74,57 @@ const bytesOf = (list: readonly Json[]) =>
       .join(''),
   );
 
+const faultOf = (list: readonly Json[]) => {
+  const grammar = new ResponsesGrammar();
+  grammar.push(bytesOf(list));
+  return grammar.end();
+};
+
 test('a right stream passes', () => {
-  assert.equal(checkResponsesStream(bytesOf(events)).response.status, 'completed');
-  assert.equal(new SseParser().push(bytesOf(events)).length, events.length);
+  assert.equal(faultOf(events), null);
 });
 
-test('a stream that lacks any one of its events is refused', () => {
-  for (const gone of events.keys()) {
-    assert.throws(
-      () => checkResponsesStream(bytesOf(events.filter((_, at) => at !== gone))),
-      `without ${gone}`,
-    );
-  }
-});
-
-test('a stream that has any one of its events twice is refused', () => {
-  for (const [twice, event] of events.entries()) {
-    assert.throws(() => checkResponsesStream(bytesOf(events.toSpliced(twice, 0, event))), `twice ${twice}`);
+test('a stream that lacks any one of its events, has it twice, or cut behind it, is refused', () => {
+  for (const [at, event] of events.entries()) {
+    assert.notEqual(faultOf(events.toSpliced(at, 1)), null, `without ${at}`);
+    assert.notEqual(faultOf(events.toSpliced(at, 0, event)), null, `twice ${at}`);
+    assert.notEqual(faultOf(events.slice(0, at)), null, `cut before ${at}`);
   }
 });
 
 test('two neighbours in the wrong order are refused', () => {
   for (let at = 0; at + 1 < events.length; at++) {
     const swapped = events.toSpliced(at, 2, events[at + 1] as Json, events[at] as Json);
-    assert.throws(() => checkResponsesStream(bytesOf(swapped)), `swapped ${at}`);
+    assert.notEqual(faultOf(swapped), null, `swapped ${at}`);
   }
 });
 
-test('a wrong number, id, index or text is refused', () => {
+test('the rule that each fault breaks is named', () => {
   const change = (index: number, more: Json) => events.with(index, { ...events[index], ...more });
-  for (const wrong of [
-    change(4, { sequence_number: 9 }),
-    change(4, { item_id: 'msg_2' }),
-    change(4, { output_index: 1 }),
-    change(4, { delta: '\ud83d' }),
-    change(6, { text: 'ba' }),
-    change(8, { item: { ...message, id: 'msg_2' } }),
-    change(9, { item: { ...call, id: 'msg_1', arguments: '' } }),
-    change(12, { item: { ...call, call_id: 'd' } }),
-    change(12, { item: { ...call, status: 'in_progress' } }),
-    change(13, { type: 'response.failed' }),
-    change(13, { response: { ...head, status: 'completed', completed_at: 2, output: [message], usage: {} } }),
-  ]) {
-    assert.throws(() => checkResponsesStream(bytesOf(wrong)));
+  const last = { ...head, status: 'completed', completed_at: 2, usage: {} };
+  for (const [rule, wrong] of [
+    ['sequence_number', change(4, { sequence_number: 9 })],
+    ['response_shape', change(0, { response: { id: 'resp_1' } })],
+    ['response_id', change(1, { response: { ...started, id: 'resp_2' } })],
+    ['item_id', change(4, { item_id: 'msg_2' })],
+    ['outside_item', change(4, { output_index: 1 })],
+    ['half_a_character', change(4, { delta: '\ud83d' })],
+    ['empty_delta', change(4, { delta: '' })],
+    ['text_differs', change(6, { text: 'ba' })],
+    ['item_id', change(8, { item: { ...message, id: 'msg_2' } })],
+    ['item_id_twice', change(9, { item: { ...call, id: 'msg_1', arguments: '' } })],
+    ['item_begins_full', change(9, { item: call })],
+    ['call_id', change(12, { item: { ...call, call_id: 'd' } })],
+    ['item_status', change(12, { item: { ...call, status: 'in_progress' } })],
+    ['response_status', change(13, { type: 'response.failed' })],
+    ['output_differs', change(13, { response: { ...last, output: [message] } })],
+    ['no_usage', change(13, { response: { ...last, usage: null, output: [message, call] } })],
+    [
+      'no_failed_behind_error',
+      [...events.slice(0, 2), { type: 'error', message: 'x', error: {} }, ...events.slice(2)],
+    ],
+    ['after_end', [...events, { type: 'response.completed' }]],
+  ] as [string, Json[]][]) {
+    assert.equal(faultOf(wrong), rule);
   }
 });
