@@ -188,6 +188,11 @@ describe('a Messages request becomes a chat request', () => {
     assert.deepEqual(toolsOf({ tools, messages: found }), ['ToolSearch', 'now', 'later']);
     const said = (chatOf({ tools, messages: found }).messages as { content: string }[]).at(-1)?.content;
     assert.match(said ?? '', /<function>\{"name":"later","parameters":\{"type":"object"\}\}<\/function>/);
+    assert.deepEqual(toolsOf({ tools, tool_choice: { type: 'tool', name: 'late' } }), [
+      'ToolSearch',
+      'now',
+      'late',
+    ]);
     // without a way to find them they would never come up
     assert.deepEqual(toolsOf({ tools: tools.slice(1) }), ['late', 'later', 'now']);
     const served = [...tools, { type: 'tool_search_tool_regex_20251119', name: 'tool_search_tool_regex' }];

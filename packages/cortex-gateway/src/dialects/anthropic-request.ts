@@ -30,16 +30,11 @@ export interface MessagesRequest {
   readonly display: ThinkingDisplay;
 }
 
-/** `countsOnly`: a request of which only the size matters has no `max_tokens`. */
-export interface ReadOptions {
-  readonly countsOnly?: boolean;
-}
-
 /** Throws `invalid_request` that names the field, in Anthropic's words where clients read them. */
-export function parseMessagesRequest(body: Uint8Array, options: ReadOptions = {}): MessagesRequest {
+export function parseMessagesRequest(body: Uint8Array): MessagesRequest {
   const json = parseObject(body);
   const model = modelOf(json);
-  const maxTokens = readMaxTokens(json.max_tokens, options.countsOnly === true);
+  const maxTokens = Math.min(tokensMax, integerAt(json.max_tokens, 'max_tokens', 1));
   refuseServerState(json);
   const tools = readTools(json.tools);
   const turns = keepReasoning(
@@ -92,11 +87,6 @@ function refuseServerState(json: JsonObject): void {
     const message = 'compaction: is not done here; leave it out and summarize in the client';
     throw new AppError('unsupported_parameter', message, { param: 'compaction' });
   }
-}
-
-function readMaxTokens(value: unknown, isOptional: boolean): number | null {
-  if (isOptional && (value === undefined || value === null)) return null;
-  return Math.min(tokensMax, integerAt(value, 'max_tokens', 1));
 }
 
 function readSystem(value: unknown, context: ContentContext): InnerTurn[] {
@@ -167,7 +157,7 @@ interface Thinking {
   readonly display: ThinkingDisplay;
 }
 
-function readThinking(value: unknown, maxTokens: number | null): Thinking {
+function readThinking(value: unknown, maxTokens: number): Thinking {
   const given = maybe(value, 'thinking', objectAt);
   if (given === null) return { reasoning: { enabled: null, budget: null }, display: 'full' };
   const display = maybe(given.display, 'thinking.display', stringAt) === 'omitted' ? 'omitted' : 'full';
@@ -176,7 +166,7 @@ function readThinking(value: unknown, maxTokens: number | null): Thinking {
       const budget = maybe(given.budget_tokens, 'thinking.budget_tokens', (number, path) =>
         integerAt(number, path, 0),
       );
-      const fits = budget === null || maxTokens === null || budget < maxTokens;
+      const fits = budget === null || budget < maxTokens;
       const clamped = fits ? budget : Math.max(1, Math.floor(maxTokens * budgetShareMax));
       return { reasoning: { enabled: true, budget: clamped }, display };
     }

@@ -6,8 +6,8 @@
  * of an answer and message_stop for its whole.
  * Design: one block is open at a time; a call that begins while another is open waits, and goes out when
  * that one is closed. message_start goes out with upstream's first event. An answer that breaks off ends in
- * an error event: everything that was read before the fault has been sent by then, because `push` returns it
- * and only the next call throws.
+ * an error event: everything that was read before the fault has been sent by then, because a `push` that has
+ * something to return returns it, and only the next call throws.
  */
 import { AppError, toAnthropicEnvelope } from 'cortex-core/wire/errors';
 import { encodeSse } from 'cortex-core/wire/sse';
@@ -47,7 +47,9 @@ export class AnthropicStream implements StreamOut {
     if (this.#failure !== null) throw this.#failure;
     if (this.#isOver) return new Uint8Array(0);
     for (const event of this.#reader.push(chunk)) this.#take(event);
-    return this.#flush();
+    const bytes = this.#flush();
+    if (this.#failure !== null && bytes.length === 0) throw this.#failure;
+    return bytes;
   }
 
   end(): Uint8Array {

@@ -1,8 +1,8 @@
 /**
- * Tools of a Messages request -> functions. The rule, as docs/api.md tells it: a custom tool, or any other
- * that brings an `input_schema`, is a function; the tools whose schema Anthropic's models know and the client
- * executes (bash, text_editor, memory, computer) become functions with that schema; what Anthropic's servers
- * would execute (web_search, web_fetch, code_execution, ...) is dropped, because nobody here can do it and a
+ * Tools of a Messages request -> functions. The rule, as docs/messages.md tells it: a custom tool, or any
+ * other that brings an `input_schema`, is a function; the tools whose schema Anthropic's models know and the
+ * client executes (bash, text_editor, memory, computer) become functions with that schema; what Anthropic's
+ * servers would execute (web_search, web_fetch, code_execution, ...) is dropped: nobody here can do it, and a
  * model must not be told of it. A deferred tool is shown once the conversation has referred to it.
  */
 
@@ -95,7 +95,11 @@ export interface MessagesToolChoice {
   readonly parallel: boolean | null;
 }
 
-export function readToolChoice(value: unknown, { known, isCut }: MessagesTools): MessagesToolChoice {
+/** A tool that is forced has been referred to. */
+export function readToolChoice(
+  value: unknown,
+  { known, referred, isCut }: MessagesTools,
+): MessagesToolChoice {
   const given = maybe(value, 'tool_choice', objectAt);
   if (given === null) return { choice: null, parallel: null };
   const type = stringAt(given.type, 'tool_choice.type');
@@ -111,7 +115,10 @@ export function readToolChoice(value: unknown, { known, isCut }: MessagesTools):
       throw faultAt('tool_choice', 'tool_choice may only be "any" while providing tools');
     case 'tool': {
       const name = stringAt(given.name, 'tool_choice.name');
-      if (known.has(name)) return { choice: { name }, parallel };
+      if (known.has(name)) {
+        referred.add(name);
+        return { choice: { name }, parallel };
+      }
       if (isCut) return { choice: null, parallel };
       throw faultAt('tool_choice.name', `Tool '${quoted(name)}' not found in provided tools`);
     }

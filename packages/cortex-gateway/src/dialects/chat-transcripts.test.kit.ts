@@ -84,6 +84,16 @@ export function toTranscript(
 
 export const transcripts: readonly Transcript[] = [
   toTranscript('text', [say('日本'), say('語 🙂'), say('\n```ts\n')], 'stop'),
+  toTranscript(
+    'empty and null fields',
+    [
+      { content: null, reasoning_content: 'hm', tool_calls: [] },
+      { content: '', reasoning_content: null, tool_calls: null },
+      { content: 'a', tool_calls: [] },
+      { content: 'b', reasoning_content: '', refusal: null },
+    ],
+    'stop',
+  ),
   toTranscript('nothing at all', [], 'stop'),
   toTranscript('a stop text', [say('one')], 'stop', { stop_reason: 'END' }),
   toTranscript('too long', [think('hm'), think(' 🤔'), say('on')], 'length'),

@@ -278,7 +278,7 @@ class InferenceCall {
 
   #showRoute(node: string | null, why: string): void {
     if (this.#client.opened) return;
-    const said = this.#request.isPrefixNormalized === true ? `${why}; prefix=normalized` : why;
+    const said = this.#request.isPrefixNormalized === true ? `prefix=normalized; ${why}` : why;
     this.#exchange.response.setHeader('x-cortex-route', routeHeader(node, said));
   }
 

@@ -145,6 +145,30 @@ describe('ChatAnswer', () => {
     }
   });
 
+  it('tells a full context from max_tokens, whole and streamed', () => {
+    for (const [reason, told] of [
+      ['context_full', 'context_full'],
+      ['length', undefined],
+    ] as const) {
+      const answer = hermes();
+      run(answer, ['on and on']);
+      const [last] = answer.finish(result(2, reason)).at(-1)?.choices ?? [];
+      const [whole] = answer.whole(result(2, reason), timings).choices;
+      assert.deepEqual([last?.finish_reason, last?.stop_reason], ['length', told]);
+      assert.deepEqual([whole?.finish_reason, whole?.stop_reason], ['length', told]);
+    }
+  });
+
+  it('tells the size of the prompt with its first chunk, where that was asked for', () => {
+    assert.equal('usage' in hermes().begin(3), false);
+    assert.deepEqual(hermes({ promptTokens: 10 }).begin(3).usage, {
+      prompt_tokens: 10,
+      completion_tokens: 0,
+      total_tokens: 10,
+      prompt_tokens_details: { cached_tokens: 3 },
+    });
+  });
+
   it('puts logprobs on a chunk even when the text is held back', () => {
     const answer = hermes();
     const logprobs = [{ token: 1, text: '<', bytes: [60], logprob: -1, top: [] }];

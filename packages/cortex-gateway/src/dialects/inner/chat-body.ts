@@ -7,10 +7,10 @@ import type { InnerReasoning, InnerRequest, InnerTool, InnerToolChoice } from '.
 /** Throws `vision_unsupported` for what the target is known not to read. */
 export function toChatBody(inner: InnerRequest, target: UpstreamTarget): JsonObject {
   const { wireId, defaults, overrides, capabilities = null } = target;
-  const reader = { model: inner.model, capabilities };
+  const messages = toChatMessages(inner.turns, { model: inner.model, capabilities });
   const body: JsonObject = {
     model: wireId,
-    messages: toChatMessages(inner.turns, reader),
+    messages,
     ...(inner.maxTokens === null ? {} : { max_tokens: inner.maxTokens }),
     ...(inner.stream
       ? { stream: true, stream_options: { include_usage: true, include_prompt_usage: true } }
@@ -20,7 +20,10 @@ export function toChatBody(inner: InnerRequest, target: UpstreamTarget): JsonObj
     ...toolFields(inner),
     ...reasoningFields(inner.reasoning, capabilities),
     ...(inner.format === null ? {} : { response_format: toResponseFormat(inner.format) }),
-    ...(inner.continuesLastTurn ? { continue_final_message: true } : {}),
+    // merged with a turn that called, it is followed by results
+    ...(inner.continuesLastTurn && messages.at(-1)?.role === 'assistant'
+      ? { continue_final_message: true }
+      : {}),
   };
   return { ...body, ...unsaid(body, defaults), ...overrides };
 }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { AppError } from 'cortex-core/wire/errors';
 import { chatStream } from 'testkit/fake-neuron';
+import { transcripts } from '../chat-transcripts.test.kit.ts';
 import type { AnswerEvent } from './answer-event.ts';
 import { AnswerGrammar } from './answer-grammar.ts';
 import { ChatAnswerReader, readChatAnswer } from './chat-answer-reader.ts';
@@ -50,7 +51,6 @@ describe('toChatBody', () => {
       stops: ['END'],
       reasoning: { enabled: true, effort: 'low', budget: 5 },
       format: { name: 'f', schema: { type: 'object' }, strict: true },
-      continuesLastTurn: true,
       sampling: { top_k: 3 },
     });
     assert.deepEqual(
@@ -83,7 +83,6 @@ describe('toChatBody', () => {
           type: 'json_schema',
           json_schema: { name: 'f', schema: { type: 'object' }, strict: true },
         },
-        continue_final_message: true,
         top_p: 0.5,
         seed: 7,
       },
@@ -94,6 +93,20 @@ describe('toChatBody', () => {
       false,
       'an effort would be refused by a model that does not reason',
     );
+  });
+
+  it('continues the last turn where it is the last message', () => {
+    const continues = (parts: InnerPart[]) => {
+      const turns: InnerTurn[] = [
+        { role: 'user', parts: [text('a')] },
+        { role: 'assistant', parts },
+        { role: 'assistant', parts: [text('so')] },
+      ];
+      return toChatBody(requestOf({ turns, continuesLastTurn: true }), { wireId: 'w' })
+        .continue_final_message;
+    };
+    assert.equal(continues([text('b')]), true);
+    assert.equal(continues([call('x')]), undefined);
   });
 
   it('puts results behind their calls in the order of the calls, whatever order they came in', () => {
@@ -264,6 +277,18 @@ describe('ChatAnswerReader', () => {
       const events = read(golden.subarray(0, cut));
       assert.equal(faultOf(events), null);
       assert.equal(events.at(-1)?.type === 'error', cut < stop, `cut at ${cut}`);
+    }
+  });
+
+  it('keeps the grammar on every transcript, whole and cut anywhere', () => {
+    for (const { name, bytes } of transcripts) {
+      for (
+        let cut = 0;
+        cut <= bytes.length;
+        cut += cut === bytes.length ? 1 : Math.min(7, bytes.length - cut)
+      ) {
+        assert.equal(faultOf(read(bytes.subarray(0, cut))), null, `${name}, cut at ${cut}`);
+      }
     }
   });
 
