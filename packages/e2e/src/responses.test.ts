@@ -137,6 +137,71 @@ describe('responses', () => {
     });
   });
 
+  test('all that Codex sends with every request is taken', async () => {
+    const { status, output } = await openai.responses.create({
+      ...{ model, store: false, parallel_tool_calls: true, tool_choice: 'auto', temperature: 0 },
+      instructions: 'You are a helpful assistant.',
+      input: [
+        { role: 'developer', content: [{ type: 'input_text', text: 'Be helpful.' }] },
+        {
+          role: 'user',
+          content: [{ type: 'input_text', text: '<environment_context></environment_context>' }],
+        },
+        { role: 'user', content: [{ type: 'input_text', text: askWeather }] },
+      ],
+      tools: [
+        { type: 'namespace', name: 'mcp__weather', description: 'Weather', tools: [weather] },
+        { type: 'web_search' },
+      ],
+      reasoning: { effort: 'none', summary: 'auto' },
+      include: ['reasoning.encrypted_content'],
+      ...{
+        prompt_cache_key: 'k',
+        text: { verbosity: 'low' },
+        service_tier: 'auto',
+        client_metadata: { a: 'b' },
+      },
+      max_output_tokens: 200,
+    } as OpenAI.Responses.ResponseCreateParamsNonStreaming);
+    assert.ok(status === 'completed' || status === 'incomplete');
+    for (const item of output) {
+      if (item.type === 'function_call') {
+        assert.deepEqual([item.namespace, item.name], ['mcp__weather', 'get_weather']);
+      }
+    }
+  });
+
+  test('tools and a schema together give a call or an object', async () => {
+    const schema = { type: 'object', properties: { a: { type: 'boolean' } }, required: ['a'] };
+    const format = { type: 'json_schema' as const, name: 'n', schema, strict: false };
+    for (const input of [askWeather, question]) {
+      const body = { model, input, tools: [weather], text: { format }, max_output_tokens: 300 };
+      const { output, output_text: text } = await openai.responses.create(body);
+      const call = output.find((item) => item.type === 'function_call');
+      if (call?.type === 'function_call') JSON.parse(call.arguments);
+      else assert.equal(typeof (JSON.parse(text) as { a: unknown }).a, 'boolean');
+    }
+  });
+
+  test('a conversation that is too long is refused, or cut from the front where that is asked', async () => {
+    const long: ResponseInputItem[] = [];
+    for (let i = 0; i < 60; i++) {
+      long.push({ role: 'user', content: `Remember the number ${i}, and that Paris is a city. `.repeat(4) });
+      long.push({ role: 'assistant', content: `I will remember ${i}.` });
+    }
+    const input: ResponseInputItem[] = [...long, { role: 'user', content: question }];
+    await assert.rejects(openai.responses.create({ model, input }), (error: unknown) => {
+      assert.ok(error instanceof OpenAI.BadRequestError);
+      assert.equal(error.code, 'context_length_exceeded');
+      return true;
+    });
+    const cut = await openai.responses.create({ model, input, truncation: 'auto', max_output_tokens: 50 });
+    assert.ok(
+      cut.usage!.input_tokens > 900 && cut.usage!.input_tokens <= 2048,
+      String(cut.usage!.input_tokens),
+    );
+  });
+
   test('the warm-up of an editor, one token of nothing, is an answer', async () => {
     const response = await openai.responses.create({ model, input: '', max_output_tokens: 1 });
     assert.equal(response.status, 'incomplete');

@@ -3,7 +3,13 @@ import { after, describe, test } from 'node:test';
 import { cortexConfigSchema } from 'cortex-core/config/cortex-config';
 import { modelsConfigSchema } from 'cortex-core/config/models-config';
 import { silentLog } from 'cortex-core/daemon/log';
-import { type ChatCall, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
+import {
+  answerWords,
+  type ChatCall,
+  createGate,
+  type FakeNeuron,
+  startFakeNeuron,
+} from 'testkit/fake-neuron';
 import type { z } from 'zod';
 import { faultOfResponse } from '../dialects/wire-grammar/responses-grammar.ts';
 import { checkResponsesStream } from '../dialects/wire-grammar/responses-stream.test.kit.ts';
@@ -133,6 +139,35 @@ describe('POST /v1/responses', () => {
       const { error } = await answer(post(gateway, '/v1/responses', ask()));
       assert.equal(error.param, ours);
     }
+  });
+
+  test('truncation auto sends less until the model can take it, and no more often than four times', async () => {
+    const { gateway, neuron } = await setup();
+    const input = Array.from({ length: 40 }, (_, at) => ({ role: 'user', content: `${at} `.repeat(30) }));
+    const sizes: number[] = [];
+    const refuseBeyond = (most: number) => {
+      neuron.onChat = (call: ChatCall) => {
+        const { messages } = JSON.parse(call.body.toString()) as { messages: { content: string }[] };
+        const size = messages.map(({ content }) => content).join('').length;
+        sizes.push(size);
+        if (size <= most) return answerWords(call, ['ok']);
+        const message = `This model's maximum context length is 4096 tokens. However, your messages resulted in ${size * 9} tokens.`;
+        call.response.writeHead(400, { 'content-type': 'application/json' });
+        call.response.end(JSON.stringify({ error: { message, code: 'context_length_exceeded' } }));
+      };
+    };
+    refuseBeyond(1000);
+    const response = await answer(post(gateway, '/v1/responses', ask({ input, truncation: 'auto' })));
+    assert.equal(response.output[0]?.content[0]?.text, 'ok');
+    assert.ok(sizes.length === 2 && (sizes[1] as number) > 200, String(sizes));
+    refuseBeyond(0);
+    sizes.length = 0;
+    const refused = await post(gateway, '/v1/responses', ask({ input, truncation: 'auto' }));
+    assert.equal(refused.status, 400);
+    assert.ok(sizes.length <= 4);
+    sizes.length = 0;
+    assert.equal((await post(gateway, '/v1/responses', ask({ input }))).status, 400);
+    assert.equal(sizes.length, 1);
   });
 
   test('while its model loads the stream is kept alive, and a load that fails is told inside it', async () => {

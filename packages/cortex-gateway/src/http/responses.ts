@@ -8,6 +8,7 @@ import { inClientsWords } from '../dialects/responses/params.ts';
 import { replayResponse } from '../dialects/responses/replay.ts';
 import { compactionDialect, type ResponsesDeps, responsesDialect } from '../dialects/responses/responses.ts';
 import type { StoredResponse } from '../dialects/responses/store-face.ts';
+import { TurnFitter } from '../dialects/responses/truncation.ts';
 import { advertisedLimit } from '../fleet/listing.ts';
 import { digestOf, keysIn } from '../quota/principals.ts';
 import { type InferenceDeps, inferenceHandler } from './inference.ts';
@@ -39,7 +40,8 @@ export function responsesHandlers(inference: InferenceDeps, store: ResponseStore
     if (found !== null) return found;
     throw notFound(id, shelf);
   };
-  const depsOf = (exchange: Exchange): ResponsesDeps => ({
+  const depsOf = (exchange: Exchange, fitter = new TurnFitter()): ResponsesDeps => ({
+    fitter,
     store: shelfOf(exchange),
     newId: (prefix) => store.newId(prefix),
     nowSecs: () => Math.floor(clock.now() / 1000),
@@ -52,21 +54,22 @@ export function responsesHandlers(inference: InferenceDeps, store: ResponseStore
       throw thrown instanceof AppError ? inClientsWords(thrown) : thrown;
     }
   };
-  return {
-    create: (exchange) => infer(exchange, responsesDialect(depsOf(exchange))),
-    compact: (exchange) => infer(exchange, compactionDialect(depsOf(exchange))),
-    retrieve: (exchange) => {
-      const { response } = storedOf(exchange);
-      if (!/^(?:true|1)$/.test(exchange.query.get('stream') ?? '')) return exchange.sendJson(200, response);
-      if (exchange.query.get('starting_after') !== null) {
-        const message =
-          'An answer that is retrieved is streamed as a whole, and not in the pieces of the first time; ' +
-          'leave starting_after out.';
-        throw new AppError('unsupported_parameter', message, { param: 'starting_after' });
+  const createFitting = async (exchange: Exchange): Promise<void> => {
+    const fitter = new TurnFitter();
+    for (;;) {
+      try {
+        await infer(exchange, responsesDialect(depsOf(exchange, fitter)));
+        return;
+      } catch (thrown) {
+        const isOver = exchange.response.headersSent || exchange.signal.aborted;
+        if (isOver || !(thrown instanceof AppError) || !fitter.learn(thrown)) throw thrown;
       }
-      exchange.response.writeHead(200, sseHeaders);
-      exchange.response.end(replayResponse(response));
-    },
+    }
+  };
+  return {
+    create: createFitting,
+    compact: (exchange) => infer(exchange, compactionDialect(depsOf(exchange))),
+    retrieve: (exchange) => sendStored(exchange, storedOf(exchange)),
     remove: (exchange) => {
       const shelf = shelfOf(exchange);
       const { id = '' } = exchange.params;
@@ -82,6 +85,21 @@ export function responsesHandlers(inference: InferenceDeps, store: ResponseStore
     },
     inputItems: (exchange) => exchange.sendJson(200, pageOfItems(storedOf(exchange).input, exchange.query)),
   };
+}
+
+function sendStored(exchange: Exchange, { response }: StoredResponse): void {
+  if (!/^(?:true|1)$/.test(exchange.query.get('stream') ?? '')) {
+    exchange.sendJson(200, response);
+    return;
+  }
+  if (exchange.query.get('starting_after') !== null) {
+    const message =
+      'An answer that is retrieved is streamed as a whole, and not in the pieces of the first time; ' +
+      'leave starting_after out.';
+    throw new AppError('unsupported_parameter', message, { param: 'starting_after' });
+  }
+  exchange.response.writeHead(200, sseHeaders);
+  exchange.response.end(replayResponse(response));
 }
 
 function notFound(id: string, shelf: CallerShelf): AppError {

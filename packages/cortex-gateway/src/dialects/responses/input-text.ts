@@ -11,6 +11,8 @@ const escapes: Readonly<Record<string, string>> = {
   ...{ n: '\n', t: '\t', r: '\r', b: '\b', f: '\f', '"': '"', '\\': '\\', '/': '/' },
 };
 
+const replacement = '\ufffd';
+
 export class InputText {
   readonly #pieces: string[] = [];
   /** What came and was not read: at first all of it, then the rest behind the last whole character. */
@@ -80,12 +82,13 @@ function readCharacter(json: string, at: number): { readonly text: string; reado
   if (name !== 'u') return { text: escapes[name] ?? name, length: 2 };
   const unit = unitAt(json, at);
   if (unit === null) return null;
-  const text = String.fromCharCode(unit);
-  // half of a pair is no character: strict readers refuse it
-  if (unit < 0xd800 || unit > 0xdbff) return { text, length: 6 };
-  if (json.length < at + 12) return null;
+  // half of a pair is no character, and strict readers refuse it
+  if (unit < 0xd800 || unit > 0xdfff) return { text: String.fromCharCode(unit), length: 6 };
+  if (unit > 0xdbff) return { text: replacement, length: 6 };
+  if (json.length < at + 12 && '\\u'.startsWith(json.slice(at + 6, at + 8))) return null;
   const second = json.startsWith('\\u', at + 6) ? unitAt(json, at + 6) : null;
-  return second === null ? { text, length: 6 } : { text: text + String.fromCharCode(second), length: 12 };
+  if (second === null || second < 0xdc00 || second > 0xdfff) return { text: replacement, length: 6 };
+  return { text: String.fromCharCode(unit, second), length: 12 };
 }
 
 function unitAt(json: string, at: number): number | null {
@@ -97,7 +100,7 @@ function inputOf(raw: string): string | null {
   try {
     const value: unknown = JSON.parse(raw);
     const input = typeof value === 'object' && value !== null && 'input' in value ? value.input : null;
-    return typeof input === 'string' ? input : null;
+    return typeof input === 'string' ? input.replace(/\p{Surrogate}/gu, replacement) : null;
   } catch {
     return null;
   }

@@ -9,7 +9,6 @@ const names: readonly (readonly [RegExp, string])[] = [
   [/^response_format\b/, 'text.format'],
   [/^max_(?:completion_)?tokens$/, 'max_output_tokens'],
   [/^(?:reasoning_effort|enable_thinking|thinking_budget_tokens)$/, 'reasoning.effort'],
-  [/^verbosity$/, 'text.verbosity'],
 ];
 
 /** The same error about the field that the client sent. */

@@ -18,11 +18,12 @@ import {
   unsupportedAt,
 } from './fields.ts';
 import { chooseTools, ToolTable } from './tools.ts';
-import { fitTurns } from './truncation.ts';
+import type { TurnFitter } from './truncation.ts';
 
 export interface RequestDeps extends ConversationDeps {
   /** Tokens a sequence of the model may hold; null = not known. */
   readonly contextOf: (model: string) => number | null;
+  readonly fitter: TurnFitter;
 }
 
 export interface ResponsesRequest {
@@ -69,7 +70,7 @@ export function readResponsesRequest(json: JsonObject, deps: RequestDeps): Respo
   const inner: InnerRequest = {
     model,
     stream: maybe(json.stream, 'stream', booleanAt) ?? false,
-    turns: context === null ? turns : fitTurns({ turns, tools, context, maxTokens }),
+    turns: context === null ? turns : deps.fitter.fit({ turns, tools, context, maxTokens }),
     ...{ tools, toolChoice: choice },
     parallelToolCalls: maybe(json.parallel_tool_calls, 'parallel_tool_calls', booleanAt),
     maxTokens,
@@ -77,7 +78,7 @@ export function readResponsesRequest(json: JsonObject, deps: RequestDeps): Respo
     reasoning: reasoning.inner,
     format: text.format,
     continuesLastTurn: false,
-    sampling: readSampling(json, text.verbosity),
+    sampling: readSampling(json),
   };
   return {
     ...{ inner, echo, input: conversation.input, tools: table },
@@ -118,23 +119,23 @@ function readReasoning(value: unknown): {
 
 function readText(value: unknown): {
   readonly format: InnerFormat | null;
-  readonly verbosity: string | null;
   readonly echo: JsonObject;
 } {
   const object = maybe(value, 'text', objectAt) ?? {};
+  // repeated only: agents send it always, and no template has a word for it
   const verbosity = maybe(object.verbosity, 'text.verbosity', oneOfAt(['low', 'medium', 'high']));
   const format = maybe(object.format, 'text.format', objectAt) ?? { type: 'text' };
   const echo = { format, verbosity: verbosity ?? 'medium' };
   switch (oneOfAt(['text', 'json_object', 'json_schema'])(format.type, 'text.format.type')) {
     case 'text':
-      return { format: null, verbosity, echo };
+      return { format: null, echo };
     case 'json_object':
-      return { format: { name: 'json', schema: null, strict: null }, verbosity, echo };
+      return { format: { name: 'json', schema: null, strict: null }, echo };
     case 'json_schema': {
       const name = nameAt(format.name, 'text.format.name');
       const schema = objectAt(format.schema, 'text.format.schema');
       const strict = maybe(format.strict, 'text.format.strict', booleanAt);
-      return { format: { name, schema, strict }, verbosity, echo };
+      return { format: { name, schema, strict }, echo };
     }
     default:
       throw faultAt('text.format.type', "Invalid 'text.format.type'.");
@@ -147,12 +148,9 @@ const chatFields = [
   ...['top_k', 'min_p', 'typical_p', 'repeat_penalty', 'repeat_last_n', 'chat_template_kwargs'],
 ];
 
-function readSampling(json: JsonObject, verbosity: string | null): JsonObject {
+function readSampling(json: JsonObject): JsonObject {
   const said = chatFields.filter((name) => json[name] !== undefined && json[name] !== null);
-  return {
-    ...Object.fromEntries(said.map((name) => [name, json[name]])),
-    ...(verbosity === null ? {} : { verbosity }),
-  };
+  return Object.fromEntries(said.map((name) => [name, json[name]]));
 }
 
 /** Other values ask for parts of tools that do not run here, and are passed over. */

@@ -10,6 +10,7 @@ import { pageOfItems } from './item-page.ts';
 import { replayResponse } from './replay.ts';
 import { compactionDialect, responsesCount, responsesDialect } from './responses.ts';
 import type { CallerStore, StoredResponse } from './store-face.ts';
+import { TurnFitter } from './truncation.ts';
 
 /** A store without limits. */
 function createShelf(): CallerStore & { readonly all: Map<string, StoredResponse> } {
@@ -34,6 +35,7 @@ function setup({ context = null }: { context?: number | null } = {}) {
     newId: (prefix: string) => `${prefix}_${++count}`,
     nowSecs: () => 1_700_000_000,
     contextOf: () => context,
+    fitter: new TurnFitter(),
   };
   const dialect = responsesDialect(deps);
   const parse = (body: object | string) =>
@@ -225,6 +227,28 @@ describe('the stream', () => {
     ]);
     const refused = finalOf([frame({ refusal: 'no' }), ...ending('stop')]);
     assert.deepEqual(refused.incomplete_details, { reason: 'content_filter' });
+  });
+
+  test('half a surrogate pair in a custom input is replaced, however it is cut', () => {
+    for (const [args, input] of [
+      ['{"input":"\\ud83dx"}', '\ufffdx'],
+      ['{"input":"\\ude00"}', '\ufffd'],
+      ['{"input":"\\ud83d\\ud83d\\ude00"}', '\ufffd😀'],
+      ['{"input":"\\ud83d"}', '\ufffd'],
+      ['{"input":"a\\"\\\\\\n"}', 'a"\\\n'],
+      ['{"other":"\\ud83d"}', '{"other":"\\ud83d"}'],
+    ] as const) {
+      for (let size = 1; size <= args.length; size++) {
+        const pieces = args.match(new RegExp(`.{1,${size}}`, 'gs')) ?? [];
+        const frames = [
+          frame(call(0, '', 'c', 'apply_patch')),
+          ...pieces.map((piece) => frame(call(0, piece))),
+          ...ending('tool_calls'),
+        ];
+        const [item] = finalOf(frames).output;
+        assert.equal(item?.type === 'custom_tool_call' && item.input, input);
+      }
+    }
   });
 
   test('a call without arguments has {}, also where another follows', () => {
@@ -476,7 +500,7 @@ describe('the request', () => {
       type: 'json_schema',
       json_schema: { name: 'n', schema, strict: true },
     });
-    assert.deepEqual([body.max_tokens, body.temperature, body.verbosity], [5, 0.5, 'low']);
+    assert.deepEqual([body.max_tokens, body.temperature, body.verbosity], [5, 0.5, undefined]);
     const response = finalOf([...ending('stop')], { ...asked, ...request });
     assert.deepEqual(response.metadata, { a: 'b' });
     assert.equal(response.service_tier, 'flex');

@@ -1,10 +1,12 @@
 /**
  * `truncation: "auto"`: the oldest turns go until the conversation fits.
  *
- * Design: what goes are whole exchanges from the front, so that no call loses its result; system turns and
- * the last exchange stay. Sizes are estimates with a third to spare: the true count is known only where
- * the model is. What is still too long is refused there.
+ * Problem: how many tokens a text has is known only where the model is.
+ * Design: an estimate with a third to spare decides what goes. Where the model still finds the rest too long,
+ * it says how long that was, and the next try is made with the ratio learnt from it. What goes are whole
+ * exchanges from the front, so that no call loses its result; system turns and the last exchange stay.
  */
+import type { AppError } from 'cortex-core/wire/errors';
 import { estimateToolTokens, estimateTurnTokens } from '../inner/estimate-tokens.ts';
 import type { InnerTool, InnerTurn } from '../inner/inner-request.ts';
 
@@ -17,22 +19,42 @@ export interface FitOptions {
   readonly maxTokens: number | null;
 }
 
-const spare = 4 / 3;
+const triesMax = 4;
 
-export function fitTurns({ turns, tools, context, maxTokens }: FitOptions): readonly InnerTurn[] {
-  // the answer gets what it asked for, at most half; an eighth where it said nothing
-  const answer = Math.min(maxTokens ?? context / 8, context / 2);
-  let excess = (estimateToolTokens(tools) + estimateTurnTokens(turns)) * spare - (context - answer);
-  if (excess <= 0) return turns;
-  const exchanges = toExchanges(turns);
-  let first = 0;
-  for (; first < exchanges.length - 1 && excess > 0; first++) {
-    for (const turn of exchanges[first] ?? []) excess -= estimateTurnTokens([turn]) * spare;
+/** Of one request, over all its tries. */
+export class TurnFitter {
+  /** Tokens for each that was estimated. */
+  #scale = 4 / 3;
+  #tries = 0;
+  /** Of what was left at the last try; null = nothing can go any more, or nothing was to go. */
+  #estimate: number | null = null;
+
+  fit({ turns, tools, context, maxTokens }: FitOptions): readonly InnerTurn[] {
+    this.#tries++;
+    // the answer gets what it asked for, at most half; an eighth where it said nothing
+    const room = context - Math.min(maxTokens ?? context / 8, context / 2);
+    let estimate = estimateToolTokens(tools) + estimateTurnTokens(turns);
+    const exchanges = toExchanges(turns);
+    let first = 0;
+    for (; first < exchanges.length - 1 && estimate * this.#scale > room; first++) {
+      estimate -= estimateOf(exchanges[first]);
+    }
+    // templates like a user to begin, where one still does
+    const users = exchanges.findIndex(([turn], at) => at >= first && turn?.role === 'user');
+    while (first > 0 && first < users) estimate -= estimateOf(exchanges[first++]);
+    this.#estimate = first < exchanges.length - 1 ? estimate : null;
+    const dropped = new Set(exchanges.slice(0, first).flat());
+    return turns.filter((turn) => !dropped.has(turn));
   }
-  // templates like a user to begin, where one still does
-  const users = exchanges.findIndex(([turn], at) => at >= first && turn?.role === 'user');
-  const dropped = new Set(exchanges.slice(0, users === -1 ? first : users).flat());
-  return turns.filter((turn) => !dropped.has(turn));
+
+  /** Learns from a model's `context_length_exceeded`. Whether another try would send less. */
+  learn(error: AppError): boolean {
+    if (error.code !== 'context_length_exceeded' || this.#estimate === null) return false;
+    if (this.#tries >= triesMax) return false;
+    const counted = Number(/resulted in (\d+) tokens/.exec(error.message)?.[1] ?? 0);
+    this.#scale = Math.max(this.#scale * 1.25, counted / Math.max(1, this.#estimate));
+    return true;
+  }
 }
 
 /** Without system turns. One begins with a user's own words, or with an assistant that follows results. */
@@ -53,4 +75,8 @@ function toExchanges(turns: readonly InnerTurn[]): readonly (readonly InnerTurn[
 
 function isResult({ parts }: InnerTurn): boolean {
   return parts.some(({ type }) => type === 'result');
+}
+
+function estimateOf(exchange: readonly InnerTurn[] = []): number {
+  return exchange.reduce((sum, turn) => sum + estimateTurnTokens([turn]), 0);
 }
