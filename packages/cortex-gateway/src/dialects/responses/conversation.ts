@@ -81,19 +81,19 @@ function resolved(item: JsonObject, path: string, store: CallerStore, referenced
   throw new AppError('not_found', `${message} ${store.whyMissing(id)}`, { param: `${path}.id` });
 }
 
-const idPrefixes: Readonly<Record<string, string>> = {
-  message: 'msg',
-  reasoning: 'rs',
-  function_call: 'fc',
-  function_call_output: 'fco',
-  custom_tool_call: 'ctc',
-  custom_tool_call_output: 'ctco',
-};
+const idPrefixes: ReadonlyMap<string, string> = new Map([
+  ['message', 'msg'],
+  ['reasoning', 'rs'],
+  ['function_call', 'fc'],
+  ['function_call_output', 'fco'],
+  ['custom_tool_call', 'ctc'],
+  ['custom_tool_call_output', 'ctco'],
+]);
 
 function toStored(item: JsonObject, path: string, newId: (prefix: string) => string): JsonObject {
   const type = typeOf(item, path);
   const given = typeof item.id === 'string' && item.id !== '' ? item.id : null;
-  const named = { ...item, type, id: given ?? newId(idPrefixes[type] ?? 'item') };
+  const named = { ...item, type, id: given ?? newId(idPrefixes.get(type) ?? 'item') };
   if (type !== 'message') return named;
   const { content, role } = item;
   const parts = typeof content === 'string' ? [textPart(content, role === 'assistant')] : content;

@@ -27,11 +27,11 @@ const passedOver = new Set([
 ]);
 
 /** A client's own tools of other names: the field that says what was called. */
-const localCalls: Readonly<Record<string, string>> = {
-  local_shell_call: 'action',
-  shell_call: 'action',
-  apply_patch_call: 'operation',
-};
+const localCalls: ReadonlyMap<string, string> = new Map([
+  ['local_shell_call', 'action'],
+  ['shell_call', 'action'],
+  ['apply_patch_call', 'operation'],
+]);
 
 export class ItemReader {
   readonly turns: InnerTurn[] = [];
@@ -127,7 +127,7 @@ export class ItemReader {
     const found = this.#tools.add(item.tools, `${path}.tools`);
     // of a search that the vendor ran there is no call
     if (typeof item.call_id !== 'string' || !this.#known.has(item.call_id)) return;
-    const text = found.length === 0 ? 'Nothing new was found.' : `You can call now: ${found.join(', ')}`;
+    const text = found.length === 0 ? 'Nothing was found.' : `You can call now: ${found.join(', ')}`;
     this.#result(item, path, [{ type: 'text', text }]);
   }
 
@@ -142,13 +142,13 @@ export class ItemReader {
 
   #other(type: string, item: JsonObject, path: string): void {
     if (passedOver.has(type)) return;
-    const field = localCalls[type];
+    const field = localCalls.get(type);
     if (field !== undefined) {
       const name = type.slice(0, -'_call'.length);
       this.#call({ ...item, name }, path, jsonText(item[field] ?? {}));
       return;
     }
-    if (localCalls[type.replace(/_output$/, '')] !== undefined) {
+    if (type.endsWith('_output') && localCalls.has(type.slice(0, -'_output'.length))) {
       this.#result(item, path, [{ type: 'text', text: jsonText(item.output ?? '') }]);
       return;
     }

@@ -690,6 +690,11 @@ describe('bad input', () => {
     ['no items', { input: [] }, 'input'],
     ['an item that is a text', { input: ['x'] }, 'input[0]'],
     ['an item without a type', { input: [message, {}] }, 'input[1].type'],
+    [
+      'an item with the name of a property of all objects',
+      { input: [{ type: 'constructor' }] },
+      'input[0].type',
+    ],
     ['an unknown item', { input: [{ type: 'wish' }] }, 'input[0].type'],
     ['an unknown role', { input: [{ role: 'boss', content: 'x' }] }, 'input[0].role'],
     ['no content', { input: [{ role: 'user' }] }, 'input[0].content'],

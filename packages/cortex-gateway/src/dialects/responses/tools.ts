@@ -24,6 +24,7 @@ export const toolSearchName = 'tool_search';
 export class ToolTable {
   readonly #tools = new Map<string, InnerTool>();
   readonly #clients = new Map<string, ClientTool>();
+  #listed: string[] = [];
 
   get tools(): readonly InnerTool[] {
     return [...this.#tools.values()];
@@ -38,14 +39,14 @@ export class ToolTable {
     return this.#tools.has(name);
   }
 
-  /** Of a list of tools. One that is there already stays as it was. Returns the names that were new. */
+  /** Of a list of tools. One that is there already stays as it was. Returns the model's names of all. */
   add(value: unknown, path: string): readonly string[] {
-    const before = this.#tools.size;
+    this.#listed = [];
     const list = listAt(value, path);
     checkCount(list.length, path);
     for (const [at, each] of list.entries()) this.#tool(each, `${path}[${at}]`, null);
     checkCount(this.#tools.size, path);
-    return this.#tools.size === before ? [] : [...this.#tools.keys()].slice(before);
+    return this.#listed;
   }
 
   #tool(value: unknown, path: string, namespace: string | null): void {
@@ -113,6 +114,7 @@ export class ToolTable {
 
   #put(client: ClientTool, tool: Omit<InnerTool, 'name'>): void {
     const name = modelNameOf(client.name, client.namespace);
+    this.#listed.push(name);
     if (this.#tools.has(name)) return;
     this.#tools.set(name, { name, ...tool });
     this.#clients.set(name, client);
