@@ -13,6 +13,7 @@ import { Attachments } from './http/attachments.ts';
 import { allowBrowsers } from './http/cors.ts';
 import type { InferenceDeps } from './http/inference.ts';
 import { GatewayMetrics } from './http/metrics.ts';
+import { ResponseStore } from './http/response-store.ts';
 import { RetryBudget } from './http/retry-budget.ts';
 import { envelopeOf, gatewayRoutes } from './http/routes.ts';
 import { StreamChecks } from './http/stream-checks.ts';
@@ -166,6 +167,7 @@ function createApiServer(parts: Parts, closing: AbortSignal): HttpServer {
   return new HttpServer({
     routes: gatewayRoutes({
       inference,
+      responses: responseStore(live.config, clock),
       admin: { fleet, adminKeys: () => live.config.gateway.admin_keys, onReload },
       createdSecs: Math.floor(clock.now() / 1000),
     }),
@@ -188,6 +190,11 @@ function createApiServer(parts: Parts, closing: AbortSignal): HttpServer {
       });
     },
   });
+}
+
+function responseStore({ responses }: CortexConfig, clock: Clock): ResponseStore {
+  const { max_entries: entriesMax, max_mb: mbMax, keep_secs: secsMax } = responses;
+  return new ResponseStore({ entriesMax, bytesMax: mbMax * 1024 * 1024, ageMsMax: secsMax * 1000 }, clock);
 }
 
 function createMetricsServer({ registry }: GatewayMetrics, log: Log): HttpServer {

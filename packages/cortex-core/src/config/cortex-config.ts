@@ -95,6 +95,14 @@ const evictionSchema = z.strictObject({
     .describe('Which model makes room: the longest unused, or the lowest residency_priority first.'),
 });
 
+const responsesSchema = z.strictObject({
+  max_entries: nonNegativeInt()
+    .default(4096)
+    .describe('Answers of /v1/responses kept for previous_response_id; 0 keeps none.'),
+  max_mb: z.number().positive().default(256).describe('MiB that they may take together.'),
+  keep_secs: positiveSeconds().default(86400).describe('Seconds without use after which one is forgotten.'),
+});
+
 const neuronEntrySchema = z.strictObject({
   name: nonEmpty().max(128).describe('Name of the machine in listings, metrics and pinned_on.'),
   endpoint: httpUrl().describe('Base URL of its neuron.'),
@@ -137,6 +145,7 @@ export const cortexConfigSchema = z.strictObject({
   gateway: gatewaySchema.prefault({}).describe('The gateway itself'),
   failover: failoverSchema.prefault({}).describe('What happens to a request whose node fails'),
   eviction: evictionSchema.prefault({}).describe('How room is made for a model'),
+  responses: responsesSchema.prefault({}).describe('The store of the Responses API, in memory'),
   neurons: z
     .array(neuronEntrySchema)
     .superRefine(unique('name', 'name', (neuron) => neuron.name))

@@ -18,6 +18,7 @@ export const errorCatalogue = {
   invalid_request: row(400, false, 'invalid_request_error', 'invalid_request_error'),
   unsupported_parameter: row(400, false, 'invalid_request_error', 'invalid_request_error'),
   missing_model_field: row(400, false, 'invalid_request_error', 'invalid_request_error'),
+  previous_response_not_found: row(400, false, 'invalid_request_error', 'invalid_request_error'),
   context_length_exceeded: row(400, false, 'invalid_request_error', 'invalid_request_error'),
   vision_unsupported: row(400, false, 'invalid_request_error', 'invalid_request_error'),
   wrong_modality: row(400, false, 'invalid_request_error', 'invalid_request_error'),

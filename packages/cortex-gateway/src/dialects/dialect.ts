@@ -5,7 +5,7 @@ import type { JsonObject } from './request-body.ts';
 import type { WireGrammar } from './wire-grammar/wire-grammar.ts';
 
 export interface Dialect {
-  readonly name: 'chat' | 'completions' | 'embeddings' | 'rerank' | 'messages' | 'ollama';
+  readonly name: 'chat' | 'completions' | 'embeddings' | 'rerank' | 'messages' | 'responses' | 'ollama';
   /** Throws an AppError that names the field at fault. */
   readonly parse: (body: Uint8Array, options?: ParseOptions) => InferenceRequest;
   /** A checker of one stream as the client gets it; absent = its streams are not checked. */

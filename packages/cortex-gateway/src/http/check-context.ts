@@ -8,9 +8,10 @@ export function checkContext(
   contextMax: number | null,
 ): void {
   if (contextMax === null || estimate <= contextMax) return;
-  const param = dialect.name === 'completions' ? 'prompt' : 'messages';
+  const { name } = dialect;
+  const param = name === 'completions' ? 'prompt' : name === 'responses' ? 'input' : 'messages';
   const message =
-    dialect.name === 'messages'
+    name === 'messages'
       ? `prompt is too long: ${estimate} tokens > ${contextMax} maximum`
       : `This model's maximum context length is ${contextMax} tokens. However, your messages resulted in ` +
         `${estimate} tokens. Please reduce the length of the ${param}.`;

@@ -12,16 +12,19 @@ import { healthHandler } from './health.ts';
 import { type InferenceDeps, inferenceHandler } from './inference.ts';
 import { modelHandler, modelsHandler } from './models.ts';
 import { ollamaRoutes } from './ollama.ts';
+import type { ResponseStore } from './response-store.ts';
+import { responsesHandlers } from './responses.ts';
 
 type Handler = (exchange: Exchange) => void | Promise<void>;
 
 export interface RouteDeps {
   readonly inference: InferenceDeps;
   readonly admin: AdminDeps;
+  readonly responses: ResponseStore;
   readonly createdSecs: number;
 }
 
-export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Route<Exchange>[] {
+export function gatewayRoutes({ inference, admin, responses, createdSecs }: RouteDeps): Route<Exchange>[] {
   const withKey = (handler: Handler): Handler => {
     return (exchange) => {
       inference.principals.of(exchange.header('authorization'), exchange.header('x-api-key'));
@@ -30,6 +33,7 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
   };
   const models = { fleet: inference.fleet, createdSecs };
   const { load, unload, cancel, drain, undrain, reload, fleet, explain } = adminHandlers(admin);
+  const stored = responsesHandlers(inference, responses);
   const health = healthHandler(inference.fleet);
   const api: readonly (readonly [Method, string, Handler])[] = [
     ['POST', '/chat/completions', inferenceHandler(inference, openAiChat)],
@@ -39,6 +43,12 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
     ['POST', '/rerank', inferenceHandler(inference, rerank)],
     ['POST', '/messages', inferenceHandler(inference, anthropicMessages)],
     ['POST', '/messages/count_tokens', countHandler(inference, messagesCount)],
+    ['POST', '/responses', stored.create],
+    ['POST', '/responses/compact', stored.compact],
+    ['GET', '/responses/:id', stored.retrieve],
+    ['DELETE', '/responses/:id', stored.remove],
+    ['POST', '/responses/:id/cancel', stored.cancel],
+    ['GET', '/responses/:id/input_items', stored.inputItems],
     ['GET', '/models', withKey(modelsHandler(models))],
     ['GET', '/models/:id*', withKey(modelHandler(models))],
   ];

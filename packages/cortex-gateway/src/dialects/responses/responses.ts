@@ -1,0 +1,103 @@
+/** OpenAI's Responses API: a chat request for the neuron, the answer as a response, and both stored. */
+import type { ResponseObject } from 'cortex-core/wire/responses';
+import type { Dialect, InferenceRequest } from '../dialect.ts';
+import { readChatAnswer } from '../inner/chat-answer-reader.ts';
+import { toChatBody } from '../inner/chat-body.ts';
+import { estimateToolTokens, estimateTurnTokens } from '../inner/estimate-tokens.ts';
+import type { InnerRequest } from '../inner/inner-request.ts';
+import { normalizeTurns } from '../prefix-hygiene.ts';
+import { parseObject } from '../request-body.ts';
+import { ResponsesGrammar } from '../wire-grammar/responses-grammar.ts';
+import { AnswerResponse, type AnswerResponseOptions } from './answer-response.ts';
+import { compactionAsk, toCompacted } from './compaction.ts';
+import { type RequestDeps, type ResponsesRequest, readResponsesRequest } from './request.ts';
+import { ResponsesStream } from './responses-stream.ts';
+
+export interface ResponsesDeps extends RequestDeps {
+  /** Seconds since the epoch. */
+  readonly nowSecs: () => number;
+}
+
+/** POST /v1/responses for one caller: `deps.store` holds what is theirs. */
+export function responsesDialect(deps: ResponsesDeps): Dialect {
+  return {
+    name: 'responses',
+    wireGrammar: () => new ResponsesGrammar(),
+    parse: (body, options) => {
+      const request = readResponsesRequest(parseObject(body), deps);
+      return toInference(request, request.inner, deps, options?.prefixHygiene === true);
+    },
+  };
+}
+
+/** POST /v1/responses/compact: never streamed, never stored. */
+export function compactionDialect(deps: ResponsesDeps): Dialect {
+  return {
+    name: 'responses',
+    parse: (body, options) => {
+      const json = { ...parseObject(body), stream: false, store: false };
+      const request = readResponsesRequest(json, deps);
+      const turns = [...request.inner.turns, compactionAsk];
+      const inner: InnerRequest = { ...request.inner, turns, tools: [], toolChoice: null, format: null };
+      return {
+        ...toInference(request, inner, deps, options?.prefixHygiene === true),
+        wholeOut: (answer) => Buffer.from(JSON.stringify(toCompacted(readChatAnswer(answer), deps))),
+      };
+    },
+  };
+}
+
+/** POST /v1/responses/input_tokens: what the request would be, to be counted where the model is. */
+export function responsesCount(deps: ResponsesDeps): {
+  readonly parse: (body: Uint8Array) => Pick<InferenceRequest, 'model' | 'toUpstream'>;
+  readonly toAnswer: (inputTokens: number) => unknown;
+} {
+  return {
+    parse: (body) => {
+      const json = { ...parseObject(body), stream: false };
+      const request = readResponsesRequest(json, deps);
+      return toInference(request, request.inner, deps, false);
+    },
+    toAnswer: (inputTokens) => ({ object: 'response.input_tokens', input_tokens: inputTokens }),
+  };
+}
+
+/** `given`: what the model is asked, which may be another thing than the request itself. */
+function toInference(
+  request: ResponsesRequest,
+  given: InnerRequest,
+  deps: ResponsesDeps,
+  hygiene: boolean,
+): InferenceRequest {
+  const { echo, input } = request;
+  const { turns, changed } = hygiene ? normalizeTurns(given.turns) : { turns: given.turns, changed: false };
+  const inner = { ...given, turns };
+  const promptTokensEstimate = estimateTurnTokens(turns);
+  const inputTokensEstimate = promptTokensEstimate + estimateToolTokens(inner.tools);
+  const keep = (response: ResponseObject): void => {
+    if (echo.store) deps.store.put({ response, input });
+  };
+  const answerOptions = (): AnswerResponseOptions => ({
+    ...{ tools: request.tools, summarises: request.summarises },
+    ...{ carriesReasoning: request.carriesReasoning, newId: deps.newId, nowSecs: deps.nowSecs },
+    head: { id: deps.newId('resp'), createdAt: deps.nowSecs(), echo },
+    inputTokensEstimate,
+  });
+  return {
+    ...{ model: inner.model, stream: inner.stream, promptTokensEstimate, inputTokensEstimate },
+    choices: 1,
+    maxTokens: inner.maxTokens,
+    upstreamPath: '/v1/chat/completions',
+    isPrefixNormalized: changed,
+    forwardsHeaders: false,
+    toUpstream: (target) => Buffer.from(JSON.stringify(toChatBody(inner, target))),
+    streamOut: () => new ResponsesStream(answerOptions(), keep),
+    wholeOut: (answer) => {
+      const whole = new AnswerResponse(answerOptions(), () => {});
+      for (const event of readChatAnswer(answer)) whole.take(event);
+      const response = whole.end();
+      keep(response);
+      return Buffer.from(JSON.stringify(response));
+    },
+  };
+}
