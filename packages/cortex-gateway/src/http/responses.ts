@@ -6,11 +6,17 @@ import type { Dialect } from '../dialects/dialect.ts';
 import { pageOfItems } from '../dialects/responses/item-page.ts';
 import { inClientsWords } from '../dialects/responses/params.ts';
 import { replayResponse } from '../dialects/responses/replay.ts';
-import { compactionDialect, type ResponsesDeps, responsesDialect } from '../dialects/responses/responses.ts';
+import {
+  compactionDialect,
+  type ResponsesDeps,
+  responsesCount,
+  responsesDialect,
+} from '../dialects/responses/responses.ts';
 import type { StoredResponse } from '../dialects/responses/store-face.ts';
 import { TurnFitter } from '../dialects/responses/truncation.ts';
 import { advertisedLimit } from '../fleet/listing.ts';
 import { digestOf, keysIn } from '../quota/principals.ts';
+import { countHandler } from './count.ts';
 import { type InferenceDeps, inferenceHandler } from './inference.ts';
 import type { CallerShelf, ResponseStore } from './response-store.ts';
 
@@ -19,6 +25,7 @@ type Handler = (exchange: Exchange) => void | Promise<void>;
 export interface ResponsesHandlers {
   readonly create: Handler;
   readonly compact: Handler;
+  readonly count: Handler;
   readonly retrieve: Handler;
   readonly remove: Handler;
   readonly cancel: Handler;
@@ -69,6 +76,7 @@ export function responsesHandlers(inference: InferenceDeps, store: ResponseStore
   return {
     create: createFitting,
     compact: (exchange) => infer(exchange, compactionDialect(depsOf(exchange))),
+    count: (exchange) => countHandler(inference, responsesCount(depsOf(exchange)))(exchange),
     retrieve: (exchange) => sendStored(exchange, storedOf(exchange)),
     remove: (exchange) => {
       const shelf = shelfOf(exchange);

@@ -45,6 +45,7 @@ export function gatewayRoutes({ inference, admin, responses, createdSecs }: Rout
     ['POST', '/messages/count_tokens', countHandler(inference, messagesCount)],
     ['POST', '/responses', stored.create],
     ['POST', '/responses/compact', stored.compact],
+    ['POST', '/responses/input_tokens', stored.count],
     ['GET', '/responses/:id', stored.retrieve],
     ['DELETE', '/responses/:id', stored.remove],
     ['POST', '/responses/:id/cancel', stored.cancel],

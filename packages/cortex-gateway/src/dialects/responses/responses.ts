@@ -1,6 +1,6 @@
 /** OpenAI's Responses API: a chat request for the neuron, the answer as a response, and both stored. */
 import type { ResponseObject } from 'cortex-core/wire/responses';
-import type { Dialect, InferenceRequest } from '../dialect.ts';
+import type { Dialect, InferenceRequest, ParseOptions } from '../dialect.ts';
 import { readChatAnswer } from '../inner/chat-answer-reader.ts';
 import { toChatBody } from '../inner/chat-body.ts';
 import { estimateToolTokens, estimateTurnTokens } from '../inner/estimate-tokens.ts';
@@ -49,14 +49,17 @@ export function compactionDialect(deps: ResponsesDeps): Dialect {
 
 /** POST /v1/responses/input_tokens: what the request would be, to be counted where the model is. */
 export function responsesCount(deps: ResponsesDeps): {
-  readonly parse: (body: Uint8Array) => Pick<InferenceRequest, 'model' | 'toUpstream'>;
+  readonly parse: (
+    body: Uint8Array,
+    options?: ParseOptions,
+  ) => Pick<InferenceRequest, 'model' | 'toUpstream'>;
   readonly toAnswer: (inputTokens: number) => unknown;
 } {
   return {
-    parse: (body) => {
+    parse: (body, options) => {
       const json = { ...parseObject(body), stream: false };
       const request = readResponsesRequest(json, deps);
-      return toInference(request, request.inner, deps, false);
+      return toInference(request, request.inner, deps, options?.prefixHygiene === true);
     },
     toAnswer: (inputTokens) => ({ object: 'response.input_tokens', input_tokens: inputTokens }),
   };
