@@ -1,13 +1,16 @@
 /** The gateway, put together in the order a request meets it. */
+import { join } from 'node:path';
 import type { CortexConfig } from 'cortex-core/config/cortex-config';
 import { parseListen } from 'cortex-core/config/fields';
 import type { ModelsConfig } from 'cortex-core/config/models-config';
 import { type Clock, systemClock } from 'cortex-core/daemon/clock';
 import { HttpServer } from 'cortex-core/daemon/http-server';
 import type { Log } from 'cortex-core/daemon/log';
+import { RateBook } from './decide/rate-book.ts';
 import { doubtfulAliases, toCatalogue } from './fleet/catalogue.ts';
 import { Fleet } from './fleet/fleet.ts';
 import { NodeState } from './fleet/node-state.ts';
+import { RatesFile } from './fleet/rates-file.ts';
 import { allowBrowsers } from './http/cors.ts';
 import type { InferenceDeps } from './http/inference.ts';
 import { GatewayMetrics } from './http/metrics.ts';
@@ -40,7 +43,11 @@ export async function startGateway(
   { log, clock = systemClock }: GatewayDeps,
 ): Promise<Gateway> {
   const metrics = new GatewayMetrics();
-  const fleet = createFleet(config, modelsConfig, metrics, log, clock);
+  const rates = new RateBook();
+  const file = config.state_dir === undefined ? null : join(config.state_dir, 'rates.json');
+  const ratesFile = new RatesFile({ file, rates, clock, log });
+  await ratesFile.open();
+  const fleet = createFleet(config, modelsConfig, { metrics, log, clock, rates });
   metrics.watch(fleet);
   const closing = new AbortController();
   const server = createApiServer(config, fleet, metrics, log, clock, closing.signal);
@@ -54,6 +61,7 @@ export async function startGateway(
     fleet.stop();
     await Promise.all([waiting, metricsServer.close(0)]);
     await fleet.close();
+    await ratesFile.close();
   };
   try {
     const port = await server.listen(api.host, api.port);
@@ -70,10 +78,9 @@ export async function startGateway(
 function createFleet(
   config: CortexConfig,
   modelsConfig: ModelsConfig,
-  metrics: GatewayMetrics,
-  log: Log,
-  clock: Clock,
+  deps: Required<GatewayDeps> & { readonly metrics: GatewayMetrics; readonly rates: RateBook },
 ): Fleet {
+  const { metrics, log, clock, rates } = deps;
   const catalogue = toCatalogue(modelsConfig);
   for (const [alias, doubt] of doubtfulAliases(catalogue)) log.warn(`the alias ${doubt}`, { alias });
   const { gateway, eviction, neurons } = config;
@@ -91,6 +98,7 @@ function createFleet(
     missesMax: gateway.unhealthy_after_misses,
     loadTimeoutMs: gateway.load_timeout_secs * 1000,
     waitersMax: gateway.max_waiting_requests,
+    rates,
     onEvent: (event) => metrics.onFleetEvent(event),
   });
 }
