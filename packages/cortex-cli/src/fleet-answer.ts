@@ -1,7 +1,4 @@
-/**
- * What GET /v1/models, /health, /admin/fleet and /admin/explain hold for a person. What an answer lacks is left
- * out.
- */
+/** What GET /v1/models, /health and /admin hold for a person. What an answer lacks is left out. */
 import { type LoadProgress, loadProgressSchema } from 'cortex-core/wire/neuron';
 
 export interface ListedModel {
