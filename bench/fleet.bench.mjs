@@ -3,11 +3,11 @@
  *
  *   npm run bench:fleet [-- --nodes 1000 --models 10000]
  *
- * The fleet: every node holds 3 models in memory and 20 on disk, so that each resident model has nodes * 3 /
- * models replicas, and one model (`everywhere`) is resident on all of them. `none free`: every node is full,
- * so that a cold load has to evict. Decisions run through the gateway's own state (`FleetPicture`), each
- * after a change of one node, as polls bring them. Goals: below 50 us in the median with 1,000 nodes and
- * 10,000 models, and below 5 % of a core for polls every 10 s. Bytes are of the young generation.
+ * The fleet: every node holds 3 models in memory and 20 on disk; one model (`everywhere`) is resident on
+ * all of them. `none free`: every node is full, so that a cold load has to evict. Decisions run on the
+ * gateway's own state (`FleetPicture`); in some cases a node changes before each, as polls do. Goals: below
+ * 50 us in the median with 1,000 nodes and 10,000 models, and below 5 % of a core for polls every 10 s. Bytes
+ * are what the heap grew by per decision.
  */
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';

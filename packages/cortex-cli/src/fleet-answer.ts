@@ -1,4 +1,4 @@
-/** What GET /v1/models, /health and /admin/fleet hold for a person. What an answer lacks is left out. */
+/** What GET /v1/models, /health and /admin hold for a person. What an answer lacks is left out. */
 import { type LoadProgress, loadProgressSchema } from 'cortex-core/wire/neuron';
 
 export interface ListedModel {
@@ -34,6 +34,69 @@ export interface GatewayHealth {
   readonly status: string;
   readonly healthyNodes: number;
   readonly totalNodes: number;
+}
+
+/** Times in seconds. */
+export interface Explanation {
+  readonly requested: string;
+  readonly model: string;
+  readonly promptTokens: number;
+  /** `forward`, `load`, `wait` or `reject`. */
+  readonly decision: string;
+  readonly node: string | null;
+  readonly why: string;
+  readonly candidates: readonly {
+    readonly node: string;
+    readonly state: string;
+    /** `chosen`, `lost` or `cannot`. */
+    readonly verdict: string;
+    readonly why: string;
+    readonly evict: readonly string[];
+    readonly terms: ExplainedTerms | null;
+  }[];
+}
+
+interface ExplainedTerms {
+  readonly expected: number;
+  readonly queue: number;
+  readonly evict: number;
+  readonly load: number;
+  readonly prefill: number;
+  readonly cachedTokens: number;
+}
+
+export function readExplanation(answer: unknown): Explanation {
+  const node = field(answer, 'node');
+  return {
+    requested: asText(field(answer, 'requested')),
+    model: asText(field(answer, 'model')),
+    promptTokens: asNumber(field(answer, 'prompt_tokens')) ?? 0,
+    decision: asText(field(answer, 'decision')),
+    node: typeof node === 'string' ? node : null,
+    why: asText(field(answer, 'why')),
+    candidates: asList(field(answer, 'candidates')).map((each) => ({
+      node: asText(field(each, 'node')),
+      state: asText(field(each, 'state')),
+      verdict: asText(field(each, 'verdict')),
+      why: asText(field(each, 'why')),
+      evict: asList(field(each, 'evict')).map(asText),
+      terms: readTerms(field(each, 'terms')),
+    })),
+  };
+}
+
+function readTerms(terms: unknown): ExplainedTerms | null {
+  const expected = asNumber(field(terms, 'expected_secs'));
+  if (expected === null) return null;
+  const secs = (name: string): number => asNumber(field(terms, name)) ?? 0;
+  return {
+    expected,
+    queue: secs('queue_secs'),
+    evict: secs('evict_secs'),
+    load: secs('load_secs'),
+    prefill: secs('prefill_secs'),
+    cachedTokens: secs('cached_tokens'),
+  };
 }
 
 export function readModels(answer: unknown): readonly ListedModel[] {

@@ -30,7 +30,12 @@ export function loadGatewayConfig(options: FileOptions<'cortex'>): {
   readonly gateway: CortexConfig;
   readonly models: ModelsConfig;
 } {
-  const gateway = loadConfig('cortex', options);
-  const path = resolveConfigPath(gateway.models_config, options.path);
+  const config = loadConfig('cortex', options);
+  const path = resolveConfigPath(config.models_config, options.path);
+  const { state_dir: state } = config;
+  const gateway = {
+    ...config,
+    ...(state === undefined ? {} : { state_dir: resolveConfigPath(state, options.path) }),
+  };
   return { gateway, models: loadConfig('models', { path, missing: 'empty' }) };
 }

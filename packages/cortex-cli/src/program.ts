@@ -3,6 +3,7 @@ import { Command, Option } from 'commander';
 import { type CheckOptions, CONFIG_KINDS, checkConfigs } from './check-command.ts';
 import type { DoctorOptions } from './doctor-command.ts';
 import { type DrainOptions, drainNode } from './drain-command.ts';
+import { type ExplainOptions, explainModel } from './explain-command.ts';
 import {
   cancelLoad,
   type LoadOptions,
@@ -33,6 +34,7 @@ export function createProgram(terminal: Terminal): Command {
     );
   addDaemons(program, terminal);
   addQueries(program, terminal);
+  addExplain(program, terminal);
   addRun(program, terminal);
   addLocal(program, terminal);
   return program;
@@ -157,6 +159,19 @@ function addLoads(program: Command, terminal: Terminal): void {
       interruptible((signal) => act(terminal, model, options, signal)),
     );
   }
+}
+
+function addExplain(program: Command, terminal: Terminal): void {
+  const command = program
+    .command('explain')
+    .description('Show where a request for a model would go now, and why not elsewhere.')
+    .argument('<model>', 'id of the model, as in "cortex models"')
+    .option('--prompt-tokens <n>', 'length of its prompt, in tokens (default: 1000)', parsePositiveInt)
+    .option('--json', "the gateway's answer")
+    .addHelpText('after', examples([['cortex explain cortex-tiny --prompt-tokens 20000', '']]));
+  addGatewayOptions(command).action((model: string, options: ExplainOptions) =>
+    interruptible((signal) => explainModel(terminal, model, options, signal)),
+  );
 }
 
 function addRun(program: Command, terminal: Terminal): void {

@@ -49,6 +49,7 @@ export function buildUpConfig(options: UpOptions, around: Surroundings): UpConfi
     env: around.env,
     defaults: {
       models_config: configPath === undefined ? join(around.cwd, 'models.toml') : 'models.toml',
+      state_dir: stateDir(around.env),
       gateway: {
         listen: `${HOST}:31313`,
         metrics_listen: `${HOST}:31314`,

@@ -1,4 +1,5 @@
 /** The gateway, put together in the order a request meets it. */
+import { join } from 'node:path';
 import type { CortexConfig } from 'cortex-core/config/cortex-config';
 import type { ReloadReport } from 'cortex-core/config/diff-config';
 import { parseListen } from 'cortex-core/config/fields';
@@ -6,9 +7,11 @@ import type { ModelsConfig } from 'cortex-core/config/models-config';
 import { type Clock, systemClock } from 'cortex-core/daemon/clock';
 import { HttpServer } from 'cortex-core/daemon/http-server';
 import type { Log } from 'cortex-core/daemon/log';
+import { RateBook } from './decide/rate-book.ts';
 import { doubtfulAliases, toCatalogue } from './fleet/catalogue.ts';
 import { Fleet } from './fleet/fleet.ts';
 import type { FleetSettings } from './fleet/fleet-options.ts';
+import { RatesFile } from './fleet/rates-file.ts';
 import { Attachments } from './http/attachments.ts';
 import { allowBrowsers } from './http/cors.ts';
 import type { InferenceDeps } from './http/inference.ts';
@@ -51,7 +54,11 @@ export async function startGateway(
 ): Promise<Gateway> {
   const live = new LiveConfig(config, modelsConfig);
   const metrics = new GatewayMetrics();
-  const fleet = createFleet(live, metrics, log, clock);
+  const rates = new RateBook();
+  const file = config.state_dir === undefined ? null : join(config.state_dir, 'rates.json');
+  const ratesFile = new RatesFile({ file, rates, clock, log });
+  await ratesFile.open();
+  const fleet = createFleet(live, { metrics, log, clock, rates });
   metrics.watch(fleet);
   const closing = new AbortController();
   const principals = new Principals(config.entitlements);
@@ -74,6 +81,7 @@ export async function startGateway(
     fleet.stop();
     await Promise.all([waiting, metricsServer.close(0)]);
     await fleet.close();
+    await ratesFile.close();
   };
   try {
     const port = await server.listen(api.host, api.port);
@@ -97,13 +105,21 @@ interface Parts {
   readonly onReload: (() => Promise<ReloadReport>) | null;
 }
 
-function createFleet(live: LiveConfig, metrics: GatewayMetrics, log: Log, clock: Clock): Fleet {
+interface FleetParts {
+  readonly metrics: GatewayMetrics;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly rates: RateBook;
+}
+
+function createFleet(live: LiveConfig, { metrics, log, clock, rates }: FleetParts): Fleet {
   const key = (): string | null => live.config.gateway.neuron_key ?? null;
   return new Fleet({
     settings: toFleetSettings(live, log),
     connect: ({ name, endpoint }) => new NeuronClient({ name, endpoint, key, clock }),
     clock,
     log,
+    rates,
     onEvent: (event) => metrics.onFleetEvent(event),
   });
 }

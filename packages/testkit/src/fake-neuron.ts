@@ -81,6 +81,8 @@ export class FakeNeuron {
   discoveryExtras: Readonly<Record<string, unknown>> = {};
   /** in_flight to report per model, instead of 0. */
   readonly reportedInFlight = new Map<string, number>();
+  /** Further fields of the model's row in /health, e.g. its rates. */
+  readonly reportedLoad = new Map<string, object>();
   loading: {
     model_id: string;
     phase: string;
@@ -307,7 +309,10 @@ export class FakeNeuron {
       activation: { state: 'ready', pending: [], in_progress: null, completed: [], failed: [] },
       models: [...this.models.values()]
         .filter((model) => model.status === 'loaded')
-        .map(({ id }) => ({ id, in_flight: this.reportedInFlight.get(id) ?? 0, queue_depth: 0 })),
+        .map(({ id }) => ({
+          ...{ id, in_flight: this.reportedInFlight.get(id) ?? 0, queue_depth: 0 },
+          ...this.reportedLoad.get(id),
+        })),
       loading: this.loading,
     };
   }

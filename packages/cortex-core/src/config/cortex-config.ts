@@ -142,6 +142,11 @@ export const cortexConfigSchema = z.strictObject({
   models_config: nonEmpty()
     .default('models.toml')
     .describe('The model catalogue; relative to this file. A missing file is an empty catalogue.'),
+  state_dir: nonEmpty()
+    .optional()
+    .describe(
+      'Directory for what the gateway learns, such as how fast each neuron is; kept nowhere when left out.',
+    ),
   gateway: gatewaySchema.prefault({}).describe('The gateway itself'),
   failover: failoverSchema.prefault({}).describe('What happens to a request whose node fails'),
   eviction: evictionSchema.prefault({}).describe('How room is made for a model'),

@@ -227,7 +227,7 @@ test('names that must be unique are', () => {
   assert.deepEqual(faults('cortex', text), [
     'FILE:5 neurons[1].name: name "a" is already used by entry 1',
     'FILE:6 neurons[1].endpoint: endpoint is already used by entry 1',
-    'FILE:7 x: unknown key; the keys here are models_config, gateway, eviction, responses, neurons, entitlements, log',
+    'FILE:7 x: unknown key; the keys here are models_config, state_dir, gateway, failover, eviction, responses, neurons, entitlements, log',
   ]);
   assert.deepEqual(faults('models', 'models = [\n {id="m"},\n {id="m"},\n]'), [
     'FILE:3 models[1].id: id "m" is already used by entry 1',

@@ -78,6 +78,34 @@ describe('over random fleets', () => {
     });
   });
 
+  test('in a full fleet the load that evicts soonest is found', () => {
+    const random = seeded();
+    for (let i = 0; i < 300; i++) {
+      const nodes = Array.from({ length: 1 + Math.floor(random.random() * 20) }, (_, n) => ({
+        name: `n${n}`,
+        devices: [{ totalMb: 4000, freeMb: random.pick([0, 300, 900]) }],
+        models: [
+          { id: 'm', status: 'available' as const },
+          ...['a', 'b', 'c'].map((id) => ({
+            ...{ id, vramMb: random.pick([300, 600, 1000]), leases: random.pick([0, 0, 1, 3]) },
+            lastUsedMs: random.pick([null, 0, 500_000, 990_000]),
+          })),
+        ],
+      }));
+      const view = toFleetView({ nodes, catalogue: [{ id: 'm', vramMb: random.pick([900, 1500]) }] });
+      const request = { model: 'm', nowMs: 1_000_000 };
+      const decision = route(view, request);
+      const weighing = toWeighing(view, indexOf(view), request, 'm');
+      const all = view.nodes.flatMap((node) => {
+        const cold = considerCold(weighing, node);
+        return cold === null || 'reason' in cold ? [] : [scoreOf(cold.terms)];
+      });
+      const least = all.length === 0 ? null : Math.min(...all);
+      const found = decision.kind === 'load' ? scoreOf(decision.terms) : null;
+      assert.equal(found, least, random.note(`fleet ${i}`));
+    }
+  });
+
   test('the winner that is explained is the one that is routed to, and every node is named once', () => {
     each(500, 8, (view, request, note) => {
       const decision = route(view, request);

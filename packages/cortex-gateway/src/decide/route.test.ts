@@ -279,10 +279,11 @@ describe('a further replica', () => {
     assert.equal(told(view(nodes(50, 0), catalogue, { rates }), 'm'), 'forward a');
   });
 
-  test('is not loaded while one is coming up', () => {
-    const coming = { name: 'c', pending: ['m'], devices: [gpu(0)] };
-    const decision = told(view([...nodes(9), coming], catalogue, { rates }), 'm', { promptTokens: 10 });
-    assert.match(decision, /^(forward a|wait c)$/);
+  test('is not loaded while one is coming up, however late', () => {
+    const late = new Map([['m', { sinceMs: null, readyMs: 3_600_000, waiting: 0 }]]);
+    const coming = { name: 'c', pending: ['m'], coming: late, devices: [gpu(0)] };
+    const ask = { promptTokens: 10, nowMs: 0 };
+    assert.equal(told(view([...nodes(9), coming], catalogue, { rates }), 'm', ask), 'forward a');
   });
 });
 

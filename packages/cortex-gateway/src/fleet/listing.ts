@@ -1,13 +1,14 @@
 /** How models are listed: loaded or loadable, where, with which limits. */
 import type { ModelLimit } from 'cortex-core/wire/neuron';
-import { type FleetView, type ModelView, resolveAlias } from '../decide/fleet-view.ts';
+import { type FleetView, type ModelView, type NodeView, resolveAlias } from '../decide/fleet-view.ts';
 import { considerNode } from '../decide/placement.ts';
 
 /** The tightest limit that nodes which hold the model tell, else the catalogue's. */
 export function advertisedLimit(view: FleetView, requested: string): ModelLimit | null {
   const model = resolveAlias(view, requested);
   let tightest: ModelLimit | null = null;
-  for (const node of view.nodes) {
+  // asked with every request: not a walk over all nodes
+  for (const node of holdersOf(view, model)) {
     const limit = node.models.get(model)?.limit;
     if (limit && (tightest === null || limit.context < tightest.context)) tightest = limit;
   }
@@ -25,7 +26,7 @@ export function modelIds(view: FleetView): string[] {
 export function describeModel(view: FleetView, id: string, createdSecs: number) {
   const model = resolveAlias(view, id);
   const entry = view.catalogue.get(model);
-  const held = view.nodes.flatMap((node) => {
+  const held = holdersOf(view, model).flatMap((node) => {
     const found = node.models.get(model);
     return found === undefined ? [] : [{ node, found }];
   });
@@ -64,6 +65,14 @@ export function describeModel(view: FleetView, id: string, createdSecs: number) 
     created_at: new Date(createdSecs * 1000).toISOString(),
     lifecycle: 'active',
   };
+}
+
+/** Nodes that have it in any state, by name. */
+function holdersOf(view: FleetView, model: string): readonly NodeView[] {
+  const { index } = view;
+  if (index === undefined) return view.nodes.filter((node) => node.models.has(model));
+  const slots = [...index.presentSlots(model)].sort((a, b) => a - b);
+  return slots.flatMap((slot) => index.nodes[slot] ?? []);
 }
 
 function feasibleOn(view: FleetView, model: string): string[] {
