@@ -29,8 +29,10 @@ export function loadNeuronConfig(options: FileOptions<'neuron'>): NeuronConfig {
 export function loadGatewayConfig(options: FileOptions<'cortex'>): {
   readonly gateway: CortexConfig;
   readonly models: ModelsConfig;
+  /** Where the catalogue is, or would be. */
+  readonly modelsPath: string;
 } {
   const gateway = loadConfig('cortex', options);
   const path = resolveConfigPath(gateway.models_config, options.path);
-  return { gateway, models: loadConfig('models', { path, missing: 'empty' }) };
+  return { gateway, models: loadConfig('models', { path, missing: 'empty' }), modelsPath: path };
 }

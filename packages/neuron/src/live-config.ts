@@ -1,10 +1,5 @@
 /** The configuration that is in force: what the file says now, but for what only a restart can change. */
-import {
-  type ConfigChange,
-  diffConfig,
-  type ReloadReport,
-  toReloadReport,
-} from 'cortex-core/config/diff-config';
+import { diffConfig, type ReloadReport, toReloadReport } from 'cortex-core/config/diff-config';
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import type { ModelSpec } from 'cortex-core/wire/neuron';
 
