@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { FakeClock } from 'testkit/clock';
-import { FileWatch } from './file-watch.ts';
+import { FileWatch, signFiles } from './file-watch.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'file-watch-'));
 after(() => rmSync(dir, { recursive: true }));
@@ -18,6 +18,7 @@ function setUp(path: string) {
     paths: () => [path],
     isOn: () => state.isOn,
     onChange: () => state.changes++,
+    since: signFiles([path]),
   });
   const look = async (): Promise<void> => {
     await clock.advance(1000);
@@ -51,6 +52,17 @@ test('a file that is replaced, written, linked anew or removed is told once each
     for (let looks = 0; looks < 4; looks++) await look();
     assert.equal(state.changes, i === 2 ? 3 : i + 1, `way ${i}`);
   }
+  watch.close();
+});
+
+test('what changed between the reading and the first look is told', async () => {
+  const path = join(dir, 'early.toml');
+  writeFileSync(path, '1');
+  const { state, watch, look } = setUp(path);
+  writeFileSync(path, '22');
+  await look();
+  await look();
+  assert.equal(state.changes, 1);
   watch.close();
 });
 

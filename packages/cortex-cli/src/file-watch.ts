@@ -5,6 +5,7 @@
  * file is a link to a folder that is replaced, a network share tells nothing, and looking works for all.
  * A change counts when the file looked the same twice, so that one that is still being written is not read.
  */
+import { type Stats, statSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import type { Clock } from 'cortex-core/daemon/clock';
 
@@ -15,6 +16,8 @@ export interface FileWatchOptions {
   /** Asked at each look; what changes meanwhile is not told. */
   readonly isOn: () => boolean;
   readonly onChange: () => void;
+  /** `signFiles` of when they were read: what changed since is told. */
+  readonly since: string;
 }
 
 const EVERY_MS = 1000;
@@ -23,11 +26,12 @@ export class FileWatch {
   readonly #options: FileWatchOptions;
   #timer: { cancel(): void } | null = null;
   #isClosed = false;
-  #known: string | null = null;
+  #known: string;
   #seen: string | null = null;
 
   constructor(options: FileWatchOptions) {
     this.#options = options;
+    this.#known = options.since;
     this.#arm(0);
   }
 
@@ -42,12 +46,12 @@ export class FileWatch {
   }
 
   async #look(): Promise<void> {
-    const signs = await Promise.all(this.#options.paths().map(signOf));
+    const signs = await Promise.all(this.#options.paths().map(readSign));
     if (this.#isClosed) return;
     const now = signs.join('\n');
     const isSettled = now === this.#seen;
     this.#seen = now;
-    if (this.#known === null || !this.#options.isOn()) this.#known = now;
+    if (!this.#options.isOn()) this.#known = now;
     else if (isSettled && now !== this.#known) {
       this.#known = now;
       this.#options.onChange();
@@ -56,12 +60,24 @@ export class FileWatch {
   }
 }
 
-/** What changes when the file does; a file that is not there is one too. */
-async function signOf(path: string): Promise<string> {
+/** What the files look like now. */
+export function signFiles(paths: readonly string[]): string {
+  return paths.map((path) => signOf(path, lookAt(path))).join('\n');
+}
+
+function lookAt(path: string): Stats | null {
   try {
-    const { mtimeMs, size, ino } = await stat(path);
-    return `${path} ${mtimeMs} ${size} ${ino}`;
-  } catch (thrown) {
-    return `${path} ${(thrown as NodeJS.ErrnoException).code}`;
+    return statSync(path);
+  } catch {
+    return null;
   }
+}
+
+async function readSign(path: string): Promise<string> {
+  return signOf(path, await stat(path).catch(() => null));
+}
+
+/** What changes when the file does; a file that is not there is one too. */
+function signOf(path: string, found: Stats | null): string {
+  return found === null ? `${path} none` : `${path} ${found.mtimeMs} ${found.size} ${found.ino}`;
 }

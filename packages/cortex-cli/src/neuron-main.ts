@@ -10,7 +10,7 @@ import { systemClock } from 'cortex-core/daemon/clock';
 import { createLog, type Log } from 'cortex-core/daemon/log';
 import { CliError } from './cli-error.ts';
 import { ConfigReloader } from './config-reloader.ts';
-import { FileWatch } from './file-watch.ts';
+import { FileWatch, signFiles } from './file-watch.ts';
 import { loadNeuronConfig } from './load-files.ts';
 import type { FromNeuron, ToNeuron } from './neuron-process.ts';
 import { createNeuronProgram } from './neuron-program.ts';
@@ -35,6 +35,8 @@ async function runForeground(options: { readonly config?: string; readonly port?
     return options.port === undefined ? loaded : { ...loaded, port: options.port };
   };
   let config = load();
+  const files = file === undefined ? [] : [file];
+  const since = signFiles(files);
   const log = createLog(config.log.level);
   const { startNeuron } = await import('neuron/neuron');
   const reloader = new ConfigReloader({
@@ -56,7 +58,8 @@ async function runForeground(options: { readonly config?: string; readonly port?
   const neuron = await started;
   const watch = new FileWatch({
     clock: systemClock,
-    paths: () => (file === undefined ? [] : [file]),
+    paths: () => files,
+    since,
     isOn: () => config.watch_config,
     onChange: () => reloader.trigger('file'),
   });

@@ -3,7 +3,7 @@ import { systemClock } from 'cortex-core/daemon/clock';
 import { createLog, type Log } from 'cortex-core/daemon/log';
 import { CliError } from './cli-error.ts';
 import { ConfigReloader } from './config-reloader.ts';
-import { FileWatch } from './file-watch.ts';
+import { FileWatch, signFiles } from './file-watch.ts';
 import { loadGatewayConfig } from './load-files.ts';
 import { isDaemon, listenForStop } from './stop-signals.ts';
 import type { Terminal } from './terminal.ts';
@@ -17,6 +17,8 @@ export async function runServe(terminal: Terminal, options: { readonly config?: 
   }
   const load = () => loadGatewayConfig({ path, env: terminal.env });
   let current = load();
+  const files = (): readonly string[] => [path, current.modelsPath];
+  const since = signFiles(files());
   const log = createLog(current.gateway.log.level);
   const { startGateway } = await import('cortex-gateway/gateway');
   const reloader = new ConfigReloader({
@@ -38,7 +40,8 @@ export async function runServe(terminal: Terminal, options: { readonly config?: 
   const gateway = await started;
   const watch = new FileWatch({
     clock: systemClock,
-    paths: () => [path, current.modelsPath],
+    paths: files,
+    since,
     isOn: () => current.gateway.gateway.watch_config,
     onChange: () => reloader.trigger('file'),
   });

@@ -1,6 +1,6 @@
 /** `cortex serve` as a process of its own over fake neurons: reload by signal, by file and by command, and kill -9. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -51,7 +51,7 @@ const ask = (url: string, more: object = {}) =>
     body: JSON.stringify({ model: 'm', messages: [{ role: 'user', content: 'hi' }], ...more }),
   });
 
-describe('cortex serve', { timeout: 60_000 }, () => {
+describe('cortex serve', { timeout: 180_000 }, () => {
   test('SIGHUP reads the files again under a running stream; a faulty one changes nothing', async () => {
     const [first, second] = [await fakeNeuron(), await fakeNeuron()];
     const path = join(dir, 'hup.toml');
@@ -147,6 +147,26 @@ describe('cortex serve', { timeout: 60_000 }, () => {
     assert.equal(neuron.counters.loads, 1);
     second.child.kill('SIGTERM');
     assert.equal((await second.finished).code, 0);
+  });
+
+  test('nobody reads its log: it serves all the same, and stops', async () => {
+    const neuron = await fakeNeuron();
+    const path = join(dir, 'stalled.toml');
+    const port = await freePort();
+    write(path, port, [neuron]);
+    writeFileSync(path, `${readFileSync(path, 'utf8')}[log]\nlevel = "debug"\n`);
+    const serving = serve(path);
+    const url = await urlOf(serving);
+    serving.child.stderr?.pause();
+    // each answer is a line of some 4 kB; what stands between the processes holds a few hundred
+    for (let i = 0; i < 300; i++) {
+      const answer = await fetch(`${url}/v1/models/${'x'.repeat(4000)}`);
+      assert.equal(answer.status, 404);
+    }
+    assert.equal((await ask(url)).status, 200);
+    const exited = new Promise((resolve) => serving.child.once('exit', resolve));
+    serving.child.kill('SIGTERM');
+    assert.equal(await exited, 0);
   });
 
   test('drain and cancel from the command line', async () => {

@@ -13,7 +13,7 @@ import { discoverySchema, healthSchema, type NeuronHealth } from 'cortex-core/wi
 import type { Gateway } from 'cortex-gateway/gateway';
 import { CliError } from './cli-error.ts';
 import { ConfigReloader } from './config-reloader.ts';
-import { FileWatch } from './file-watch.ts';
+import { FileWatch, signFiles } from './file-watch.ts';
 import { GatewayClient } from './gateway-client.ts';
 import { type NeuronAddress, type NeuronDeath, NeuronProcess } from './neuron-process.ts';
 import { ProgressDisplay } from './progress.ts';
@@ -63,6 +63,7 @@ class Up {
   readonly #neuron: NeuronProcess;
   readonly #progress: ProgressDisplay;
   readonly #closing = new AbortController();
+  readonly #filesAtStart: string;
   #config: UpConfig;
   #gateway: Gateway | null = null;
   #reloader: ConfigReloader | null = null;
@@ -76,6 +77,7 @@ class Up {
     this.#build = build;
     const config = build();
     this.#config = config;
+    this.#filesAtStart = signFiles(config.files);
     this.#logDir = logDir;
     this.#progress = new ProgressDisplay(terminal.stdout, '  ');
     this.#neuron = new NeuronProcess({
@@ -156,6 +158,7 @@ class Up {
     this.#watch = new FileWatch({
       clock: systemClock,
       paths: () => this.#config.files,
+      since: this.#filesAtStart,
       isOn: () => this.#config.gateway.gateway.watch_config,
       onChange: () => reloader.trigger('file'),
     });

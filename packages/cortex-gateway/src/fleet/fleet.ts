@@ -9,6 +9,7 @@
 import { setMaxListeners } from 'node:events';
 import { AppError } from 'cortex-core/wire/errors';
 import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
+import { considerNode } from '../decide/placement.ts';
 import { type RouteDecision, route } from '../decide/route.ts';
 import type { FleetOptions, FleetSettings, Ticket } from './fleet-options.ts';
 import { idleEverywhere } from './foreign-idle.ts';
@@ -285,10 +286,15 @@ export class Fleet {
     return node;
   }
 
+  /** A person may load what is poisoned, which no request may. */
   #pickForLoad(requested: string): string {
-    const decision = route(this.view(), requested);
-    if (decision.kind === 'reject') throw toError(decision);
-    return decision.node;
+    const view = this.view();
+    const decision = route(view, requested);
+    if (decision.kind !== 'reject') return decision.node;
+    const model = resolveAlias(view, requested);
+    const node = view.nodes.find((each) => !('reason' in considerNode(view, each, model, true)));
+    if (node === undefined) throw toError(decision);
+    return node.name;
   }
 
   #remove(node: NodeState): void {
