@@ -26,7 +26,7 @@ export async function runServe(terminal: Terminal, options: { readonly config?: 
     apply: async () => {
       const running = await started;
       const next = load();
-      const report = running.reload(next.gateway, next.models);
+      const report = await running.reload(next.gateway, next.models);
       log.setLevel(next.gateway.log.level);
       current = next;
       return report;

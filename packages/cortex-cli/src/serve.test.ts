@@ -195,6 +195,24 @@ describe('cortex serve', { timeout: 180_000 }, () => {
   });
 });
 
+test('a neuron reads its file again on SIGHUP, and stops on SIGTERM', { timeout: 60_000 }, async () => {
+  const path = join(dir, 'neuron.toml');
+  const lines = (queue: string) =>
+    `listen = "127.0.0.1"\nport = 0\n[admission]\nmax_queue_depth = ${queue}\n`;
+  writeFileSync(path, lines('8'));
+  const neuron = new CliProcess('neuron', ['--config', path]);
+  after(() => neuron.child.kill('SIGKILL'));
+  await neuron.output(/"neuron listens"/);
+  writeFileSync(path, lines('"many"'));
+  neuron.child.kill('SIGHUP');
+  await neuron.output(/neuron\.toml:4 admission\.max_queue_depth: must be [^\n]*nothing was changed/);
+  writeFileSync(path, lines('2').replace('port = 0', 'port = 1'));
+  neuron.child.kill('SIGHUP');
+  await neuron.output(/admission\.max_queue_depth: 8 -> 2"\],"needs_restart":\["port: 0 -> 1"/);
+  neuron.child.kill('SIGTERM');
+  assert.equal((await neuron.finished).code, 0);
+});
+
 function freePort(): Promise<number> {
   return new Promise((resolve) => {
     const server = createServer().listen(0, '127.0.0.1', () => {

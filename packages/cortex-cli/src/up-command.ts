@@ -172,7 +172,7 @@ class Up {
     const { stderr, errorStyle, style } = this.#terminal;
     try {
       const next = this.#build();
-      const ofGateway = this.#gateway?.reload(withLocalNeuron(next.gateway, address.url), next.models);
+      const ofGateway = await this.#gateway?.reload(withLocalNeuron(next.gateway, address.url), next.models);
       log.setLevel(next.gateway.log.level);
       const ofNeuron = await this.#neuron.reload(next.neuron);
       this.#config = next;

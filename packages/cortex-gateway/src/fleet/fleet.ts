@@ -79,14 +79,21 @@ export class Fleet {
   }
 
   /**
-   * New settings, at once. Nodes that stay keep all that is known of them; a node that left takes no new
-   * request and keeps those it has. Loaded models stay loaded, whatever the catalogue says of them.
+   * New settings, at once. Nodes that stay keep all that is known of them. Those that leave serve until those
+   * that come were asked once, then take no new request and keep those they have. Loaded models stay loaded,
+   * whatever the catalogue says of them. Resolves when the fleet is the new one.
    */
-  reconfigure(settings: FleetSettings): void {
+  async reconfigure(settings: FleetSettings): Promise<void> {
     this.#settings = settings;
-    const { added, removed } = this.#nodes.replace(settings.nodes, settings.catalogue);
+    const { nodes, catalogue } = settings;
+    const leaving = this.#nodes.all.filter(({ name }) => !nodes.some((spec) => spec.name === name));
+    const { added, removed } = this.#nodes.replace([...nodes, ...leaving], catalogue);
     for (const node of removed) this.#remove(node);
-    if (!this.#closing.signal.aborted) void this.#poller.add(added);
+    this.#line.wake();
+    if (!this.#closing.signal.aborted) await this.#poller.add(added);
+    // a later one came meanwhile, and decides
+    if (this.#settings !== settings) return;
+    for (const node of this.#nodes.replace(nodes, catalogue).removed) this.#remove(node);
     this.#line.wake();
   }
 
