@@ -42,6 +42,7 @@ export const importTable = {
   'cortex-gateway/decide': { may: wire, ...pure },
   'cortex-gateway/upstream': { may: core },
   'neuron/neuron.ts': { may: [...core, 'neuron'] },
+  'neuron/live-config.ts': { may: core },
   'neuron/machine.ts': { may: [...core, 'neuron'] },
   'neuron/api': {
     may: [...core, 'neuron/admission', 'neuron/chat', 'neuron/models', 'neuron/device'],

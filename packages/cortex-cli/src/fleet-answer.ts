@@ -18,6 +18,8 @@ export interface FleetNode {
   readonly reason: string | null;
   /** Requests and loads that run there now. */
   readonly running: number;
+  /** Of its neuron; empty where it never answered. */
+  readonly version: string;
   readonly warnings: readonly string[];
   readonly devices: readonly { readonly totalMb: number | null; readonly freeMb: number | null }[];
   readonly models: readonly {
@@ -126,6 +128,7 @@ export function readFleet(answer: unknown): readonly FleetNode[] {
     name: asText(field(node, 'name')),
     healthy: field(node, 'healthy') === true,
     ...readService(node),
+    version: asText(field(node, 'version')),
     warnings: asList(field(node, 'warnings')).map(asText),
     devices: asList(field(node, 'devices')).map((device) => ({
       totalMb: asNumber(field(device, 'total_mb') ?? field(device, 'vram_total_mb')),

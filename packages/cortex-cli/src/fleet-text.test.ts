@@ -50,7 +50,8 @@ test('renderStatus() says what a node does not serve, and why', () => {
         warnings: ['the neuron speaks wire version 9'],
         models: [{ id: 'm', status: 'loaded', unservable: '1405 MiB free' }],
       },
-      { name: 'd', healthy: false, state: 'drained' },
+      { name: 'd', healthy: false, state: 'drained', version: '0.1.0' },
+      { name: 'e', healthy: true, state: 'in_service', version: '0.2.0' },
     ],
   });
   const text = renderStatus({ endpoint: 'http://x', health: readHealth({}), nodes, columns: 80 }, style);
@@ -60,6 +61,7 @@ test('renderStatus() says what a node does not serve, and why', () => {
   assert.match(text, /^d +unhealthy/m);
   assert.match(text, /^b failed 5 requests in a row and rests$/m);
   assert.match(text, /^c: m cannot serve: 1405 MiB free$/m);
+  assert.match(text, /^neurons of different versions: d 0\.1\.0, e 0\.2\.0$/m);
   assert.match(text, /^c: the neuron speaks wire version 9$/m);
 });
 

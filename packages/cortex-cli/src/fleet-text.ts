@@ -40,7 +40,9 @@ export function renderStatus(facts: StatusFacts, style: Style): string {
   const loads = nodes.flatMap((node) =>
     node.loading.map((load) => `${toPrintable(node.name)}: ${renderProgressBar(load, facts.columns - 20)}`),
   );
-  const notes = nodes.flatMap((node) => notesOf(node).map((note) => style.yellow(toPrintable(note))));
+  const notes = [...nodes.flatMap(notesOf), ...noteVersions(nodes)].map((note) =>
+    style.yellow(toPrintable(note)),
+  );
   const more = [loads, notes].flatMap((lines) => (lines.length === 0 ? [] : ['', ...lines]));
   return `${[head, '', table, ...more].join('\n')}\n`;
 }
@@ -78,6 +80,12 @@ function notesOf(node: FleetNode): readonly string[] {
   );
   const resting = node.service === 'resting' && node.reason !== null ? [`${node.name} ${node.reason}`] : [];
   return [...resting, ...unservable, ...node.warnings.map((warning) => `${node.name}: ${warning}`)];
+}
+
+function noteVersions(nodes: readonly FleetNode[]): readonly string[] {
+  const known = nodes.filter(({ version }) => version !== '');
+  if (new Set(known.map(({ version }) => version)).size < 2) return [];
+  return [`neurons of different versions: ${known.map((node) => `${node.name} ${node.version}`).join(', ')}`];
 }
 
 /** Models on a disk are listed by `cortex models`; here stand those that take memory or are in trouble. */

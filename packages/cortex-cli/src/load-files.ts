@@ -29,6 +29,8 @@ export function loadNeuronConfig(options: FileOptions<'neuron'>): NeuronConfig {
 export function loadGatewayConfig(options: FileOptions<'cortex'>): {
   readonly gateway: CortexConfig;
   readonly models: ModelsConfig;
+  /** Where the catalogue is, or would be. */
+  readonly modelsPath: string;
 } {
   const config = loadConfig('cortex', options);
   const path = resolveConfigPath(config.models_config, options.path);
@@ -37,5 +39,5 @@ export function loadGatewayConfig(options: FileOptions<'cortex'>): {
     ...config,
     ...(state === undefined ? {} : { state_dir: resolveConfigPath(state, options.path) }),
   };
-  return { gateway, models: loadConfig('models', { path, missing: 'empty' }) };
+  return { gateway, models: loadConfig('models', { path, missing: 'empty' }), modelsPath: path };
 }

@@ -4,15 +4,18 @@
  * closed channel ends it.
  */
 import { dirname, resolve } from 'node:path';
+import type { ReloadReport } from 'cortex-core/config/diff-config';
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import { systemClock } from 'cortex-core/daemon/clock';
-import { createLog } from 'cortex-core/daemon/log';
+import { createLog, type Log } from 'cortex-core/daemon/log';
 import { CliError } from './cli-error.ts';
+import { ConfigReloader } from './config-reloader.ts';
+import { FileWatch, signFiles } from './file-watch.ts';
 import { loadNeuronConfig } from './load-files.ts';
 import type { FromNeuron, ToNeuron } from './neuron-process.ts';
 import { createNeuronProgram } from './neuron-program.ts';
 import { runProgram } from './program-runner.ts';
-import { listenForStop } from './stop-signals.ts';
+import { isDaemon, listenForStop } from './stop-signals.ts';
 import { createTerminal } from './terminal.ts';
 
 const STOP_MS_MAX = 20_000;
@@ -27,44 +30,82 @@ else {
 
 async function runForeground(options: { readonly config?: string; readonly port?: number }): Promise<void> {
   const file = options.config ?? (process.env.NEURON_CONFIG || undefined);
-  const loaded = loadNeuronConfig({ path: file, env: process.env });
-  const config = options.port === undefined ? loaded : { ...loaded, port: options.port };
+  const load = (): NeuronConfig => {
+    const loaded = loadNeuronConfig({ path: file, env: process.env });
+    return options.port === undefined ? loaded : { ...loaded, port: options.port };
+  };
+  let config = load();
+  const files = file === undefined ? [] : [file];
+  const since = signFiles(files);
   const log = createLog(config.log.level);
   const { startNeuron } = await import('neuron/neuron');
-  const neuron = await startNeuron(config, {
+  const reloader = new ConfigReloader({
+    log,
+    apply: async () => {
+      const running = await started;
+      const next = load();
+      const report = running.reload(next);
+      log.setLevel(next.log.level);
+      config = next;
+      return report;
+    },
+  });
+  const stopped = untilStopped(log, reloader);
+  const started = startNeuron(config, {
     log,
     ...(file === undefined ? {} : { baseDir: dirname(resolve(file)) }),
   });
+  const neuron = await started;
+  const watch = new FileWatch({
+    clock: systemClock,
+    paths: () => files,
+    since,
+    isOn: () => config.watch_config,
+    onChange: () => reloader.trigger('file'),
+  });
   log.info('neuron listens', { url: neuron.url });
-  await new Promise<void>((stop) => {
+  await stopped;
+  watch.close();
+  await endWithin(neuron.close(), STOP_MS_MAX);
+  process.exit(0);
+}
+
+function untilStopped(log: Log, reloader: ConfigReloader): Promise<void> {
+  return new Promise((stop) => {
     listenForStop(process, systemClock, {
       onFirst: (signal) => {
         log.info('stopping', { signal });
         stop();
       },
       onSecond: () => process.exit(1),
+      ...(isDaemon(process) ? { onHangup: () => reloader.trigger('signal') } : {}),
     });
   });
-  await endWithin(neuron.close(), STOP_MS_MAX);
-  process.exit(0);
 }
 
 function runSupervised(): void {
-  let close: (() => Promise<void>) | null = null;
+  let neuron: SupervisedNeuron | null = null;
+  /** A configuration that came while it started. */
+  let next: NeuronConfig | null = null;
   let stopping = false;
   const stop = (): void => {
     if (stopping) return;
     stopping = true;
-    void endWithin(close?.() ?? Promise.resolve(), SUPERVISED_STOP_MS_MAX).then(() => process.exit(0));
+    void endWithin(neuron?.close() ?? Promise.resolve(), SUPERVISED_STOP_MS_MAX).then(() => process.exit(0));
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
   process.on('disconnect', stop);
-  process.once('message', (message: ToNeuron) => {
+  process.on('message', (message: ToNeuron) => {
+    if (message.type === 'reload') {
+      if (neuron === null) next = message.config;
+      return tell({ type: 'reloaded', report: neuron?.reload(message.config) ?? null });
+    }
     startSupervised(message.config).then(
       (started) => {
-        close = started;
-        if (stopping) void endWithin(started(), SUPERVISED_STOP_MS_MAX).then(() => process.exit(0));
+        neuron = started;
+        if (next !== null) started.reload(next);
+        if (stopping) void endWithin(started.close(), SUPERVISED_STOP_MS_MAX).then(() => process.exit(0));
       },
       (thrown: unknown) => {
         const reason = thrown instanceof Error ? thrown.message : String(thrown);
@@ -76,14 +117,27 @@ function runSupervised(): void {
   });
 }
 
-async function startSupervised(config: NeuronConfig): Promise<() => Promise<void>> {
-  const { startNeuron } = await import('neuron/neuron');
-  const neuron = await startNeuron(config, { log: createLog(config.log.level) });
-  tell({ type: 'ready', url: neuron.url, port: neuron.port }, () => {});
-  return () => neuron.close();
+interface SupervisedNeuron {
+  readonly reload: (config: NeuronConfig) => ReloadReport;
+  readonly close: () => Promise<void>;
 }
 
-function tell(message: FromNeuron, sent: () => void): void {
+async function startSupervised(config: NeuronConfig): Promise<SupervisedNeuron> {
+  const { startNeuron } = await import('neuron/neuron');
+  const log = createLog(config.log.level);
+  const neuron = await startNeuron(config, { log });
+  tell({ type: 'ready', url: neuron.url, port: neuron.port });
+  return {
+    reload: (next) => {
+      const report = neuron.reload(next);
+      log.setLevel(next.log.level);
+      return report;
+    },
+    close: () => neuron.close(),
+  };
+}
+
+function tell(message: FromNeuron, sent: () => void = () => {}): void {
   if (process.send === undefined || !process.connected) sent();
   else process.send(message, undefined, undefined, sent);
 }

@@ -9,14 +9,17 @@
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import type { ReloadReport } from 'cortex-core/config/diff-config';
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import type { Clock } from 'cortex-core/daemon/clock';
 import { CliError } from './cli-error.ts';
 import { openLog } from './state-dir.ts';
 import { toPrintable } from './text.ts';
 
-export type ToNeuron = { readonly type: 'start'; readonly config: NeuronConfig };
+export type ToNeuron = { readonly type: 'start' | 'reload'; readonly config: NeuronConfig };
 export type FromNeuron =
+  /** null = it had not started yet. */
+  | { readonly type: 'reloaded'; readonly report: ReloadReport | null }
   | { readonly type: 'ready'; readonly url: string; readonly port: number }
   | { readonly type: 'failed'; readonly message: string };
 
@@ -45,6 +48,7 @@ export interface NeuronProcessOptions {
 }
 
 const BACKOFF_MS_MAX = 30_000;
+const RELOAD_MS_MAX = 5000;
 /** A child that lived this long died of something new: back-off begins anew. */
 const SETTLED_MS = 60_000;
 const TAIL_BYTES = 8 * 1024;
@@ -57,6 +61,8 @@ export class NeuronProcess {
   #child: ChildProcess | null = null;
   #closed: Promise<void> | null = null;
   #deathsInARow = 0;
+  /** As the child that runs was told: 0 = any free one. */
+  #startedPort = 0;
 
   constructor(options: NeuronProcessOptions) {
     this.#options = options;
@@ -73,6 +79,38 @@ export class NeuronProcess {
     // A restarted neuron must be found where the gateway looks for it.
     this.#config = { ...this.#config, port: address.port };
     return address;
+  }
+
+  /**
+   * New configuration for the child that runs, and for those that come after it. Resolves with what changed,
+   * or null when there is no child to tell now: the next one starts with it.
+   */
+  reload(config: NeuronConfig): Promise<ReloadReport | null> {
+    const child = this.#child;
+    // "any free port" was given out when it started, and is no change
+    const { port } = config.port === this.#options.config.port ? this.#config : config;
+    this.#config = { ...config, port };
+    if (child === null || !child.connected) return Promise.resolve(null);
+    return new Promise((resolve) => {
+      const end = (report: ReloadReport | null): void => {
+        timer.cancel();
+        child.off('message', onMessage);
+        child.off('exit', onExit);
+        resolve(report);
+      };
+      const onExit = (): void => end(null);
+      const onMessage = (message: FromNeuron): void => {
+        if (message.type === 'reloaded') end(message.report);
+      };
+      const timer = this.#options.clock.setTimer(RELOAD_MS_MAX, onExit);
+      child.on('message', onMessage);
+      child.once('exit', onExit);
+      const told: NeuronConfig = {
+        ...config,
+        port: config.port === this.#options.config.port ? this.#startedPort : port,
+      };
+      child.send({ type: 'reload', config: told } satisfies ToNeuron, () => {});
+    });
   }
 
   /** Ends the child and everything it started. Idempotent. */
@@ -107,10 +145,12 @@ export class NeuronProcess {
     });
     closeSync(log);
     this.#child = child;
+    this.#startedPort = this.#config.port;
     return new Promise((resolve, reject) => {
       let ready = false;
       child.once('message', (message: FromNeuron) => {
         if (message.type === 'failed') return reject(new CliError(toPrintable(message.message)));
+        if (message.type !== 'ready') return;
         ready = true;
         resolve({ url: message.url, port: message.port });
       });

@@ -1,8 +1,11 @@
 /** Runs a commander program: one line per failure, 1 = failed, 2 = used wrongly. */
 import { type Command, CommanderError, InvalidArgumentError } from 'commander';
 import { ConfigError } from 'cortex-core/config/load';
+import { systemClock } from 'cortex-core/daemon/clock';
 import { CliError } from './cli-error.ts';
 import type { Terminal } from './terminal.ts';
+
+const FLUSH_MS_MAX = 5000;
 
 /** Ends the process with its exit code. */
 export async function runProgram(program: Command, name: string, terminal: Terminal): Promise<void> {
@@ -14,7 +17,9 @@ export async function runProgram(program: Command, name: string, terminal: Termi
   } catch (thrown) {
     process.exitCode = reportFailure(thrown, name, terminal);
   }
-  // Waits for what was written, not for sockets that idle. An empty write calls back after those before it.
+  // Waits for what was written, not for sockets that idle, nor for ever for whoever does not read it. An
+  // empty write calls back after those before it.
+  systemClock.setTimer(FLUSH_MS_MAX, () => process.exit());
   process.stdout.write('', () => process.stderr.write('', () => process.exit()));
 }
 

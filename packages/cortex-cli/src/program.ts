@@ -16,6 +16,7 @@ import {
 import { DEFAULT_ENDPOINT, type GatewayAddress } from './gateway-client.ts';
 import { interruptible } from './interruptible.ts';
 import { parsePort, parsePositiveInt, parseTemperature } from './program-runner.ts';
+import { reloadGateway } from './reload-command.ts';
 import { type RunOptions, runPrompt } from './run-command.ts';
 import type { Terminal } from './terminal.ts';
 import type { UpOptions } from './up-config.ts';
@@ -113,6 +114,13 @@ function addQueries(program: Command, terminal: Terminal): void {
   );
   addLoads(program, terminal);
   addDrain(program, terminal);
+  const reload = program
+    .command('reload')
+    .description('Let the gateway read its configuration again, and print what changed.')
+    .option('--json', "the gateway's answer");
+  addGatewayOptions(reload).action((options: GatewayAddress & { json?: boolean }) =>
+    interruptible((signal) => reloadGateway(terminal, options, signal)),
+  );
 }
 
 function addDrain(program: Command, terminal: Terminal): void {

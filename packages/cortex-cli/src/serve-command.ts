@@ -1,9 +1,11 @@
 /** `cortex serve`: the gateway alone, in the foreground, JSON logs on stderr: what a service manager runs. */
 import { systemClock } from 'cortex-core/daemon/clock';
-import { createLog } from 'cortex-core/daemon/log';
+import { createLog, type Log } from 'cortex-core/daemon/log';
 import { CliError } from './cli-error.ts';
+import { ConfigReloader } from './config-reloader.ts';
+import { FileWatch, signFiles } from './file-watch.ts';
 import { loadGatewayConfig } from './load-files.ts';
-import { listenForStop } from './stop-signals.ts';
+import { isDaemon, listenForStop } from './stop-signals.ts';
 import type { Terminal } from './terminal.ts';
 
 const STOP_MS_MAX = 20_000;
@@ -13,22 +15,54 @@ export async function runServe(terminal: Terminal, options: { readonly config?: 
   if (path === undefined) {
     throw new CliError('serve needs its configuration: cortex serve --config cortex.toml', 2);
   }
-  const { gateway: config, models } = loadGatewayConfig({ path, env: terminal.env });
-  const log = createLog(config.log.level);
+  const load = () => loadGatewayConfig({ path, env: terminal.env });
+  let current = load();
+  const files = (): readonly string[] => [path, current.modelsPath];
+  const since = signFiles(files());
+  const log = createLog(current.gateway.log.level);
   const { startGateway } = await import('cortex-gateway/gateway');
-  const gateway = await startGateway(config, models, { log });
+  const reloader = new ConfigReloader({
+    log,
+    apply: async () => {
+      const running = await started;
+      const next = load();
+      const report = await running.reload(next.gateway, next.models);
+      log.setLevel(next.gateway.log.level);
+      current = next;
+      return report;
+    },
+  });
+  const stopped = untilStopped(terminal, log, reloader);
+  const started = startGateway(current.gateway, current.models, {
+    log,
+    onReload: () => reloader.reload('request'),
+  });
+  const gateway = await started;
+  const watch = new FileWatch({
+    clock: systemClock,
+    paths: files,
+    since,
+    isOn: () => current.gateway.gateway.watch_config,
+    onChange: () => reloader.trigger('file'),
+  });
   log.info('cortex listens', { url: gateway.url, metrics_port: gateway.metricsPort });
-  await new Promise<void>((resolve) => {
+  await stopped;
+  watch.close();
+  const deadline = new AbortController();
+  await Promise.race([gateway.close(), systemClock.sleep(STOP_MS_MAX, deadline.signal).catch(() => {})]);
+  deadline.abort();
+  log.info('stopped');
+}
+
+function untilStopped(terminal: Terminal, log: Log, reloader: ConfigReloader): Promise<void> {
+  return new Promise((resolve) => {
     listenForStop(process, systemClock, {
       onFirst: (signal) => {
         log.info('stopping', { signal });
         resolve();
       },
       onSecond: () => process.exit(1),
+      ...(isDaemon(terminal) ? { onHangup: () => reloader.trigger('signal') } : {}),
     });
   });
-  const deadline = new AbortController();
-  await Promise.race([gateway.close(), systemClock.sleep(STOP_MS_MAX, deadline.signal).catch(() => {})]);
-  deadline.abort();
-  log.info('stopped');
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
 import { test } from 'node:test';
 import { FakeClock } from 'testkit/clock';
-import { listenForStop, SAME_PRESS_MS } from './stop-signals.ts';
+import { isDaemon, listenForStop, SAME_PRESS_MS } from './stop-signals.ts';
 
 test('a Ctrl-C that arrives twice at once is one, a later one is the second', async () => {
   const source = new EventEmitter();
@@ -24,4 +24,22 @@ test('a Ctrl-C that arrives twice at once is one, a later one is the second', as
     source.listenerCount('SIGINT') + source.listenerCount('SIGTERM') + source.listenerCount('SIGHUP'),
     0,
   );
+});
+
+test('a hang-up that has work of its own stops nothing, and a terminal has none', () => {
+  const source = new EventEmitter();
+  const seen: string[] = [];
+  const forget = listenForStop(source, new FakeClock(), {
+    onFirst: (signal) => seen.push(signal),
+    onSecond: () => assert.fail('second'),
+    onHangup: () => seen.push('reload'),
+  });
+  source.emit('SIGHUP');
+  source.emit('SIGHUP');
+  source.emit('SIGTERM');
+  assert.deepEqual(seen, ['reload', 'reload', 'SIGTERM']);
+  forget();
+  const [pipe, screen] = [{ isTTY: false }, { isTTY: true }].map((each) => ({ ...each, write: () => true }));
+  assert.equal(isDaemon({ stdout: pipe!, stderr: pipe! }), true);
+  assert.equal(isDaemon({ stdout: pipe!, stderr: screen! }), false);
 });

@@ -5,6 +5,7 @@
  * the terminal and, forwarded, from npm. Hence repeats within `SAME_PRESS_MS` count as the first.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
+import type { Terminal } from './terminal.ts';
 
 export const SAME_PRESS_MS = 400;
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -18,6 +19,16 @@ interface SignalSource {
 export interface StopHandlers {
   readonly onFirst: (signal: StopSignal) => void;
   readonly onSecond: (signal: StopSignal) => void;
+  /** What SIGHUP does where it does not stop; see `isDaemon`. */
+  readonly onHangup?: () => void;
+}
+
+/**
+ * Whether SIGHUP asks to read configuration again. At a terminal it says that the terminal is gone, and then
+ * whoever runs there has to go too.
+ */
+export function isDaemon(terminal: Pick<Terminal, 'stdout' | 'stderr'>): boolean {
+  return terminal.stdout.isTTY !== true && terminal.stderr.isTTY !== true;
 }
 
 /** Returns what takes the listeners off again. */
@@ -29,6 +40,10 @@ export function listenForStop(
   let firstAtMs: number | null = null;
   const listeners = SIGNALS.map((signal) => {
     const listener = (): void => {
+      if (signal === 'SIGHUP' && handlers.onHangup !== undefined) {
+        handlers.onHangup();
+        return;
+      }
       const nowMs = clock.monotonicMs();
       if (firstAtMs === null) {
         firstAtMs = nowMs;

@@ -6,16 +6,19 @@
  */
 import { createWriteStream, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import type { ReloadReport } from 'cortex-core/config/diff-config';
 import { systemClock } from 'cortex-core/daemon/clock';
-import { createLog } from 'cortex-core/daemon/log';
+import { createLog, type LeveledLog } from 'cortex-core/daemon/log';
 import { discoverySchema, healthSchema, type NeuronHealth } from 'cortex-core/wire/neuron';
 import type { Gateway } from 'cortex-gateway/gateway';
 import { CliError } from './cli-error.ts';
+import { ConfigReloader } from './config-reloader.ts';
+import { FileWatch, signFiles } from './file-watch.ts';
 import { GatewayClient } from './gateway-client.ts';
 import { type NeuronAddress, type NeuronDeath, NeuronProcess } from './neuron-process.ts';
 import { ProgressDisplay } from './progress.ts';
 import { stateDir } from './state-dir.ts';
-import { listenForStop } from './stop-signals.ts';
+import { isDaemon, listenForStop } from './stop-signals.ts';
 import { distDir, type Terminal } from './terminal.ts';
 import { formatDuration, toPrintable } from './text.ts';
 import { buildUpConfig, type UpConfig, type UpOptions, withLocalNeuron } from './up-config.ts';
@@ -29,8 +32,11 @@ const GATEWAY_SEES_MODEL_MS_MAX = 3000;
 
 export async function runUp(terminal: Terminal, options: UpOptions): Promise<void> {
   const { cwd, env } = terminal;
-  const config = buildUpConfig(options, { cwd, env, installedAt: distDir });
-  const up = new Up(terminal, config, stateDir(env));
+  const up = new Up(
+    terminal,
+    () => buildUpConfig(options, { cwd, env, installedAt: distDir }),
+    stateDir(env),
+  );
   const stop = new AbortController();
   process.once('exit', () => up.kill());
   const forget = listenForStop(process, systemClock, {
@@ -39,6 +45,7 @@ export async function runUp(terminal: Terminal, options: UpOptions): Promise<voi
       stop.abort();
     },
     onSecond: () => process.exit(130),
+    ...(isDaemon(terminal) ? { onHangup: () => up.reloadOr(() => stop.abort()) } : {}),
   });
   try {
     await Promise.race([up.run(), aborted(stop.signal)]);
@@ -51,19 +58,26 @@ export async function runUp(terminal: Terminal, options: UpOptions): Promise<voi
 
 class Up {
   readonly #terminal: Terminal;
-  readonly #config: UpConfig;
+  readonly #build: () => UpConfig;
   readonly #logDir: string;
   readonly #neuron: NeuronProcess;
   readonly #progress: ProgressDisplay;
   readonly #closing = new AbortController();
+  readonly #filesAtStart: string;
+  #config: UpConfig;
   #gateway: Gateway | null = null;
+  #reloader: ConfigReloader | null = null;
+  #watch: FileWatch | null = null;
   #isUp = false;
   /** Set by a child that died before the address was out. */
   #earlyDeath: NeuronDeath | null = null;
 
-  constructor(terminal: Terminal, config: UpConfig, logDir: string) {
+  constructor(terminal: Terminal, build: () => UpConfig, logDir: string) {
     this.#terminal = terminal;
+    this.#build = build;
+    const config = build();
     this.#config = config;
+    this.#filesAtStart = signFiles(config.files);
     this.#logDir = logDir;
     this.#progress = new ProgressDisplay(terminal.stdout, '  ');
     this.#neuron = new NeuronProcess({
@@ -105,9 +119,16 @@ class Up {
     return new Promise(() => {});
   }
 
+  /** Once it is up it reads its files again; before that, `otherwise`. */
+  reloadOr(otherwise: () => void): void {
+    if (this.#isUp && this.#reloader !== null) this.#reloader.trigger('signal');
+    else otherwise();
+  }
+
   /** Idempotent; takes at most STOP_MS_MAX. */
   async close(): Promise<void> {
     this.#closing.abort();
+    this.#watch?.close();
     this.#progress.clear();
     const work = Promise.allSettled([this.#gateway?.close(), this.#neuron.close()]);
     const deadline = new AbortController();
@@ -127,13 +148,46 @@ class Up {
     stream.on('error', () => {});
     const config = withLocalNeuron(this.#config.gateway, address.url);
     const log = createLog(config.log.level, { write: (line) => void stream.write(line) });
-    const gateway = await start(config, this.#config.models, { log }).catch(
+    const reloader = new ConfigReloader({ log, apply: () => this.#reload(address, log) });
+    const onReload = (): Promise<ReloadReport> => reloader.reload('request');
+    const gateway = await start(config, this.#config.models, { log, onReload }).catch(
       withPortHint('--port or --metrics-port'),
     );
     this.#gateway = gateway;
+    this.#reloader = reloader;
+    this.#watch = new FileWatch({
+      clock: systemClock,
+      paths: () => this.#config.files,
+      since: this.#filesAtStart,
+      isOn: () => this.#config.gateway.gateway.watch_config,
+      onChange: () => reloader.trigger('file'),
+    });
     // A stop that came meanwhile has not seen it.
     if (this.#closing.signal.aborted) await gateway.close();
     return gateway;
+  }
+
+  /** Gateway and neuron read again what they were started with; nothing changes when one has a fault. */
+  async #reload(address: NeuronAddress, log: LeveledLog): Promise<ReloadReport> {
+    const { stderr, errorStyle, style } = this.#terminal;
+    try {
+      const next = this.#build();
+      const ofGateway = await this.#gateway?.reload(withLocalNeuron(next.gateway, address.url), next.models);
+      log.setLevel(next.gateway.log.level);
+      const ofNeuron = await this.#neuron.reload(next.neuron);
+      this.#config = next;
+      const report = joinReports(ofGateway ?? null, ofNeuron);
+      for (const line of report.changed) this.#say(renderFact('reloaded', toPrintable(line), style));
+      for (const line of report.needsRestart) {
+        this.#say(renderFact('restart', style.yellow(`${toPrintable(line)} needs a restart`), style));
+      }
+      return report;
+    } catch (thrown) {
+      const faults = (thrown instanceof Error ? thrown.message : String(thrown)).split('\n').map(toPrintable);
+      stderr.write(`${errorStyle.yellow('configuration not reloaded, nothing was changed')}\n`);
+      for (const line of faults) stderr.write(`  ${line}\n`);
+      throw thrown;
+    }
   }
 
   /** The models that are loaded, once every load has ended; throws when a required one is not. */
@@ -209,6 +263,18 @@ type StartGateway = typeof import('cortex-gateway/gateway').startGateway;
 
 interface ModelList {
   readonly data: readonly { readonly id: string; readonly loaded?: boolean }[];
+}
+
+function joinReports(gateway: ReloadReport | null, neuron: ReloadReport | null): ReloadReport {
+  const join = (lines: (report: ReloadReport) => readonly string[]): string[] => [
+    ...(gateway === null ? [] : lines(gateway)),
+    ...(neuron === null ? [] : lines(neuron).map((line) => `neuron: ${line}`)),
+  ];
+  return {
+    changed: join(({ changed }) => changed),
+    needsRestart: join(({ needsRestart }) => needsRestart),
+    notes: join(({ notes }) => notes),
+  };
 }
 
 async function readHealth(neuron: GatewayClient): Promise<NeuronHealth> {

@@ -28,6 +28,8 @@ export interface UpConfig {
   readonly neuron: NeuronConfig;
   /** Models without which `up` has failed: those of --model, or the one that ships. */
   readonly required: readonly string[];
+  /** The files it came from, also those that are not there yet. */
+  readonly files: readonly string[];
 }
 
 export interface Surroundings {
@@ -44,7 +46,7 @@ const POLL_INTERVAL_SECS = 1;
 export function buildUpConfig(options: UpOptions, around: Surroundings): UpConfig {
   const configPath = options.config ?? (around.env.CORTEX_CONFIG || undefined);
   const neuronPath = options.neuronConfig ?? (around.env.NEURON_CONFIG || undefined);
-  const { gateway, models } = loadGatewayConfig({
+  const { gateway, models, modelsPath } = loadGatewayConfig({
     path: configPath,
     env: around.env,
     defaults: {
@@ -83,6 +85,7 @@ export function buildUpConfig(options: UpOptions, around: Surroundings): UpConfi
       default_models: chosen.specs,
     },
     required: chosen.required,
+    files: [configPath, modelsPath, neuronPath].filter((path) => path !== undefined),
   };
 }
 

@@ -1,7 +1,7 @@
 /** `cortex up` end to end: real processes, real weights, free ports. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, truncateSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -60,6 +60,37 @@ describe('cortex up', { timeout: 60_000 }, () => {
     await up.output(/back on http/);
     const answer = await runCli('cortex', ['run', 'cortex-tiny', 'Hello', '-n', '4', '-e', url], options);
     assert.equal(answer.code, 0, answer.stderr);
+    up.child.kill('SIGTERM');
+    assert.equal((await up.finished).code, 0);
+  });
+
+  test('gateway and neuron read their files again, also when the neuron was started anew', async () => {
+    const [cortexFile, neuronFile] = [join(dir, 'cortex.toml'), join(dir, 'neuron.toml')];
+    const write = (keepalive: number, queue: number): void => {
+      writeFileSync(cortexFile, `[gateway]\nwatch_config = false\nkeepalive_secs = ${keepalive}\n`);
+      writeFileSync(neuronFile, `[admission]\nmax_queue_depth = ${queue}\n`);
+    };
+    write(10, 8);
+    const up = spawnUp([...freePorts, '--config', cortexFile, '--neuron-config', neuronFile]);
+    const [, url = ''] = await up.output(/ready +(http:\S+)/);
+    write(5, 3);
+    const told = await runCli('cortex', ['reload', '-e', url], options);
+    assert.equal(
+      told.stdout,
+      'reloaded:\n  gateway.keepalive_secs: 10 -> 5\n  neuron: admission.max_queue_depth: 8 -> 3\n',
+      told.stderr,
+    );
+    const [neuron = 0] = hasProc ? childrenOf(up.child.pid ?? 0) : [];
+    if (neuron !== 0) {
+      process.kill(neuron, 'SIGKILL');
+      await up.output(/back on http/);
+    }
+    writeFileSync(neuronFile, '[admission]\nmax_queue = 1\n');
+    up.child.kill('SIGHUP');
+    await up.output(/nothing was changed\n +.*neuron\.toml:2 admission\.max_queue: unknown key/);
+    write(5, 2);
+    up.child.kill('SIGHUP');
+    await up.output(/reloaded +neuron: admission\.max_queue_depth: 3 -> 2/);
     up.child.kill('SIGTERM');
     assert.equal((await up.finished).code, 0);
   });

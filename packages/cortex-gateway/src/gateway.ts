@@ -38,8 +38,11 @@ export interface Gateway {
   readonly url: string;
   readonly metricsPort: number;
   readonly fleet: Fleet;
-  /** New configuration, at once and without disturbing a request; what needs a restart is left and told. */
-  reload(config: CortexConfig, modelsConfig: ModelsConfig): ReloadReport;
+  /**
+   * New configuration, without disturbing a request; what needs a restart is left and told. Resolves when
+   * nodes that are new were asked once.
+   */
+  reload(config: CortexConfig, modelsConfig: ModelsConfig): Promise<ReloadReport>;
   /** Stops accepting, lets running answers end for up to 5 s. Idempotent. */
   close(): Promise<void>;
 }
@@ -67,11 +70,11 @@ export async function startGateway(
   const metricsServer = createMetricsServer(metrics, log);
   const api = addressOf(config.gateway.listen);
   const scrape = addressOf(config.gateway.metrics_listen);
-  const reload = (nextConfig: CortexConfig, nextModels: ModelsConfig): ReloadReport => {
+  const reload = async (nextConfig: CortexConfig, nextModels: ModelsConfig): Promise<ReloadReport> => {
     const report = live.replace(nextConfig, nextModels);
     if (report.changed.length === 0) return report;
     principals.replace(live.config.entitlements);
-    fleet.reconfigure(toFleetSettings(live, log));
+    await fleet.reconfigure(toFleetSettings(live, log));
     return report;
   };
   const close = async (): Promise<void> => {

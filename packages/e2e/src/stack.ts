@@ -30,6 +30,8 @@ export interface StackOptions {
   readonly memoryMb?: number;
   /** Tokens a sequence may hold; 2048 unless told otherwise. */
   readonly context?: number;
+  /** The neuron's NEURON_FAULT. */
+  readonly fault?: string;
 }
 
 /** Resolves when the models of `preload` are loaded and the gateway knows. */
@@ -48,7 +50,10 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         default_models: (options.preload ?? ['cortex-tiny']).map((id) => ({ model_id: id })),
       },
     }),
-    { log: silentLog },
+    {
+      log: silentLog,
+      ...(options.fault === undefined ? {} : { env: { ...process.env, NEURON_FAULT: options.fault } }),
+    },
   );
   await neuron.activated;
   const gateway = await startGateway(

@@ -7,6 +7,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { ReloadReport } from 'cortex-core/config/diff-config';
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import { type Clock, systemClock } from 'cortex-core/daemon/clock';
 import { HttpServer } from 'cortex-core/daemon/http-server';
@@ -18,6 +19,7 @@ import { readGitSha } from './api/git-sha.ts';
 import { NeuronMetrics } from './api/metrics.ts';
 import { createAuthorize, createRoutes, envelopeOf } from './api/routes.ts';
 import { expectedVersion } from './libllama/bindings.gen.ts';
+import { LiveConfig, type NeuronReload } from './live-config.ts';
 import { type GivenDevices, type Machine, openMachine, readHealth, toDiscovery } from './machine.ts';
 import { DefaultModels } from './models/activation.ts';
 import type { DeviceSlot } from './models/choose-target.ts';
@@ -45,6 +47,8 @@ export interface Neuron {
   readonly activated: Promise<void>;
   readonly activation: DefaultModels;
   readonly discovery: Discovery;
+  /** New configuration, at once and without disturbing a request; what needs a restart is left and told. */
+  reload(config: NeuronConfig): ReloadReport;
   /** Idempotent; done within 5 s. */
   close(): Promise<void>;
 }
@@ -56,17 +60,20 @@ const shutdownMsMax = 1500;
 export async function startNeuron(config: NeuronConfig, options: NeuronOptions): Promise<Neuron> {
   const { log, env = process.env, clock = systemClock } = options;
   const startedMs = clock.monotonicMs();
+  const live = new LiveConfig(config);
   const machine = await openMachine(config, options, { env, clock, log });
   const sources = new ModelSources(config.models, { fetch: options.fetch ?? fetch, clock }, env);
   const placement = new Placement(machine.slots, machine.placement);
   const corrections = await openCorrections(config, log);
   const loader = new ModelLoader(sources, placement, config.engine, corrections);
   const registry = new ModelRegistry({
-    config,
+    get config() {
+      return live.config;
+    },
     slots: machine.slots,
     sources,
     loader,
-    createGate: (spec) => new Admission(toAdmissionLimits(config, spec), clock),
+    createGate: (spec) => new Admission(toAdmissionLimits(live.config, spec), clock),
     clock,
     log,
   });
@@ -77,7 +84,9 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
   const gitSha = readOwnGitSha();
   let url = '';
   const deps: ApiDeps = {
-    config,
+    get config() {
+      return live.config;
+    },
     registry,
     promptModels,
     clock,
@@ -90,14 +99,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     uptimeSecs: () => (clock.monotonicMs() - startedMs) / 1000,
     baseUrl: () => url,
   };
-  const authorize = createAuthorize(config.key);
-  const server = new HttpServer({
-    routes: createRoutes(deps),
-    log,
-    bodyBytesMax: config.limits.max_body_mb * 1024 * 1024,
-    envelopeOf,
-    ...(authorize === null ? {} : { authorize }),
-  });
+  const server = createServer(live, deps);
   const port = await server.listen(config.listen, config.port).catch(async (error: unknown) => {
     await shutDown(machine.slots, placement, clock);
     throw error;
@@ -112,15 +114,48 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     await Promise.all([server.close(httpGraceMs), registry.close(drainMs), promptModels?.close()]);
     await Promise.all([shutDown(machine.slots, placement, clock), corrections.written()]);
   };
-  const closeOnce = (): Promise<void> => {
-    closed ??= close();
-    return closed;
+  return {
+    port,
+    url,
+    registry,
+    activated,
+    activation,
+    discovery,
+    reload: (next) => applyReload(live.replace(next), live, registry, activation, stop.signal),
+    close: () => {
+      closed ??= close();
+      return closed;
+    },
   };
-  return { port, url, registry, activated, activation, discovery, close: closeOnce };
 }
 
 function createPromptModels({ openVocabularies: open }: Machine, clock: Clock): PromptModels | null {
   return open === null ? null : new PromptModels({ open, clock });
+}
+
+/** Limits and key are read at each use, so that a reload changes them. */
+function createServer(live: LiveConfig, deps: ApiDeps): HttpServer {
+  return new HttpServer({
+    routes: createRoutes(deps),
+    log: deps.log,
+    get bodyBytesMax() {
+      return live.config.limits.max_body_mb * 1024 * 1024;
+    },
+    envelopeOf,
+    authorize: createAuthorize(() => live.config.key),
+  });
+}
+
+function applyReload(
+  { report, added }: NeuronReload,
+  live: LiveConfig,
+  registry: ModelRegistry,
+  activation: DefaultModels,
+  signal: AbortSignal,
+): ReloadReport {
+  registry.setLimits((spec) => toAdmissionLimits(live.config, spec));
+  if (added.length > 0) void activation.add(added, signal);
+  return report;
 }
 
 /** A model runs as many requests at once as it has slots, unless told otherwise. */

@@ -100,6 +100,7 @@ test('an empty neuron.toml is a working neuron', () => {
       max_tokens: 8192,
     },
     limits: { max_body_mb: 64, prefill_secs_max: 600 },
+    watch_config: true,
     log: { level: 'info' },
   });
 });

@@ -164,6 +164,10 @@ export const neuronConfigSchema = z.strictObject({
   models: modelsSchema.prefault({}).describe('Where model files are found'),
   admission: admissionSchema.prefault({}).describe('What may run now, per model'),
   limits: limitsSchema.prefault({}).describe('What requests may be'),
+  watch_config: z
+    .boolean()
+    .default(true)
+    .describe('Read this file again when it changes; a faulty one changes nothing.'),
   log: logSection(),
 });
 

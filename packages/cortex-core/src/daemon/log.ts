@@ -1,4 +1,5 @@
-import { type DestinationStream, destination, pino } from 'pino';
+import { type DestinationStream, pino } from 'pino';
+import { LogSink } from './log-sink.ts';
 
 export type LogFields = Readonly<Record<string, unknown>>;
 
@@ -19,7 +20,10 @@ export interface LeveledLog extends Log {
 }
 
 /** Logs to stderr unless told otherwise. */
-export function createLog(level: LogLevel, stream: DestinationStream = destination(2)): LeveledLog {
+export function createLog(
+  level: LogLevel,
+  stream: DestinationStream = new LogSink(process.stderr),
+): LeveledLog {
   const threshold = { rank: ranks[level] };
   const log = wrap(pino({ level: 'debug', base: null, messageKey: 'message' }, stream), threshold);
   return {

@@ -10,11 +10,13 @@ import { setMaxListeners } from 'node:events';
 import { AppError } from 'cortex-core/wire/errors';
 import { type Explanation, explain } from '../decide/explain.ts';
 import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
+import { considerNode } from '../decide/placement.ts';
 import { RateBook } from '../decide/rate-book.ts';
 import { type Forward, type RouteDecision, route } from '../decide/route.ts';
 import type { RouteRequest } from '../decide/route-request.ts';
 import { AffinityBook } from './affinity-book.ts';
 import type { AnswerFacts, Ask } from './ask.ts';
+import type { Catalogue } from './catalogue.ts';
 import type { FleetOptions, FleetSettings, Ticket } from './fleet-options.ts';
 import { FleetPicture } from './fleet-picture.ts';
 import { idleEverywhere } from './foreign-idle.ts';
@@ -24,7 +26,7 @@ import type { Lease } from './lease.ts';
 import type { FleetEvent, LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadStatus } from './load-job.ts';
 import { LoadJobs } from './load-jobs.ts';
-import { NodeSet } from './node-set.ts';
+import { NodeSet, type NodeSetChange, type NodeSpec } from './node-set.ts';
 import type { NodeState } from './node-state.ts';
 import { Poller } from './poller.ts';
 import { noNode, outOfService, shuttingDown, toError } from './rejections.ts';
@@ -96,15 +98,21 @@ export class Fleet {
   }
 
   /**
-   * New settings, at once. Nodes that stay keep all that is known of them; a node that left takes no new
-   * request and keeps those it has. Loaded models stay loaded, whatever the catalogue says of them.
+   * New settings, at once. Nodes that stay keep all that is known of them. Those that leave serve until those
+   * that come were asked once, then take no new request and keep those they have. Loaded models stay loaded,
+   * whatever the catalogue says of them. Resolves when the fleet is the new one.
    */
-  reconfigure(settings: FleetSettings): void {
+  async reconfigure(settings: FleetSettings): Promise<void> {
     this.#settings = settings;
-    const { added, removed } = this.#nodes.replace(settings.nodes, settings.catalogue);
-    this.#picture = this.#draw();
+    const { nodes, catalogue } = settings;
+    const leaving = this.#nodes.all.filter(({ name }) => !nodes.some((spec) => spec.name === name));
+    const { added, removed } = this.#replace([...nodes, ...leaving], catalogue);
     for (const node of removed) this.#remove(node);
-    if (!this.#closing.signal.aborted) void this.#poller.add(added);
+    this.#line.wake();
+    if (!this.#closing.signal.aborted) await this.#poller.add(added);
+    // a later one came meanwhile, and decides
+    if (this.#settings !== settings) return;
+    for (const node of this.#replace(nodes, catalogue).removed) this.#remove(node);
     this.#line.wake();
   }
 
@@ -337,6 +345,12 @@ export class Fleet {
     if (node !== undefined) this.#learning.happened(event, node, this.view());
   }
 
+  #replace(nodes: readonly NodeSpec[], catalogue: Catalogue): NodeSetChange {
+    const change = this.#nodes.replace(nodes, catalogue);
+    this.#picture = this.#draw();
+    return change;
+  }
+
   #draw(): FleetPicture {
     const { catalogue, strategy } = this.#settings;
     const nowMs = (): number => this.#options.clock.monotonicMs();
@@ -378,10 +392,15 @@ export class Fleet {
     return node;
   }
 
+  /** A person may load what is poisoned, which no request may. */
   #pickForLoad(requested: string): string {
     const decision = this.#decide({ model: requested }, new Set());
-    if (decision.kind === 'reject') throw toError(decision);
-    return decision.node;
+    if (decision.kind !== 'reject') return decision.node;
+    const view = this.view();
+    const model = resolveAlias(view, requested);
+    const node = view.nodes.find((each) => !('reason' in considerNode(view, each, model, true)));
+    if (node === undefined) throw toError(decision);
+    return node.name;
   }
 
   #remove(node: NodeState): void {

@@ -48,7 +48,7 @@ export class Poller {
   readonly #options: PollerOptions;
   readonly #timers = new Map<NodeState, { cancel(): void }>();
   readonly #running = new Map<NodeState, Promise<void>>();
-  readonly #polls = new Map<NodeState, number>();
+  readonly #polls = new WeakMap<NodeState, number>();
   readonly #nodes = new Set<NodeState>();
   readonly #stop = new AbortController();
   readonly #queue: (() => void)[] = [];

@@ -24,9 +24,20 @@ describe('reload', () => {
     };
     const running = await askChat(gateway, 'm', { stream: true });
     const next = { ...cortexConfigOver([]), neurons: [{ name: 'fresh', endpoint: fresh.url }] };
-    const report = gateway.reload(next, noModels);
-    assert.deepEqual(report.changed, ['neurons.n0: removed', 'neurons.fresh: added']);
-    await fleet.pollNow('fresh');
+    const reloading = gateway.reload(next, noModels);
+    // while the new one is asked for the first time, the old one still serves
+    assert.deepEqual(
+      fleet.nodes().map(({ name }) => name),
+      ['fresh', 'n0'],
+    );
+    const meanwhile = fleet.request({ model: 'm' }, new AbortController().signal);
+    assert.equal(meanwhile.node, 'n0');
+    meanwhile.lease?.release();
+    assert.deepEqual((await reloading).changed, ['neurons.n0: removed', 'neurons.fresh: added']);
+    assert.deepEqual(
+      fleet.nodes().map(({ name }) => name),
+      ['fresh'],
+    );
     assert.equal((await askChat(gateway, 'm')).status, 200);
     assert.equal((await askChat(gateway, 'other')).status, 200);
     assert.deepEqual([old.counters.chats, fresh.counters.chats], [1, 2]);
@@ -48,13 +59,13 @@ describe('reload', () => {
     const before = nodeOf(fleet, 'n0');
     fleet.drain('n0', 'cordoned', null);
     const models = modelsConfigSchema.parse({ models: [{ id: 'm', vram_mb: 77 }], aliases: { fast: 'm' } });
-    gateway.reload(cortexConfigOver(neurons), models);
+    await gateway.reload(cortexConfigOver(neurons), models);
     assert.equal(nodeOf(fleet, 'n0'), before);
     assert.equal(before.service.mode, 'cordoned');
     assert.equal((await askChat(gateway, 'fast')).status, 200);
     gate.open();
     (await cold).release();
-    const report = gateway.reload(cortexConfigOver(neurons), noModels);
+    const report = await gateway.reload(cortexConfigOver(neurons), noModels);
     assert.deepEqual(report.changed, ['models.m: removed', 'aliases.fast: removed']);
     assert.deepEqual(report.notes, ['m is no longer in the catalogue; where it is loaded it stays loaded']);
     assert.equal((await askChat(gateway, 'm')).status, 200);
@@ -64,7 +75,7 @@ describe('reload', () => {
   test('a source that is added to a loaded model is still the same model', async () => {
     const { gateway, fleet, neurons } = await setUpFleet([{ models: [loaded('hub:m')] }]);
     assert.equal((await askChat(gateway, 'm')).status, 404);
-    gateway.reload(
+    await gateway.reload(
       cortexConfigOver(neurons),
       modelsConfigSchema.parse({ models: [{ id: 'm', source: 'hub' }] }),
     );
@@ -95,7 +106,7 @@ describe('reload', () => {
     };
     const running = await ask('old');
     const next = { ...entitlements('new'), gateway: { neuron_key: 'n-new', admin_keys: ['admin'] } };
-    const report = gateway.reload(cortexConfigOver(neurons, next), noModels);
+    const report = await gateway.reload(cortexConfigOver(neurons, next), noModels);
     assert.deepEqual([...report.changed].sort(), [
       'entitlements.keys.a.key: changed',
       'gateway.admin_keys: changed',
@@ -113,11 +124,11 @@ describe('reload', () => {
   test('limits count at once; addresses are told to need a restart, each time', async () => {
     const { gateway, neurons } = await setUpFleet([{ models: [loaded('m')] }]);
     const next = cortexConfigOver(neurons, { gateway: { max_body_mb: 0.00001, listen: '127.0.0.1:1' } });
-    const report = gateway.reload(next, noModels);
+    const report = await gateway.reload(next, noModels);
     assert.deepEqual(report.changed, ['gateway.max_body_mb: 64 -> 0.00001']);
     assert.deepEqual(report.needsRestart, ['gateway.listen: "127.0.0.1:0" -> "127.0.0.1:1"']);
     assert.equal((await askChat(gateway, 'm')).status, 413);
-    assert.deepEqual(gateway.reload(next, noModels), { ...report, changed: [] });
+    assert.deepEqual(await gateway.reload(next, noModels), { ...report, changed: [] });
   });
 });
 

@@ -30,6 +30,22 @@ function refusalOf(promise: Promise<Permit>): Promise<AppError> {
 }
 
 describe('Admission', () => {
+  it('setLimits() gives new room out at once, and lets those beyond less room go on', async () => {
+    const admission = new Admission({ ...limits, maxInFlight: 1 }, new FakeClock());
+    const first = await admission.acquire(null, never);
+    const waiting = [admission.acquire(null, never), admission.acquire(null, never)];
+    await settled();
+    assert.deepEqual([admission.counters.inFlight, admission.counters.queueDepth], [1, 2]);
+    admission.setLimits({ ...limits, maxInFlight: 3 });
+    const permits = await Promise.all(waiting);
+    assert.deepEqual([admission.counters.inFlight, admission.counters.queueDepth], [3, 0]);
+    admission.setLimits({ ...limits, maxInFlight: 1, maxQueueDepth: 0 });
+    assert.equal((await refusalOf(admission.acquire(null, never))).code, 'overloaded');
+    for (const permit of [first, ...permits]) permit.release();
+    (await admission.acquire(null, never)).release();
+    assert.equal(admission.counters.inFlight, 0);
+  });
+
   it('grants in the order of arrival', async () => {
     const admission = new Admission({ ...limits, maxInFlight: 1 }, new FakeClock());
     const first = await admission.acquire(null, never);

@@ -55,7 +55,7 @@ const heldMsDefault = 2000;
 const heldWeight = 0.2;
 
 export class Admission {
-  readonly #limits: AdmissionLimits;
+  #limits: AdmissionLimits;
   readonly #clock: Clock;
   /** In order of arrival. */
   readonly #queue: Waiter[] = [];
@@ -87,6 +87,15 @@ export class Admission {
 
   get limits(): AdmissionLimits {
     return this.#limits;
+  }
+
+  /** Counts at once: more room is given out now; who runs or waits beyond less room goes on. */
+  setLimits(limits: AdmissionLimits): void {
+    this.#limits = limits;
+    for (let before = -1; before !== this.#inFlight; ) {
+      before = this.#inFlight;
+      this.#grantNext();
+    }
   }
 
   /** Resolves when the request may run; rejects with the refusal, or with the signal's reason. */

@@ -65,15 +65,14 @@ export function envelopeOf(path: string): EnvelopeStyle {
 
 const open = new Set(['/health', '/version']);
 
-/** Null when the neuron has no key. */
-export function createAuthorize(key: string | undefined): ((exchange: Exchange) => void) | null {
-  if (key === undefined) return null;
-  const expected = digest(key);
+/** The key is asked for at each request: a reload may change it. Without one everyone may in. */
+export function createAuthorize(keyOf: () => string | undefined): (exchange: Exchange) => void {
   return (exchange) => {
-    if (open.has(exchange.path)) return;
+    const key = keyOf();
+    if (key === undefined || open.has(exchange.path)) return;
     const bearer = /^Bearer\s+(.+)$/i.exec(exchange.header('authorization') ?? '')?.[1];
     const given = bearer ?? exchange.header('x-api-key');
-    if (given !== null && timingSafeEqual(digest(given.trim()), expected)) return;
+    if (given !== null && timingSafeEqual(digest(given.trim()), digest(key))) return;
     exchange.response.setHeader('www-authenticate', 'Bearer'); // RFC 9110, section 11.6.1
     throw new AppError('invalid_api_key', 'this neuron needs its key; send Authorization: Bearer KEY');
   };

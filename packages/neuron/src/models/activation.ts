@@ -17,23 +17,22 @@ export interface ActivationDeps {
   readonly baseDir: string;
 }
 
+interface PendingModel {
+  readonly spec: ModelSpec;
+  readonly file: string | null;
+}
+
 export class DefaultModels {
   readonly #deps: ActivationDeps;
-  readonly #pending: { readonly spec: ModelSpec; readonly file: string | null }[];
+  readonly #pending: PendingModel[];
   readonly #completed: string[] = [];
   readonly #failed: { model_id: string; error: string }[] = [];
   #inProgress: string | null = null;
+  #running: Promise<void> | null = null;
 
   constructor(models: readonly ModelSpec[], deps: ActivationDeps) {
     this.#deps = deps;
-    this.#pending = models.map((model) => {
-      const lora = model.lora?.map((each) => ({ ...each, file: configuredPath(each.file, deps.baseDir) }));
-      const spec = lora === undefined ? model : { ...model, lora };
-      const path = configuredFile(spec.model_id, deps.baseDir);
-      return path === null
-        ? { spec, file: null }
-        : { spec: { ...spec, model_id: path.name }, file: path.file };
-    });
+    this.#pending = models.map((model) => toPending(model, deps.baseDir));
   }
 
   get state(): Activation {
@@ -46,8 +45,21 @@ export class DefaultModels {
     };
   }
 
-  /** Ends when all are loaded or failed, or early on abort. Never rejects. */
-  async run(signal: AbortSignal): Promise<void> {
+  /** Ends when all are loaded or failed, early on abort. Never rejects. A call during a run joins it. */
+  run(signal: AbortSignal): Promise<void> {
+    this.#running ??= this.#loadAll(signal).finally(() => {
+      this.#running = null;
+    });
+    return this.#running;
+  }
+
+  /** Loads these too, after those that wait already. */
+  add(models: readonly ModelSpec[], signal: AbortSignal): Promise<void> {
+    this.#pending.push(...models.map((model) => toPending(model, this.#deps.baseDir)));
+    return this.run(signal);
+  }
+
+  async #loadAll(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const next = this.#pending.shift();
       if (next === undefined) return;
@@ -81,4 +93,11 @@ export class DefaultModels {
       }
     }
   }
+}
+
+function toPending(model: ModelSpec, baseDir: string): PendingModel {
+  const lora = model.lora?.map((each) => ({ ...each, file: configuredPath(each.file, baseDir) }));
+  const spec = lora === undefined ? model : { ...model, lora };
+  const path = configuredFile(spec.model_id, baseDir);
+  return path === null ? { spec, file: null } : { spec: { ...spec, model_id: path.name }, file: path.file };
 }

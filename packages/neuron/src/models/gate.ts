@@ -2,8 +2,16 @@
 import type { AppError } from 'cortex-core/wire/errors';
 import type { ModelSpec } from 'cortex-core/wire/neuron';
 
+export interface GateLimits {
+  readonly maxInFlight: number;
+  readonly maxQueueDepth: number;
+  readonly maxWaitMs: number;
+  readonly maxPerPrincipal: number;
+}
+
 export interface Gate {
-  readonly limits: { readonly maxInFlight: number; readonly maxQueueDepth: number };
+  readonly limits: Pick<GateLimits, 'maxInFlight' | 'maxQueueDepth'>;
+  setLimits(limits: GateLimits): void;
   readonly counters: {
     readonly inFlight: number;
     readonly queueDepth: number;

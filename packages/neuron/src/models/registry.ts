@@ -20,7 +20,7 @@ import type { LoadProgress, ModelLoad, ModelSpec, NeuronModel } from 'cortex-cor
 import type { OwnerDeath } from '../device/device.ts';
 import { AvailableModels } from './available-models.ts';
 import { type DeviceSlot, isAt } from './choose-target.ts';
-import type { CreateGate } from './gate.ts';
+import type { CreateGate, GateLimits } from './gate.ts';
 import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
 import { LostHandles } from './lost-handles.ts';
 import { type EntryStatus, ModelEntry, type ServingModel } from './model-entry.ts';
@@ -226,6 +226,11 @@ export class ModelRegistry {
   /** The longest prompt that a model here is advertised for; 0 = none is loaded. */
   largestInput(): number {
     return Math.max(0, ...[...this.#entries.values()].map(({ limit }) => limit?.input ?? 0));
+  }
+
+  /** Limits for the requests of every model that is here. */
+  setLimits(limitsOf: (spec: ModelSpec) => GateLimits): void {
+    for (const { spec, admission } of this.#entries.values()) admission.setLimits(limitsOf(spec));
   }
 
   /** Refuses requests from now on; those that run go on. */
