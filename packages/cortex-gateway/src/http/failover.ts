@@ -79,12 +79,12 @@ export class Failover {
   async next(mayWait: boolean, unfit: () => readonly string[] = () => []): Promise<Lease | null> {
     const { signal, attemptsMax, budget, fleet } = this.#options;
     signal.throwIfAborted();
-    if (this.#attempts >= attemptsMax || this.#leftMs() <= 0) return null;
-    if (!budget.withdraw()) return null;
+    if (this.#attempts >= attemptsMax || this.#leftMs() <= 0 || budget.isSpent) return null;
     const exclude = (): Set<string> => new Set([...this.#failed.keys(), ...unfit()]);
-    const lease = fleet.another(exclude());
-    if (lease !== null || !mayWait) return lease;
-    return await this.#wait(exclude);
+    const lease = fleet.another(exclude()) ?? (mayWait ? await this.#wait(exclude) : null);
+    if (lease === null || budget.withdraw()) return lease;
+    lease.release();
+    return null;
   }
 
   #leftMs(): number {

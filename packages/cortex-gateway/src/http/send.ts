@@ -72,6 +72,8 @@ const movable: ReadonlySet<number> = new Set([429, 502, 503]);
 
 export class Sender {
   readonly #options: SendOptions;
+  /** Tokens that the answer had when it broke last. */
+  #brokeAt = 0;
 
   constructor(options: SendOptions) {
     this.#options = options;
@@ -119,6 +121,8 @@ export class Sender {
     const { fleet, failover } = this.#options;
     const { identity } = broken;
     const { model } = broken.lease;
+    if (sofar.tokens.length > this.#brokeAt) failover.progressed();
+    this.#brokeAt = sofar.tokens.length;
     failover.failed(broken.lease.node);
     fleet.suspect(broken.lease.node);
     broken.lease.release();
