@@ -168,6 +168,22 @@ describe('a stream that breaks', () => {
     assert.equal(stream.replaceAll(': keep-alive\n\n', ''), whole);
   });
 
+  test('waits for room at the only node that could go on, and asks it when it said', async () => {
+    const { gateway, neurons } = await start([{ models: [loaded()] }, { models: [loaded()] }], {
+      failover: { attempts: 2, budget_burst: 1, budget_ratio: 0 },
+    });
+    neurons[0]!.onChat = (call) => breakAfter(call, 2);
+    neurons[1]!.onChat = (call) => {
+      if (neurons[1]!.counters.chats > 2) return answerAll(call);
+      call.response.writeHead(503, { 'content-type': 'application/json', 'retry-after': '0' });
+      call.response.end('{"error":{"message":"full","code":"overloaded"}}');
+    };
+    const stream = await (await post(gateway, chat, ask({ stream: true }))).text();
+    assert.equal(stream, whole);
+    assert.equal(neurons[1]!.counters.chats, 3);
+    assertNothingHeld(gateway);
+  });
+
   test('of several choices, or with the switch off, is told no ids and ends in a typed error', async () => {
     for (const [more, continues] of [
       [{ n: 2 }, true],

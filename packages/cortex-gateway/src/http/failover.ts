@@ -41,6 +41,8 @@ interface Failed {
   /** Seconds it had been up when it failed. */
   readonly upFor: number;
   wasDown: boolean;
+  /** It refused for want of room and may be asked again then; null: it failed. */
+  readonly freeAtMs: number | null;
 }
 
 const askAgainMs = 500;
@@ -69,7 +71,17 @@ export class Failover {
   failed(node: string): void {
     const { clock, fleet, giveUpMs } = this.#options;
     this.#untilMs ??= clock.monotonicMs() + giveUpMs;
-    this.#failed.set(node, { upFor: fleet.lastUpFor(node), wasDown: false });
+    this.#failed.set(node, { upFor: fleet.lastUpFor(node), wasDown: false, freeAtMs: null });
+  }
+
+  /** The node has no room and said when it might. That was no attempt, and costs nothing. */
+  busy(node: string, waitMs: number): void {
+    const { clock, budget } = this.#options;
+    this.failed(node);
+    const freeAtMs = clock.monotonicMs() + Math.max(askAgainMs, waitMs);
+    this.#failed.set(node, { upFor: 0, wasDown: false, freeAtMs });
+    this.#attempts--;
+    budget.giveBack();
   }
 
   /**
@@ -126,23 +138,27 @@ export class Failover {
     }
   }
 
-  /** A node that was down since it failed, or has started anew, may be asked as a new one. */
   async #whoIsBack(): Promise<'back' | 'maybe' | 'none'> {
-    const { fleet } = this.#options;
-    const nodes = [...this.#failed];
-    const up = await Promise.all(nodes.map(([node]) => fleet.upFor(node)));
-    let hope: 'back' | 'maybe' | 'none' = 'none';
-    for (const [at, [node, failed]] of nodes.entries()) {
-      const upFor = up[at] ?? null;
-      if (upFor === null) {
-        failed.wasDown = true;
-        if (hope === 'none') hope = 'maybe';
-      } else if (failed.wasDown || upFor < failed.upFor) {
-        this.#failed.delete(node);
-        hope = 'back';
-      }
+    const hopes = await Promise.all(
+      [...this.#failed].map(async ([node, failed]) => {
+        const hope = await this.#hopeFor(node, failed);
+        if (hope === 'back') this.#failed.delete(node);
+        return hope;
+      }),
+    );
+    return hopes.includes('back') ? 'back' : hopes.includes('maybe') ? 'maybe' : 'none';
+  }
+
+  /** A node that was down since it failed, or has started anew, may be asked as a new one. */
+  async #hopeFor(node: string, failed: Failed): Promise<'back' | 'maybe' | 'none'> {
+    const { clock, fleet } = this.#options;
+    if (failed.freeAtMs !== null) return clock.monotonicMs() >= failed.freeAtMs ? 'back' : 'maybe';
+    const upFor = await fleet.upFor(node);
+    if (upFor === null) {
+      failed.wasDown = true;
+      return 'maybe';
     }
-    return hope;
+    return failed.wasDown || upFor < failed.upFor ? 'back' : 'none';
   }
 }
 

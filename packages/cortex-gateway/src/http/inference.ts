@@ -72,7 +72,10 @@ export function inferenceHandler(
     const read = sink.read(exchange);
     const call = new InferenceCall(deps, { exchange, sink, dialect, request, principal });
     // it goes on without its first client as long as another reads
-    void call.run().finally(() => (key === null ? undefined : attachments.remove(key, sink)));
+    void call
+      .run()
+      .catch((thrown: unknown) => sink.fail(thrown))
+      .finally(() => (key === null ? undefined : attachments.remove(key, sink)));
     await read;
   };
 }
@@ -305,11 +308,8 @@ class InferenceCall {
         this.#usage = tail.usage;
         const body = wholeOut === null ? read.bytes : wholeOut(read.bytes);
         const headers = wholeOut === null ? toClientHeaders(sent.answer.headers) : jsonHeaders;
-        this.#sink.open(wholeOut === null ? sent.answer.status : 200, {
-          ...headers,
-          'content-length': body.length,
-        });
-        return this.#sink.end(body);
+        const status = wholeOut === null ? sent.answer.status : 200;
+        return this.#sink.respond(status, { ...headers, 'content-length': body.length }, body);
       }
       sent.answer.abort();
       if (read.kind === 'broken') sent = await this.#againWhole(sender, sent, read.cause);
@@ -336,8 +336,7 @@ class InferenceCall {
     if (this.#sink.opened || this.#request.wholeOut !== null || ours) {
       throw toUpstreamError(status, body.toString('utf8'), headerOf(answer.headers, 'retry-after'));
     }
-    this.#sink.open(status, { ...toClientHeaders(answer.headers), 'content-length': body.length });
-    this.#sink.end(body);
+    this.#sink.respond(status, { ...toClientHeaders(answer.headers), 'content-length': body.length }, body);
   }
 
   /**

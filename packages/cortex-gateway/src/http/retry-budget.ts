@@ -37,6 +37,11 @@ export class RetryBudget {
     this.#tokens = Math.min(this.#options.burst, this.#tokens + this.#options.ratio);
   }
 
+  /** What was paid for an attempt that was none. */
+  giveBack(): void {
+    this.#tokens = Math.min(this.#options.burst, this.#tokens + 1);
+  }
+
   get isSpent(): boolean {
     const { burst, clock } = this.#options;
     const nowMs = clock.monotonicMs();

@@ -69,6 +69,7 @@ export type SendResult =
 const errorBytesMax = 64 * 1024;
 /** Refusals of a node that another may not share. */
 const movable: ReadonlySet<number> = new Set([429, 502, 503]);
+const busy: ReadonlySet<number> = new Set([429, 503]);
 
 export class Sender {
   readonly #options: SendOptions;
@@ -134,9 +135,14 @@ export class Sender {
       const isSame = fleet.identityOf(next.node, next.model) === identity;
       const outcome = isSame ? await this.#once(next, sofar) : null;
       if (outcome?.kind === 'answer') return outcome;
+      next.release();
+      // its client is in the middle of an answer: it waits for room
+      if (outcome?.kind === 'refused' && busy.has(outcome.answer.status)) {
+        failover.busy(next.node, retryAfterMs(outcome.answer));
+        continue;
+      }
       failover.failed(next.node);
       if (outcome?.kind === 'unreachable') fleet.suspect(next.node);
-      next.release();
     }
   }
 
@@ -194,6 +200,11 @@ async function readSome(answer: UpstreamAnswer): Promise<Buffer> {
     if (size >= errorBytesMax) break;
   }
   return Buffer.concat(chunks).subarray(0, errorBytesMax);
+}
+
+function retryAfterMs({ headers }: UpstreamAnswer): number {
+  const secs = Number(headerOf(headers, 'retry-after') ?? Number.NaN);
+  return Number.isFinite(secs) ? secs * 1000 : 0;
 }
 
 function isModelGone(outcome: Refused): boolean {
