@@ -348,7 +348,9 @@ function toRow(model: FakeModel): unknown {
     vram_estimate_mb: model.vramMb,
     capabilities: ['text'],
     ...(model.servable === undefined ? {} : { servable: model.servable }),
-    ...(model.weights === undefined ? {} : { weights_digest: model.weights, template_digest: 'template' }),
+    ...(model.weights === undefined || model.status !== 'loaded'
+      ? {}
+      : { weights_digest: model.weights, template_digest: 'template' }),
     ...(model.context === undefined ? {} : { limit: { context: model.context, output: model.context } }),
   };
 }

@@ -50,6 +50,15 @@ test('an empty cortex.toml is the defaults of the original', () => {
       keepalive_secs: 10,
       admin_keys: [],
     },
+    failover: {
+      attempts: 3,
+      give_up_secs: 30,
+      budget_ratio: 0.2,
+      budget_burst: 256,
+      continue_streams: true,
+      attach_mb: 4,
+      attach_total_mb: 64,
+    },
     eviction: { strategy: 'lru' },
     neurons: [],
     entitlements: { require_auth: false, keys: [] },
@@ -222,7 +231,7 @@ test('names that must be unique are', () => {
   assert.deepEqual(faults('cortex', text), [
     'FILE:5 neurons[1].name: name "a" is already used by entry 1',
     'FILE:6 neurons[1].endpoint: endpoint is already used by entry 1',
-    'FILE:7 x: unknown key; the keys here are models_config, gateway, eviction, neurons, entitlements, log',
+    'FILE:7 x: unknown key; the keys here are models_config, gateway, failover, eviction, neurons, entitlements, log',
   ]);
   assert.deepEqual(faults('models', 'models = [\n {id="m"},\n {id="m"},\n]'), [
     'FILE:3 models[1].id: id "m" is already used by entry 1',

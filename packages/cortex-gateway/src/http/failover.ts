@@ -43,7 +43,14 @@ interface Failed {
   wasDown: boolean;
   /** It refused for want of room and may be asked again then; null: it failed. */
   readonly freeAtMs: number | null;
+  readonly how: Failure;
 }
+
+/**
+ * `wire`: it could not be reached, or broke off. `refused`: it said no before it began, which says nothing
+ * of it later. `broke`: it said itself that it could not go on.
+ */
+export type Failure = 'wire' | 'refused' | 'broke';
 
 const askAgainMs = 500;
 
@@ -66,20 +73,21 @@ export class Failover {
   progressed(): void {
     this.#attempts = 1;
     this.#untilMs = null;
+    for (const [node, { how }] of this.#failed) if (how === 'refused') this.#failed.delete(node);
   }
 
-  failed(node: string): void {
+  failed(node: string, how: Failure): void {
     const { clock, fleet, giveUpMs } = this.#options;
     this.#untilMs ??= clock.monotonicMs() + giveUpMs;
-    this.#failed.set(node, { upFor: fleet.lastUpFor(node), wasDown: false, freeAtMs: null });
+    this.#failed.set(node, { upFor: fleet.lastUpFor(node), wasDown: false, freeAtMs: null, how });
   }
 
   /** The node has no room and said when it might. That was no attempt, and costs nothing. */
   busy(node: string, waitMs: number): void {
     const { clock, budget } = this.#options;
-    this.failed(node);
+    this.failed(node, 'refused');
     const freeAtMs = clock.monotonicMs() + Math.max(askAgainMs, waitMs);
-    this.#failed.set(node, { upFor: 0, wasDown: false, freeAtMs });
+    this.#failed.set(node, { upFor: 0, wasDown: false, freeAtMs, how: 'refused' });
     this.#attempts--;
     budget.giveBack();
   }
@@ -153,6 +161,7 @@ export class Failover {
   async #hopeFor(node: string, failed: Failed): Promise<'back' | 'maybe' | 'none'> {
     const { clock, fleet } = this.#options;
     if (failed.freeAtMs !== null) return clock.monotonicMs() >= failed.freeAtMs ? 'back' : 'maybe';
+    if (failed.how !== 'wire') return 'none';
     const upFor = await fleet.upFor(node);
     if (upFor === null) {
       failed.wasDown = true;

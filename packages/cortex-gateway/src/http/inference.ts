@@ -5,7 +5,6 @@
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import type { Log } from 'cortex-core/daemon/log';
-import type { Continuation } from 'cortex-core/wire/continuation';
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { AnswerProbe, AnswerTail, type TokenUsage } from '../dialects/answer-probe.ts';
 import type { Dialect, InferenceRequest, StreamOut } from '../dialects/dialect.ts';
@@ -246,7 +245,7 @@ class InferenceCall {
       },
       isComplete: () => probe.finished,
       again: (broken, cause) => this.#again(sender, broken, cause),
-      goOn: (broken, sofar) => this.#goOn(sender, broken, sofar),
+      goOn: (...broken) => this.#goOn(sender, ...broken),
       onBytes: ({ lease }) => fleet.noteAlive(lease.node),
       onBreak: (broken, outcome, tokens) => this.#onBreak(broken, outcome, tokens),
     });
@@ -278,8 +277,8 @@ class InferenceCall {
     );
   }
 
-  async #goOn(sender: Sender, broken: Answered, sofar: Continuation): Promise<Answered | null> {
-    const next = await sender.goOn(broken, sofar);
+  async #goOn(sender: Sender, ...broken: Parameters<Sender['goOn']>): Promise<Answered | null> {
+    const next = await sender.goOn(...broken);
     if (next === null) return null;
     this.#lease = next.lease;
     this.#keepAnswering();

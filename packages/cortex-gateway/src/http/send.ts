@@ -10,6 +10,7 @@ import {
   continuedHeader,
   tokensHeader,
 } from 'cortex-core/wire/continuation';
+import { AppError } from 'cortex-core/wire/errors';
 import type { InferenceRequest } from '../dialects/dialect.ts';
 import { readEnvelope } from '../dialects/upstream-error.ts';
 import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
@@ -22,6 +23,7 @@ export interface SendFleet {
   suspect(node: string): void;
   disown(lease: Lease): void;
   isHealthy(node: string): boolean;
+  pollNow(node: string): Promise<void>;
   /** Names weights and template; null when they are not known. */
   identityOf(node: string, model: string): string | null;
   /** Nodes whose weights or template of the model are others. */
@@ -43,7 +45,7 @@ export interface Answered {
   readonly kind: 'answer';
   readonly lease: Lease;
   readonly answer: UpstreamAnswer;
-  /** As it was when the answer began; null: it cannot go on elsewhere. */
+  /** As it was when the answer began; null: not known then, as right after a load. */
   readonly identity: string | null;
 }
 
@@ -92,12 +94,12 @@ export class Sender {
         return { kind: 'gone' };
       }
       if (outcome.kind === 'refused' && !movable.has(outcome.answer.status)) return outcome;
-      failover.failed(lease.node);
-      if (outcome.kind === 'unreachable') fleet.suspect(lease.node);
+      const isDown = outcome.kind === 'unreachable' || outcome.answer.status === 502;
+      failover.failed(lease.node, isDown ? 'wire' : 'refused');
+      if (isDown) fleet.suspect(lease.node);
       lease.release();
       // what a node refuses with a time of its own is its answer, unless another serves now
-      const mayWait = outcome.kind === 'unreachable' || outcome.answer.status === 502;
-      const next = await failover.next(mayWait);
+      const next = await failover.next(isDown);
       if (next === null) {
         if (outcome.kind === 'refused') return outcome;
         throw outcome.cause;
@@ -107,32 +109,27 @@ export class Sender {
   }
 
   /** The answer broke off and the client has nothing of it. Throws `cause` when nobody else can give it. */
-  async again({ lease }: Answered, cause: unknown): Promise<SendResult> {
-    const { fleet, failover } = this.#options;
-    failover.failed(lease.node);
-    fleet.suspect(lease.node);
-    lease.release();
+  async again(broken: Answered, cause: unknown): Promise<SendResult> {
+    this.#leave(broken, cause);
+    const { failover } = this.#options;
     const next = await failover.next(true);
     if (next === null) throw cause;
     return await this.send(next);
   }
 
   /** The answer broke off behind what `sofar` has. Null when no node can go on with it. */
-  async goOn(broken: Answered, sofar: Continuation): Promise<Answered | null> {
+  async goOn(broken: Answered, sofar: Continuation, cause: unknown): Promise<Answered | null> {
     const { fleet, failover } = this.#options;
-    const { identity } = broken;
-    const { model } = broken.lease;
+    const { model, node } = broken.lease;
+    const identity = broken.identity ?? fleet.identityOf(node, model);
     if (sofar.tokens.length > this.#brokeAt) failover.progressed();
     this.#brokeAt = sofar.tokens.length;
-    failover.failed(broken.lease.node);
-    fleet.suspect(broken.lease.node);
-    broken.lease.release();
+    this.#leave(broken, cause);
     if (identity === null) return null;
     for (;;) {
       const next = await failover.next(true, () => fleet.unlike(model, identity));
       if (next === null) return null;
-      // what was loaded only now could not be compared before
-      const isSame = fleet.identityOf(next.node, next.model) === identity;
+      const isSame = (await this.#identityAt(next)) === identity;
       const outcome = isSame ? await this.#once(next, sofar) : null;
       if (outcome?.kind === 'answer') return outcome;
       next.release();
@@ -141,22 +138,37 @@ export class Sender {
         failover.busy(next.node, retryAfterMs(outcome.answer));
         continue;
       }
-      failover.failed(next.node);
+      failover.failed(next.node, outcome?.kind === 'unreachable' ? 'wire' : 'refused');
       if (outcome?.kind === 'unreachable') fleet.suspect(next.node);
     }
+  }
+
+  #leave({ lease }: Answered, cause: unknown): void {
+    const { fleet, failover } = this.#options;
+    // a node that says what went wrong is there, and mends itself
+    const isWire = !(cause instanceof AppError) || cause.code.startsWith('upstream_');
+    failover.failed(lease.node, isWire ? 'wire' : 'broke');
+    if (isWire) fleet.suspect(lease.node);
+    lease.release();
+  }
+
+  /** What was loaded only now is asked for what it is. */
+  async #identityAt({ node, model }: Lease): Promise<string | null> {
+    const { fleet } = this.#options;
+    const known = fleet.identityOf(node, model);
+    if (known === null) await fleet.pollNow(node);
+    return known ?? fleet.identityOf(node, model);
   }
 
   async #once(lease: Lease, sofar: Continuation | null): Promise<Answered | Refused | Unreachable> {
     const { fleet, request, headers, signal, idleMs, tellTokens, failover } = this.#options;
     failover.sent();
     const tokens = sofar !== null ? 'continue' : tellTokens ? 'tell' : null;
+    const body = this.#bodyFor(lease, sofar);
     try {
       const answer = await lease.open({
         path: request.upstreamPath,
-        body: request.toUpstream({
-          wireId: lease.wireId,
-          ...(sofar === null ? {} : { overrides: { [continuationField]: sofar } }),
-        }),
+        body,
         headers: tokens === null ? headers : { ...headers, [tokensHeader]: tokens },
         signal,
         idleMs,
@@ -175,6 +187,19 @@ export class Sender {
       if (!signal.aborted) return { kind: 'unreachable', cause };
       lease.release();
       throw signal.reason;
+    }
+  }
+
+  /** Throws where the request cannot be said to this model: that is no node's failure. */
+  #bodyFor(lease: Lease, sofar: Continuation | null): Uint8Array {
+    try {
+      return this.#options.request.toUpstream({
+        wireId: lease.wireId,
+        ...(sofar === null ? {} : { overrides: { [continuationField]: sofar } }),
+      });
+    } catch (thrown) {
+      lease.release();
+      throw thrown;
     }
   }
 }
