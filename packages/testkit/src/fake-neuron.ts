@@ -10,6 +10,7 @@ import {
   type ServerResponse,
 } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { encodeFrame } from 'cortex-core/wire/token-frames';
 import { drip, readAll, sendJson } from './fake-http.ts';
 import { FakeLoads, type Refusal } from './fake-loads.ts';
 
@@ -20,6 +21,8 @@ export interface FakeModel {
   devices: number[];
   servable?: { ok: boolean; reason?: string; detail?: string };
   context?: number;
+  /** What it says of its weights; its template is always the same. */
+  weights?: string;
 }
 
 export interface FakeNeuronOptions {
@@ -375,6 +378,24 @@ export function chatStream(model: string, words: readonly string[], finish = 'st
   ].join('');
 }
 
+/**
+ * The frames of a chat answer whose tokens are its words: token `i` is word `i`. Goes on behind `answered`
+ * tokens where the call says so, as a neuron does. The last frame is the end.
+ */
+export function tellFrames(call: ChatCall, words: readonly string[]): readonly string[] {
+  const request = JSON.parse(call.body.toString()) as {
+    readonly model: string;
+    readonly cortex_continue?: { readonly tokens: readonly number[] };
+  };
+  const isContinued = call.headers['x-cortex-tokens'] === 'continue';
+  const answered = isContinued ? (request.cortex_continue?.tokens.length ?? 0) : 0;
+  if (isContinued) call.response.setHeader('x-cortex-continued', String(answered));
+  const events = chatStream(request.model, words).split(/(?<=\n\n)/);
+  const frames = words.map((_, at) => encodeFrame(events[at + 1] ?? '', [at]));
+  frames[0] = encodeFrame(`${events[0]}${events[1]}`, [0]);
+  return [...frames.slice(answered), encodeFrame(events.slice(words.length + 1).join(''), [])];
+}
+
 function usageOf(words: readonly string[]): unknown {
   const usage = { prompt_tokens: 10, completion_tokens: words.length, total_tokens: 10 + words.length };
   return { ...usage, prompt_tokens_details: { cached_tokens: 4 } };
@@ -390,6 +411,9 @@ function toRow(model: FakeModel): unknown {
     vram_estimate_mb: model.vramMb,
     capabilities: ['text'],
     ...(model.servable === undefined ? {} : { servable: model.servable }),
+    ...(model.weights === undefined || model.status !== 'loaded'
+      ? {}
+      : { weights_digest: model.weights, template_digest: 'template' }),
     ...(model.context === undefined ? {} : { limit: { context: model.context, output: model.context } }),
   };
 }

@@ -37,7 +37,10 @@ export interface Exchange {
   /** Values of `:name` parts of the route, URL-decoded. */
   readonly params: Readonly<Record<string, string>>;
   readonly requestId: string;
-  /** Aborts when the client is gone before the response ended, or the server closes by force. */
+  /**
+   * Aborts when the client is gone before the response ended, also when it closed its half of the connection,
+   * or the server closes by force.
+   */
   readonly signal: AbortSignal;
   header(name: string): string | null;
   /** The body's bytes, decompressed, at most `bodyBytesMax`. */
@@ -91,6 +94,8 @@ export class HttpServer {
     this.#server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);
       socket.setNoDelay(true);
+      // each request of a pipeline listens for its end
+      socket.setMaxListeners(0);
       socket.once('close', () => this.#sockets.delete(socket));
     });
     this.#server.on('upgrade', (_request, socket) => {
@@ -201,8 +206,12 @@ function createExchange(
   const url = originForm(request.url ?? '/');
   const mark = url.indexOf('?');
   const gone = new AbortController();
+  const onLeave = (): void => gone.abort(new Error('the client closed the connection'));
+  // A client that closed its half reads no answer that is worth a slot; what is ready it still gets.
+  request.socket.once('end', onLeave);
   response.once('close', () => {
-    if (!response.writableFinished) gone.abort(new Error('the client closed the connection'));
+    request.socket.off('end', onLeave);
+    if (!response.writableFinished) onLeave();
   });
   let body: Promise<Buffer> | null = null;
   const exchange: UnmatchedExchange = {

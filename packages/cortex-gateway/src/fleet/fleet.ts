@@ -197,7 +197,8 @@ export class Fleet {
   /** Nodes that have the model loaded with other weights or another template. */
   unlike(model: string, identity: string): readonly string[] {
     const holders = this.#nodes.all.filter((node) => node.toView().models.get(model)?.status === 'loaded');
-    return holders.filter((node) => node.identityOf(model) !== identity).map((node) => node.name);
+    const others = holders.filter((node) => (node.identityOf(model) ?? identity) !== identity);
+    return others.map((node) => node.name);
   }
 
   /** Asks a node now. Null when it does not answer, else for how many seconds it has been up. */

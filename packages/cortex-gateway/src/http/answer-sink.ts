@@ -102,6 +102,7 @@ export class AnswerSink {
     for (const { exchange } of this.#readers) exchange.response.setHeader('x-cortex-route', route);
   }
 
+  /** Sends status and headers at once. */
   open(status: number, headers: Headers): void {
     if (this.opened) return;
     this.#head = { status, headers };
@@ -109,6 +110,13 @@ export class AnswerSink {
       exchange.response.writeHead(status, headers);
       exchange.response.flushHeaders();
     }
+  }
+
+  /** The whole answer. */
+  respond(status: number, headers: Headers, body: Uint8Array): void {
+    this.#head = { status, headers };
+    for (const { exchange } of this.#readers) exchange.response.writeHead(status, headers);
+    this.end(body);
   }
 
   /** Sends 200 and the headers of a stream at once. */

@@ -41,7 +41,16 @@ interface Failed {
   /** Seconds it had been up when it failed. */
   readonly upFor: number;
   wasDown: boolean;
+  /** It refused for want of room and may be asked again then; null: it failed. */
+  readonly freeAtMs: number | null;
+  readonly how: Failure;
 }
+
+/**
+ * `wire`: it could not be reached, or broke off. `refused`: it said no before it began, which says nothing
+ * of it later. `broke`: it said itself that it could not go on.
+ */
+export type Failure = 'wire' | 'refused' | 'broke';
 
 const askAgainMs = 500;
 
@@ -64,12 +73,23 @@ export class Failover {
   progressed(): void {
     this.#attempts = 1;
     this.#untilMs = null;
+    for (const [node, { how }] of this.#failed) if (how === 'refused') this.#failed.delete(node);
   }
 
-  failed(node: string): void {
+  failed(node: string, how: Failure): void {
     const { clock, fleet, giveUpMs } = this.#options;
     this.#untilMs ??= clock.monotonicMs() + giveUpMs;
-    this.#failed.set(node, { upFor: fleet.lastUpFor(node), wasDown: false });
+    this.#failed.set(node, { upFor: fleet.lastUpFor(node), wasDown: false, freeAtMs: null, how });
+  }
+
+  /** The node has no room and said when it might. That was no attempt, and costs nothing. */
+  busy(node: string, waitMs: number): void {
+    const { clock, budget } = this.#options;
+    this.failed(node, 'refused');
+    const freeAtMs = clock.monotonicMs() + Math.max(askAgainMs, waitMs);
+    this.#failed.set(node, { upFor: 0, wasDown: false, freeAtMs, how: 'refused' });
+    this.#attempts--;
+    budget.giveBack();
   }
 
   /**
@@ -79,12 +99,12 @@ export class Failover {
   async next(mayWait: boolean, unfit: () => readonly string[] = () => []): Promise<Lease | null> {
     const { signal, attemptsMax, budget, fleet } = this.#options;
     signal.throwIfAborted();
-    if (this.#attempts >= attemptsMax || this.#leftMs() <= 0) return null;
-    if (!budget.withdraw()) return null;
+    if (this.#attempts >= attemptsMax || this.#leftMs() <= 0 || budget.isSpent) return null;
     const exclude = (): Set<string> => new Set([...this.#failed.keys(), ...unfit()]);
-    const lease = fleet.another(exclude());
-    if (lease !== null || !mayWait) return lease;
-    return await this.#wait(exclude);
+    const lease = fleet.another(exclude()) ?? (mayWait ? await this.#wait(exclude) : null);
+    if (lease === null || budget.withdraw()) return lease;
+    lease.release();
+    return null;
   }
 
   #leftMs(): number {
@@ -126,23 +146,28 @@ export class Failover {
     }
   }
 
-  /** A node that was down since it failed, or has started anew, may be asked as a new one. */
   async #whoIsBack(): Promise<'back' | 'maybe' | 'none'> {
-    const { fleet } = this.#options;
-    const nodes = [...this.#failed];
-    const up = await Promise.all(nodes.map(([node]) => fleet.upFor(node)));
-    let hope: 'back' | 'maybe' | 'none' = 'none';
-    for (const [at, [node, failed]] of nodes.entries()) {
-      const upFor = up[at] ?? null;
-      if (upFor === null) {
-        failed.wasDown = true;
-        if (hope === 'none') hope = 'maybe';
-      } else if (failed.wasDown || upFor < failed.upFor) {
-        this.#failed.delete(node);
-        hope = 'back';
-      }
+    const hopes = await Promise.all(
+      [...this.#failed].map(async ([node, failed]) => {
+        const hope = await this.#hopeFor(node, failed);
+        if (hope === 'back') this.#failed.delete(node);
+        return hope;
+      }),
+    );
+    return hopes.includes('back') ? 'back' : hopes.includes('maybe') ? 'maybe' : 'none';
+  }
+
+  /** A node that was down since it failed, or has started anew, may be asked as a new one. */
+  async #hopeFor(node: string, failed: Failed): Promise<'back' | 'maybe' | 'none'> {
+    const { clock, fleet } = this.#options;
+    if (failed.freeAtMs !== null) return clock.monotonicMs() >= failed.freeAtMs ? 'back' : 'maybe';
+    if (failed.how !== 'wire') return 'none';
+    const upFor = await fleet.upFor(node);
+    if (upFor === null) {
+      failed.wasDown = true;
+      return 'maybe';
     }
-    return hope;
+    return failed.wasDown || upFor < failed.upFor ? 'back' : 'none';
   }
 }
 

@@ -5,7 +5,6 @@
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import type { Log } from 'cortex-core/daemon/log';
-import type { Continuation } from 'cortex-core/wire/continuation';
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { AnswerProbe, AnswerTail, type TokenUsage } from '../dialects/answer-probe.ts';
 import type { Dialect, InferenceRequest, StreamOut } from '../dialects/dialect.ts';
@@ -79,7 +78,10 @@ export function inferenceHandler(
     const read = sink.read(exchange);
     const call = new InferenceCall(deps, { exchange, sink, dialect, request, principal });
     // it goes on without its first client as long as another reads
-    void call.run().finally(() => (key === null ? undefined : attachments.remove(key, sink)));
+    void call
+      .run()
+      .catch((thrown: unknown) => sink.fail(thrown))
+      .finally(() => (key === null ? undefined : attachments.remove(key, sink)));
     await read;
   };
 }
@@ -269,7 +271,7 @@ class InferenceCall {
       },
       isComplete: () => probe.finished,
       again: (broken, cause) => this.#again(sender, broken, cause),
-      goOn: (broken, sofar) => this.#goOn(sender, broken, sofar),
+      goOn: (...broken) => this.#goOn(sender, ...broken),
       onBytes: ({ lease }) => fleet.noteAlive(lease.node),
       onBreak: (broken, outcome, tokens) => this.#onBreak(broken, outcome, tokens),
     });
@@ -301,8 +303,8 @@ class InferenceCall {
     );
   }
 
-  async #goOn(sender: Sender, broken: Answered, sofar: Continuation): Promise<Answered | null> {
-    const next = await sender.goOn(broken, sofar);
+  async #goOn(sender: Sender, ...broken: Parameters<Sender['goOn']>): Promise<Answered | null> {
+    const next = await sender.goOn(...broken);
     if (next === null) return null;
     this.#lease = next.lease;
     this.#keepAnswering();
@@ -331,11 +333,8 @@ class InferenceCall {
         this.#usage = tail.usage;
         const body = wholeOut === null ? read.bytes : wholeOut(read.bytes);
         const headers = wholeOut === null ? toClientHeaders(sent.answer.headers) : jsonHeaders;
-        this.#sink.open(wholeOut === null ? sent.answer.status : 200, {
-          ...headers,
-          'content-length': body.length,
-        });
-        return this.#sink.end(body);
+        const status = wholeOut === null ? sent.answer.status : 200;
+        return this.#sink.respond(status, { ...headers, 'content-length': body.length }, body);
       }
       sent.answer.abort();
       if (read.kind === 'broken') sent = await this.#againWhole(sender, sent, read.cause);
@@ -362,8 +361,7 @@ class InferenceCall {
     if (this.#sink.opened || this.#request.wholeOut !== null || ours) {
       throw toUpstreamError(status, body.toString('utf8'), headerOf(answer.headers, 'retry-after'));
     }
-    this.#sink.open(status, { ...toClientHeaders(answer.headers), 'content-length': body.length });
-    this.#sink.end(body);
+    this.#sink.respond(status, { ...toClientHeaders(answer.headers), 'content-length': body.length }, body);
   }
 
   /**

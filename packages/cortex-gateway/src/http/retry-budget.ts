@@ -18,6 +18,8 @@ export interface RetryBudgetOptions {
 }
 
 const refillMs = 60_000;
+/** Ten tenths of a token are one. */
+const rounding = 1e-6;
 
 export class RetryBudget {
   readonly #options: RetryBudgetOptions;
@@ -35,13 +37,22 @@ export class RetryBudget {
     this.#tokens = Math.min(this.#options.burst, this.#tokens + this.#options.ratio);
   }
 
-  /** Whether one more attempt may be made; then it is paid. */
-  withdraw(): boolean {
+  /** What was paid for an attempt that was none. */
+  giveBack(): void {
+    this.#tokens = Math.min(this.#options.burst, this.#tokens + 1);
+  }
+
+  get isSpent(): boolean {
     const { burst, clock } = this.#options;
     const nowMs = clock.monotonicMs();
     this.#tokens = Math.min(burst, this.#tokens + (burst * (nowMs - this.#atMs)) / refillMs);
     this.#atMs = nowMs;
-    if (this.#tokens < 1) return false;
+    return this.#tokens < 1 - rounding;
+  }
+
+  /** Whether one more attempt may be made; then it is paid. */
+  withdraw(): boolean {
+    if (this.isSpent) return false;
     this.#tokens--;
     return true;
   }

@@ -10,6 +10,7 @@ import {
   continuedHeader,
   tokensHeader,
 } from 'cortex-core/wire/continuation';
+import { AppError } from 'cortex-core/wire/errors';
 import type { InferenceRequest } from '../dialects/dialect.ts';
 import { readEnvelope } from '../dialects/upstream-error.ts';
 import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
@@ -22,6 +23,7 @@ export interface SendFleet {
   suspect(node: string): void;
   disown(lease: Lease): void;
   isHealthy(node: string): boolean;
+  pollNow(node: string): Promise<void>;
   /** Names weights and template; null when they are not known. */
   identityOf(node: string, model: string): string | null;
   /** What the model can do there; null = not known. */
@@ -45,7 +47,7 @@ export interface Answered {
   readonly kind: 'answer';
   readonly lease: Lease;
   readonly answer: UpstreamAnswer;
-  /** As it was when the answer began; null: it cannot go on elsewhere. */
+  /** As it was when the answer began; null: not known then, as right after a load. */
   readonly identity: string | null;
 }
 
@@ -71,9 +73,12 @@ export type SendResult =
 const errorBytesMax = 64 * 1024;
 /** Refusals of a node that another may not share. */
 const movable: ReadonlySet<number> = new Set([429, 502, 503]);
+const busy: ReadonlySet<number> = new Set([429, 503]);
 
 export class Sender {
   readonly #options: SendOptions;
+  /** Tokens that the answer had when it broke last. */
+  #brokeAt = 0;
 
   constructor(options: SendOptions) {
     this.#options = options;
@@ -91,12 +96,12 @@ export class Sender {
         return { kind: 'gone' };
       }
       if (outcome.kind === 'refused' && !movable.has(outcome.answer.status)) return outcome;
-      failover.failed(lease.node);
-      if (outcome.kind === 'unreachable') fleet.suspect(lease.node);
+      const isDown = outcome.kind === 'unreachable' || outcome.answer.status === 502;
+      failover.failed(lease.node, isDown ? 'wire' : 'refused');
+      if (isDown) fleet.suspect(lease.node);
       lease.release();
       // what a node refuses with a time of its own is its answer, unless another serves now
-      const mayWait = outcome.kind === 'unreachable' || outcome.answer.status === 502;
-      const next = await failover.next(mayWait);
+      const next = await failover.next(isDown);
       if (next === null) {
         if (outcome.kind === 'refused') return outcome;
         throw outcome.cause;
@@ -106,35 +111,37 @@ export class Sender {
   }
 
   /** The answer broke off and the client has nothing of it. Throws `cause` when nobody else can give it. */
-  async again({ lease }: Answered, cause: unknown): Promise<SendResult> {
-    const { fleet, failover } = this.#options;
-    failover.failed(lease.node);
-    fleet.suspect(lease.node);
-    lease.release();
+  async again(broken: Answered, cause: unknown): Promise<SendResult> {
+    this.#leave(broken, cause);
+    const { failover } = this.#options;
     const next = await failover.next(true);
     if (next === null) throw cause;
     return await this.send(next);
   }
 
   /** The answer broke off behind what `sofar` has. Null when no node can go on with it. */
-  async goOn(broken: Answered, sofar: Continuation): Promise<Answered | null> {
+  async goOn(broken: Answered, sofar: Continuation, cause: unknown): Promise<Answered | null> {
     const { fleet, failover } = this.#options;
-    const { identity } = broken;
-    const { model } = broken.lease;
-    failover.failed(broken.lease.node);
-    fleet.suspect(broken.lease.node);
-    broken.lease.release();
+    const { model, node } = broken.lease;
+    const identity = broken.identity ?? fleet.identityOf(node, model);
+    if (sofar.tokens.length > this.#brokeAt) failover.progressed();
+    this.#brokeAt = sofar.tokens.length;
+    this.#leave(broken, cause);
     if (identity === null) return null;
     for (;;) {
       const next = await failover.next(true, () => fleet.unlike(model, identity));
       if (next === null) return null;
-      // what was loaded only now could not be compared before
-      const isSame = fleet.identityOf(next.node, next.model) === identity;
+      const isSame = (await this.#identityAt(next)) === identity;
       const outcome = isSame ? await this.#once(next, sofar) : null;
       if (outcome?.kind === 'answer') return outcome;
-      failover.failed(next.node);
-      if (outcome?.kind === 'unreachable') fleet.suspect(next.node);
       next.release();
+      // its client is in the middle of an answer: it waits for room
+      if (outcome?.kind === 'refused' && busy.has(outcome.answer.status)) {
+        failover.busy(next.node, retryAfterMs(outcome.answer));
+        continue;
+      }
+      failover.failed(next.node, outcome?.kind === 'unreachable' ? 'wire' : 'refused');
+      if (outcome?.kind === 'unreachable') fleet.suspect(next.node);
     }
   }
 
@@ -152,6 +159,23 @@ export class Sender {
       lease.release();
       throw thrown;
     }
+  }
+
+  #leave({ lease }: Answered, cause: unknown): void {
+    const { fleet, failover } = this.#options;
+    // a node that says what went wrong is there, and mends itself
+    const isWire = !(cause instanceof AppError) || cause.code.startsWith('upstream_');
+    failover.failed(lease.node, isWire ? 'wire' : 'broke');
+    if (isWire) fleet.suspect(lease.node);
+    lease.release();
+  }
+
+  /** What was loaded only now is asked for what it is. */
+  async #identityAt({ node, model }: Lease): Promise<string | null> {
+    const { fleet } = this.#options;
+    const known = fleet.identityOf(node, model);
+    if (known === null) await fleet.pollNow(node);
+    return known ?? fleet.identityOf(node, model);
   }
 
   async #once(lease: Lease, sofar: Continuation | null): Promise<Answered | Refused | Unreachable> {
@@ -206,6 +230,11 @@ async function readSome(answer: UpstreamAnswer): Promise<Buffer> {
     if (size >= errorBytesMax) break;
   }
   return Buffer.concat(chunks).subarray(0, errorBytesMax);
+}
+
+function retryAfterMs({ headers }: UpstreamAnswer): number {
+  const secs = Number(headerOf(headers, 'retry-after') ?? Number.NaN);
+  return Number.isFinite(secs) ? secs * 1000 : 0;
 }
 
 function isModelGone(outcome: Refused): boolean {

@@ -26,7 +26,7 @@ export interface StreamRelayOptions {
   /** Sends the request again; the client has nothing of an answer. Throws `cause` when it cannot be. */
   readonly again: (broken: Answered, cause: AppError) => Promise<Answered>;
   /** Null when no node can go on. */
-  readonly goOn: (broken: Answered, sofar: Continuation) => Promise<Answered | null>;
+  readonly goOn: (broken: Answered, sofar: Continuation, cause: AppError) => Promise<Answered | null>;
   /** Seen with each piece that comes from a node. */
   readonly onBytes: (from: Answered) => void;
   readonly onBreak: (broken: Answered, outcome: 'resent' | 'continued' | 'failed', tokens: number) => void;
@@ -71,7 +71,7 @@ export class StreamRelay {
         return sent;
       }
       const sofar = this.#isPlain ? null : this.#sofar();
-      const next = sofar === null ? null : await goOn(broken, sofar);
+      const next = sofar === null ? null : await goOn(broken, sofar, cause);
       if (next === null) throw cause;
       onBreak(broken, 'continued', count);
       return next;
