@@ -16,6 +16,7 @@ import {
   probeBackendDevices,
 } from './device/create-devices.ts';
 import {
+  type DeviceHealth,
   type DiscoverySources,
   discoverDevices,
   type Inventory,
@@ -219,11 +220,18 @@ function findConfiguredLibrary(config: NeuronConfig, env: NodeJS.ProcessEnv, fou
   return findLibrary({ hasNvidia });
 }
 
-/** A device with a budget is as free as the budget, whatever the machine has beyond it. */
-export async function readHealth(machine: Machine, placement: Placement): Promise<NeuronHealth['devices']> {
+/**
+ * A device with a budget is as free as the budget, whatever the machine has beyond it. `unloadsOn`: how many
+ * models its owner has let go.
+ */
+export async function readHealth(
+  machine: Machine,
+  placement: Placement,
+  unloadsOn: (slot: DeviceSlot) => number,
+): Promise<NeuronHealth['devices']> {
   const { inventory, sources, slots } = machine;
   const measured = inventory === null ? [] : await readDeviceHealth(inventory.devices, sources);
-  const health = new Map(measured.map((device) => [device.index, device]));
+  const health = new Map<number, DeviceHealth>(measured.map((device) => [device.index, device]));
   for (const slot of slots) {
     const index = slot.indices[0] ?? 0;
     if (slot.budgetMb === null) continue;
@@ -239,10 +247,17 @@ export async function readHealth(machine: Machine, placement: Placement): Promis
       vram_free_mb: free,
     });
   }
-  return [...health.values()];
+  return [...health.values()].map((device) => {
+    const slot = slots.find(({ indices }) => indices.includes(device.index));
+    return { ...device, load_cycles: slot === undefined ? 0 : unloadsOn(slot) };
+  });
 }
 
-export function toDiscovery({ inventory, slots }: Machine, packageVersion: string): Discovery {
+export function toDiscovery(
+  { inventory, slots }: Machine,
+  packageVersion: string,
+  instance: string,
+): Discovery {
   const own = slots.map(({ indices, device, kind, budgetMb }) => ({
     index: indices[0] ?? 0,
     name: device.id,
@@ -269,5 +284,6 @@ export function toDiscovery({ inventory, slots }: Machine, packageVersion: strin
     ...(reason === null ? {} : { cuda_unavailable_reason: reason }),
     max_prompt_tokens: 0,
     package_version: packageVersion,
+    instance,
   };
 }

@@ -4,6 +4,7 @@
  * The listener is up before the first model loads, so that health and progress can be read from the start.
  * Limits: closing takes 5 s at most, whatever the devices and the clients do.
  */
+import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -71,7 +72,8 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
   });
   const baseDir = options.baseDir ?? process.cwd();
   const activation = new DefaultModels(config.default_models, { registry, clock, log, baseDir });
-  const discovery = toDiscovery(machine, packageVersion);
+  const instance = randomUUID();
+  const discovery = toDiscovery(machine, packageVersion, instance);
   const gitSha = readOwnGitSha();
   let url = '';
   const deps: ApiDeps = {
@@ -82,7 +84,8 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     metrics: new NeuronMetrics(),
     version: () => toVersion(machine, gitSha),
     discovery: async () => ({ ...discovery, max_prompt_tokens: registry.largestInput() }),
-    deviceHealth: () => readHealth(machine, placement),
+    instance,
+    deviceHealth: () => readHealth(machine, placement, (slot) => registry.unloadsOn(slot)),
     activation: () => activation.state,
     uptimeSecs: () => (clock.monotonicMs() - startedMs) / 1000,
     baseUrl: () => url,

@@ -26,6 +26,8 @@ export const discoverySchema = z.object({
   max_prompt_tokens: z.number().int().default(0),
   /** Version of the neuron that answers. */
   package_version: z.string().default('unknown'),
+  /** Differs in each life of each neuron; null = the neuron is too old to say. */
+  instance: z.string().nullable().default(null),
 });
 export type Discovery = z.output<typeof discoverySchema>;
 
@@ -72,6 +74,8 @@ export type LoadProgress = z.output<typeof loadProgressSchema>;
 
 export const healthSchema = z.object({
   uptime_secs: z.number(),
+  /** As in discovery. */
+  instance: z.string().nullable().default(null),
   devices: z.array(
     z.object({
       index,
@@ -79,6 +83,8 @@ export const healthSchema = z.object({
       vram_free_mb: z.number().nullable(),
       utilization_pct: z.number().nullable(),
       temp_c: z.number().nullable(),
+      /** Models unloaded there since its owner started. */
+      load_cycles: z.number().int().nonnegative().default(0),
     }),
   ),
   activation: activationSchema,
