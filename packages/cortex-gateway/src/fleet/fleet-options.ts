@@ -2,8 +2,8 @@ import type { Clock } from 'cortex-core/daemon/clock';
 import type { Log } from 'cortex-core/daemon/log';
 import type { EvictionStrategy } from '../decide/fleet-view.ts';
 import type { Catalogue } from './catalogue.ts';
-import type { FleetEvent } from './executor.ts';
 import type { Lease } from './lease.ts';
+import type { FleetEvent } from './lifecycle-deps.ts';
 import type { NodeState } from './node-state.ts';
 
 export interface FleetOptions {

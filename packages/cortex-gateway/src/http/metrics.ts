@@ -4,8 +4,8 @@
  */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { TokenUsage } from '../dialects/answer-probe.ts';
-import type { FleetEvent } from '../fleet/executor.ts';
 import type { Fleet } from '../fleet/fleet.ts';
+import type { FleetEvent } from '../fleet/lifecycle-deps.ts';
 import type { NodeState } from '../fleet/node-state.ts';
 
 const durationBuckets = [0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200];

@@ -1,0 +1,23 @@
+/** What a load or an unload needs of the fleet it belongs to. */
+import type { Clock } from 'cortex-core/daemon/clock';
+import type { Log } from 'cortex-core/daemon/log';
+import type { FleetView } from '../decide/fleet-view.ts';
+import type { NodeState } from './node-state.ts';
+
+export type FleetEvent =
+  | { readonly kind: 'loaded'; readonly node: string; readonly model: string; readonly ms: number }
+  | { readonly kind: 'evicted'; readonly node: string; readonly model: string };
+
+export interface LifecycleDeps {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly loadTimeoutMs: number;
+  readonly view: () => FleetView;
+  /** A poll that began after this call. */
+  readonly refresh: (node: NodeState) => Promise<void>;
+  /** Resolves when no request of ours holds the model. */
+  readonly idle: (node: NodeState, model: string, signal: AbortSignal) => Promise<void>;
+  /** States changed: waiting requests may decide again. */
+  readonly changed: () => void;
+  readonly onEvent: (event: FleetEvent) => void;
+}

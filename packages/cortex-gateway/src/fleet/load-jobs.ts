@@ -1,0 +1,133 @@
+/**
+ * One load job per model and node; requests attach to it and may leave. A job's waiters get their leases
+ * before the node's next job begins. Limit: one lifecycle operation at a time per node.
+ */
+import { toAppError } from 'cortex-core/wire/errors';
+import { sizeOf } from '../decide/eviction.ts';
+import type { LifecycleDeps } from './lifecycle-deps.ts';
+import type { LoadJob, LoadStatus, Waiter } from './load-job.ts';
+import { unload } from './make-room.ts';
+import { NodeQueues } from './node-queues.ts';
+import type { NodeState } from './node-state.ts';
+import { keyOf } from './rejections.ts';
+import { runLoad } from './run-load.ts';
+
+export interface LoadJobsOptions {
+  readonly deps: LifecycleDeps;
+  readonly node: (name: string) => NodeState | undefined;
+  readonly closing: AbortSignal;
+  /** `error`: null, or why the load failed. Called before the node's next job begins. */
+  readonly onEnded: (job: LoadJob, waiters: readonly Waiter[], error: unknown) => void;
+}
+
+export class LoadJobs {
+  readonly #options: LoadJobsOptions;
+  readonly #jobs = new Map<string, LoadJob>();
+  readonly #queues = new NodeQueues();
+
+  constructor(options: LoadJobsOptions) {
+    this.#options = options;
+  }
+
+  find(node: string, model: string): LoadJob | null {
+    return this.#jobs.get(keyOf(node, model)) ?? null;
+  }
+
+  /** The job for that model on that node: the running one, or a new one at the end of the node's queue. */
+  start(name: string, model: string): LoadJob {
+    const existing = this.find(name, model);
+    if (existing !== null) return existing;
+    const job: LoadJob = {
+      node: name,
+      model,
+      explicit: false,
+      state: 'queued',
+      waiters: new Set(),
+      listeners: [],
+    };
+    this.#jobs.set(keyOf(name, model), job);
+    this.#showPending(name);
+    this.#queues.run(name, () => this.#run(job)).catch(() => {});
+    return job;
+  }
+
+  /** A queued job that nobody wants any more is dropped; one that runs goes on. */
+  leave(waiter: Waiter): void {
+    for (const [key, job] of this.#jobs) {
+      if (!job.waiters.delete(waiter)) continue;
+      if (job.waiters.size > 0 || job.explicit || job.state !== 'queued') continue;
+      if (this.#queues.isHead(job.node)) continue;
+      this.#jobs.delete(key);
+      this.#showPending(job.node);
+    }
+  }
+
+  /** What is known of a model that comes up on that node; null when none does. */
+  statusOn(node: NodeState, model: string): LoadStatus | null {
+    const job = this.find(node.name, model);
+    const progress = node.progressOf(model);
+    if (job === null && progress === null) return null;
+    const state =
+      job === null ? 'loading' : job.state === 'loading' ? (progress?.phase ?? 'loading') : job.state;
+    return { node: node.name, state, percent: progress?.percent ?? null, eta: progress?.eta_secs ?? null };
+  }
+
+  /** Because a person asked. Resolves when the model is up. */
+  load(name: string, model: string): Promise<void> {
+    return new Promise<void>((resolve, reject) => {
+      const job = this.start(name, model);
+      job.explicit = true;
+      job.listeners.push((error) => (error === null ? resolve() : reject(error)));
+    });
+  }
+
+  /** Drains and unloads, after all that was queued for the node before. */
+  unload(node: NodeState, model: string): Promise<void> {
+    return this.#queues.run(node.name, () => this.#unloadOn(node, model));
+  }
+
+  async #run(job: LoadJob): Promise<void> {
+    const { deps, closing } = this.#options;
+    const node = this.#options.node(job.node);
+    if (node === undefined || this.find(job.node, job.model) !== job) return;
+    let error: unknown = null;
+    try {
+      await runLoad(node, job, deps, closing);
+    } catch (thrown) {
+      error = thrown;
+      const { message, code } = toAppError(thrown);
+      deps.log.warn('load failed', { node: job.node, model: job.model, code, cause: message });
+    }
+    this.#end(job, error);
+  }
+
+  #end(job: LoadJob, error: unknown): void {
+    this.#jobs.delete(keyOf(job.node, job.model));
+    this.#showPending(job.node);
+    const waiters = [...job.waiters];
+    job.waiters.clear();
+    this.#options.onEnded(job, waiters, error);
+    for (const listener of job.listeners) listener(error);
+    this.#options.deps.changed();
+  }
+
+  #showPending(name: string): void {
+    const models = [...this.#jobs.values()].filter((job) => job.node === name).map((job) => job.model);
+    this.#options.node(name)?.setPending(models);
+  }
+
+  async #unloadOn(node: NodeState, model: string): Promise<void> {
+    const { deps, closing } = this.#options;
+    const held = node.toView().models.get(model);
+    if (held?.status !== 'loaded') return;
+    node.drain(model, true);
+    try {
+      await deps.idle(node, model, closing);
+      const victim = { model, wireId: held.wireId, vramMb: sizeOf(deps.view(), held) };
+      await unload(node, victim, deps, closing);
+    } finally {
+      node.drain(model, false);
+      deps.changed();
+    }
+  }
+}
