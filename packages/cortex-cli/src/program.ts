@@ -1,6 +1,7 @@
 /** The command line of `cortex`: names, options and help; what they do is in the *-command files. */
 import { Command, Option } from 'commander';
 import { type CheckOptions, CONFIG_KINDS, checkConfigs } from './check-command.ts';
+import { type DefragOptions, runDefrag } from './defrag-command.ts';
 import type { DoctorOptions } from './doctor-command.ts';
 import {
   type LoadOptions,
@@ -31,6 +32,7 @@ export function createProgram(terminal: Terminal): Command {
     );
   addDaemons(program, terminal);
   addQueries(program, terminal);
+  addDefrag(program, terminal);
   addRun(program, terminal);
   addLocal(program, terminal);
   return program;
@@ -122,6 +124,26 @@ function addQueries(program: Command, terminal: Terminal): void {
       interruptible((signal) => act(terminal, model, options, signal)),
     );
   }
+}
+
+function addDefrag(program: Command, terminal: Terminal): void {
+  const command = program
+    .command('defrag')
+    .description('Move models between the devices of a node where that makes room, and renew worn devices.')
+    .argument('[node]', 'name of the node, as in "cortex status"; all when left out')
+    .option('-m, --model <id>', 'make room for this model')
+    .option('-n, --dry-run', 'print what would be done, and do nothing')
+    .option('--json', "the gateway's answer")
+    .addHelpText(
+      'after',
+      examples([
+        ['cortex defrag --dry-run', 'what would be done, on every node'],
+        ['cortex defrag beast --model qwen3-32b', 'room for one model, on one node'],
+      ]),
+    );
+  addGatewayOptions(command).action((node: string | undefined, options: DefragOptions) =>
+    interruptible((signal) => runDefrag(terminal, node, options, signal)),
+  );
 }
 
 function addRun(program: Command, terminal: Terminal): void {

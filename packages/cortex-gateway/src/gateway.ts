@@ -93,6 +93,7 @@ function createFleet(
     pollTimeoutMs: gateway.poll_timeout_secs * 1000,
     missesMax: gateway.unhealthy_after_misses,
     loadTimeoutMs: gateway.load_timeout_secs * 1000,
+    defragAfterCycles: eviction.defrag_after_cycles,
     waitersMax: gateway.max_waiting_requests,
     onEvent: (event) => metrics.onFleetEvent(event),
   });

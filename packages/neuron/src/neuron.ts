@@ -72,8 +72,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
   });
   const baseDir = options.baseDir ?? process.cwd();
   const activation = new DefaultModels(config.default_models, { registry, clock, log, baseDir });
-  const instance = randomUUID();
-  const discovery = toDiscovery(machine, packageVersion, instance);
+  const discovery = toDiscovery(machine, packageVersion, randomUUID());
   const gitSha = readOwnGitSha();
   let url = '';
   const deps: ApiDeps = {
@@ -84,7 +83,6 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     metrics: new NeuronMetrics(),
     version: () => toVersion(machine, gitSha),
     discovery: async () => ({ ...discovery, max_prompt_tokens: registry.largestInput() }),
-    instance,
     deviceHealth: () => readHealth(machine, placement, (slot) => registry.unloadsOn(slot)),
     activation: () => activation.state,
     uptimeSecs: () => (clock.monotonicMs() - startedMs) / 1000,

@@ -2,6 +2,7 @@
  * A neuron that a test scripts: the lifecycle API, and chat whose every chunk, stall and failure the test
  * chooses.
  */
+import { randomUUID } from 'node:crypto';
 import {
   createServer,
   type IncomingHttpHeaders,
@@ -10,6 +11,9 @@ import {
   type ServerResponse,
 } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { answerWords, sendJson } from './fake-answers.ts';
+
+export { answerWords, chatStream } from './fake-answers.ts';
 
 export interface FakeModel {
   readonly id: string;
@@ -52,8 +56,20 @@ const bodyBytesMax = 64 * 1024 * 1024;
 export class FakeNeuron {
   readonly name: string;
   readonly models = new Map<string, FakeModel>();
-  readonly counters = { discovery: 0, health: 0, models: 0, loads: 0, unloads: 0, chats: 0, aborted: 0 };
-  /** What happened, in order: `load m`, `unload m`, `chat m`. */
+  readonly counters = {
+    discovery: 0,
+    health: 0,
+    models: 0,
+    loads: 0,
+    unloads: 0,
+    moves: 0,
+    recycles: 0,
+    chats: 0,
+    aborted: 0,
+  };
+  /** Who answers, as discovery and health say; null = a neuron too old to say. */
+  instance: string | null = randomUUID();
+  /** What happened, in order: `load m`, `unload m`, `move m 0>1`, `recycle 0`, `chat m`. */
   readonly events: string[] = [];
   readonly loadSpecs: unknown[] = [];
   readonly chats: ChatCall[] = [];
@@ -61,13 +77,19 @@ export class FakeNeuron {
   onLoad: (spec: { readonly model_id: string }) => Promise<Refusal | undefined> | Refusal | undefined = () =>
     undefined;
   onUnload: (id: string) => Promise<Refusal | undefined> | Refusal | undefined = () => undefined;
+  /** Called while the model is on both devices. */
+  onMove: (id: string) => Promise<Refusal | undefined> | Refusal | undefined = () => undefined;
+  onRecycle: (device: number) => Promise<Refusal | undefined> | Refusal | undefined = () => undefined;
   onChat: (call: ChatCall) => Promise<void> | void = (call) => answerWords(call, ['Hello', ' world']);
   /** Lifecycle GETs answer 500 while true. */
   failing = false;
   /** in_flight to report per model, instead of 0. */
   readonly reportedInFlight = new Map<string, number>();
   loading: { model_id: string; phase: string; percent: number; eta_secs: number | null }[] = [];
+  /** Free MiB to report per device, instead of what the models leave; null = no reading. */
+  readonly reportedFreeMb = new Map<number, number | null>();
   readonly #deviceMb: readonly number[];
+  readonly #loadCycles: number[];
   readonly #server: Server;
   readonly #waits = new Set<{ readonly test: () => boolean; readonly resolve: () => void }>();
   readonly #startedMs = performance.now();
@@ -76,6 +98,7 @@ export class FakeNeuron {
   constructor(options: FakeNeuronOptions) {
     this.name = options.name ?? 'fake';
     this.#deviceMb = options.devices ?? [16_000];
+    this.#loadCycles = this.#deviceMb.map(() => 0);
     for (const model of options.models ?? []) this.addModel(model);
     this.#server = createServer((request, response) => void this.#serve(request, response));
   }
@@ -151,6 +174,10 @@ export class FakeNeuron {
         return await this.#load(JSON.parse(body.toString()), response);
       case '/models/unload':
         return await this.#unload(JSON.parse(body.toString()), response);
+      case '/models/move':
+        return await this.#move(JSON.parse(body.toString()), response);
+      case '/devices/recycle':
+        return await this.#recycle(JSON.parse(body.toString()), response);
       case '/v1/chat/completions':
       case '/v1/completions':
       case '/v1/embeddings':
@@ -183,7 +210,48 @@ export class FakeNeuron {
     const model = this.models.get(id);
     if (model?.status !== 'loaded') return sendJson(response, 404, { error: `model '${id}' not loaded` });
     model.status = 'available';
+    for (const device of model.devices) this.#loadCycles[device] = (this.#loadCycles[device] ?? 0) + 1;
     sendJson(response, 200, { status: 'unloaded' });
+  }
+
+  async #move(
+    { model_id: id, devices }: { model_id: string; devices: number[] },
+    response: ServerResponse,
+  ): Promise<void> {
+    const model = this.models.get(id);
+    if (model?.status !== 'loaded') return sendJson(response, 404, { error: `model '${id}' not loaded` });
+    const [to = 0] = devices;
+    this.counters.moves++;
+    this.events.push(`move ${id} ${model.devices.join('+')}>${devices.join('+')}`);
+    this.#notify();
+    if (this.#freeMb(to) < model.vramMb) {
+      const error = `model "${id}" needs ${model.vramMb} MiB on device ${to}, ${this.#freeMb(to)} MiB free`;
+      return sendJson(response, 503, { error, code: 'insufficient_vram' });
+    }
+    const refusal = await this.onMove(id);
+    if (refusal !== undefined) return sendJson(response, refusal.status, refusal.body);
+    model.devices = devices;
+    sendJson(response, 200, { status: 'moved' });
+  }
+
+  async #recycle({ device }: { device: number }, response: ServerResponse): Promise<void> {
+    this.counters.recycles++;
+    this.events.push(`recycle ${device}`);
+    this.#notify();
+    const refusal = await this.onRecycle(device);
+    if (refusal !== undefined) return sendJson(response, refusal.status, refusal.body);
+    this.#loadCycles[device] = 0;
+    const here = [...this.models.values()].filter(
+      (model) => model.status === 'loaded' && model.devices.includes(device),
+    );
+    const transferred = here.map((model) => model.id);
+    sendJson(response, 200, { status: 'recycled', transferred, reloaded: [], failed: [] });
+  }
+
+  #freeMb(device: number): number {
+    const here = [...this.models.values()].filter((m) => m.status === 'loaded' && m.devices.includes(device));
+    const used = here.reduce((sum, model) => sum + model.vramMb / model.devices.length, 0);
+    return (this.#deviceMb[device] ?? 0) - used;
   }
 
   async #chat(path: string, request: IncomingMessage, response: ServerResponse, body: Buffer): Promise<void> {
@@ -227,25 +295,26 @@ export class FakeNeuron {
       })),
       harnesses: ['llamacpp'],
       package_version: 'fake',
+      instance: this.instance,
     };
   }
 
   #health(): unknown {
-    const used = this.#deviceMb.map((_, index) => {
-      const here = [...this.models.values()].filter(
-        (m) => m.status === 'loaded' && m.devices.includes(index),
-      );
-      return here.reduce((sum, model) => sum + model.vramMb / model.devices.length, 0);
-    });
     return {
       uptime_secs: Math.floor((performance.now() - this.#startedMs) / 1000),
-      devices: this.#deviceMb.map((mb, index) => ({
-        index,
-        vram_used_mb: used[index] ?? 0,
-        vram_free_mb: mb - (used[index] ?? 0),
-        utilization_pct: null,
-        temp_c: null,
-      })),
+      instance: this.instance,
+      devices: this.#deviceMb.map((mb, index) => {
+        const told = this.reportedFreeMb.get(index);
+        const free = told === undefined ? this.#freeMb(index) : told;
+        return {
+          index,
+          vram_used_mb: free === null ? null : mb - free,
+          vram_free_mb: free,
+          utilization_pct: null,
+          temp_c: null,
+          load_cycles: this.#loadCycles[index] ?? 0,
+        };
+      }),
       activation: { state: 'ready', pending: [], in_progress: null, completed: [], failed: [] },
       models: [...this.models.values()]
         .filter((model) => model.status === 'loaded')
@@ -270,53 +339,6 @@ export function createGate(): Gate {
   return { opened, open };
 }
 
-/** Answers as a neuron does, streamed or whole, with these words. */
-export function answerWords(call: ChatCall, words: readonly string[]): void {
-  const request = JSON.parse(call.body.toString()) as { model: string; stream?: boolean };
-  if (request.stream === true) {
-    call.response.writeHead(200, { 'content-type': 'text/event-stream' });
-    call.response.end(chatStream(request.model, words));
-    return;
-  }
-  sendJson(call.response, 200, {
-    id: 'chatcmpl-fake',
-    object: 'chat.completion',
-    created: 1,
-    model: request.model,
-    choices: [{ index: 0, message: { role: 'assistant', content: words.join('') }, finish_reason: 'stop' }],
-    usage: usageOf(words),
-  });
-}
-
-/** The SSE text of a chat answer, from the role chunk to `[DONE]`. */
-export function chatStream(model: string, words: readonly string[], finish = 'stop'): string {
-  const chunk = (choices: unknown[], more: object = {}): string => {
-    const frame = {
-      id: 'chatcmpl-fake',
-      object: 'chat.completion.chunk',
-      created: 1,
-      model,
-      choices,
-      ...more,
-    };
-    return `data: ${JSON.stringify(frame)}\n\n`;
-  };
-  const delta = (value: object, reason: string | null = null): string =>
-    chunk([{ index: 0, delta: value, finish_reason: reason }]);
-  return [
-    delta({ role: 'assistant', content: '' }),
-    ...words.map((content) => delta({ content })),
-    delta({}, finish),
-    chunk([], { usage: usageOf(words) }),
-    'data: [DONE]\n\n',
-  ].join('');
-}
-
-function usageOf(words: readonly string[]): unknown {
-  const usage = { prompt_tokens: 10, completion_tokens: words.length, total_tokens: 10 + words.length };
-  return { ...usage, prompt_tokens_details: { cached_tokens: 4 } };
-}
-
 function toRow(model: FakeModel): unknown {
   return {
     id: model.id,
@@ -337,11 +359,6 @@ function modelOf(body: Buffer): string {
   } catch {
     return '';
   }
-}
-
-function sendJson(response: ServerResponse, status: number, value: unknown): void {
-  response.writeHead(status, { 'content-type': 'application/json' });
-  response.end(JSON.stringify(value));
 }
 
 async function readAll(request: IncomingMessage): Promise<Buffer> {

@@ -77,7 +77,7 @@ export function planFit(view: FleetView, node: NodeView, need: MemoryNeed): Fit 
 }
 
 /** Free MiB per device: the reading, or what the resident models leave when there is none. */
-function freeByDevice(view: FleetView, node: NodeView): Map<number, number> {
+export function freeByDevice(view: FleetView, node: NodeView): Map<number, number> {
   const free = new Map<number, number>();
   for (const device of node.devices) free.set(device.index, device.freeMb ?? device.totalMb);
   for (const model of node.models.values()) {
@@ -142,7 +142,7 @@ function tooFull(view: FleetView, node: NodeView, need: MemoryNeed, mostMb: numb
   return `needs ${need.vramMb} MiB, ${node.name} can free at most ${Math.max(0, mostMb)} MiB${held}`;
 }
 
-function pickFreest(
+export function pickFreest(
   devices: readonly DeviceView[],
   free: ReadonlyMap<number, number>,
   count: number,

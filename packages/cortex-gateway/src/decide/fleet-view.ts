@@ -26,6 +26,8 @@ export interface NodeView {
   readonly models: ReadonlyMap<string, ModelView>;
   /** Models that a load job is bringing up here, running job first. */
   readonly pending: readonly string[];
+  /** A move between its devices failed a short while ago: plan none. */
+  readonly movesFail?: boolean;
 }
 
 export interface DeviceView {
@@ -33,6 +35,10 @@ export interface DeviceView {
   readonly totalMb: number;
   /** null when the neuron gave no reading. */
   readonly freeMb: number | null;
+  /** `cpu`, `cuda`, ...: devices of one kind stand in for each other. */
+  readonly kind?: string;
+  /** Models unloaded there since its owner started. */
+  readonly loadCycles?: number;
 }
 
 export interface ModelView {

@@ -1,6 +1,7 @@
 /** On which node a model is loaded, and why not on the others. */
 import type { ModelSpec } from 'cortex-core/wire/neuron';
-import { needOf, planFit, type Victim } from './eviction.ts';
+import { type ModelMove, planRoom, type RoomPlan } from './defrag.ts';
+import { type Fit, type MemoryNeed, needOf, planFit, type Victim } from './eviction.ts';
 import type { CatalogueEntry, FleetView, ModelView, NodeView } from './fleet-view.ts';
 
 export interface Placement {
@@ -8,6 +9,8 @@ export interface Placement {
   readonly model: string;
   readonly spec: ModelSpec;
   readonly evict: readonly Victim[];
+  /** Models that go to other devices of the node first, in this order; then nothing is evicted. */
+  readonly moves?: readonly ModelMove[];
   /** Why this node. */
   readonly why: string;
 }
@@ -31,6 +34,9 @@ interface Candidate {
   readonly freeMb: number;
 }
 
+/** A search for moves may take milliseconds. */
+const nodesSearchedForMovesMax = 8;
+
 /** The best node for a model that no healthy node serves. `exclude` names nodes not to consider. */
 export function choosePlacement(
   view: FleetView,
@@ -38,22 +44,34 @@ export function choosePlacement(
   exclude: ReadonlySet<string> = new Set(),
 ): PlacementChoice {
   const rejected: NodeRejection[] = [];
+  const fragmented: NodeView[] = [];
   let best: Candidate | null = null;
   for (const node of view.nodes) {
     if (exclude.has(node.name)) continue;
-    const candidate = considerNode(view, node, model);
+    const candidate = considerNode(view, node, model, { mayMove: false });
+    const isFree = !('reason' in candidate) && candidate.placement.evict.length === 0;
+    if (!isFree && node.healthy && node.devices.length > 1) fragmented.push(node);
     if ('reason' in candidate) rejected.push(candidate);
     else if (best === null || compare(candidate, best) < 0) best = candidate;
+  }
+  if (best === null || best.placement.evict.length > 0) {
+    for (const node of fragmented.slice(0, nodesSearchedForMovesMax)) {
+      const candidate = considerNode(view, node, model);
+      if (!('reason' in candidate) && (best === null || compare(candidate, best) < 0)) best = candidate;
+    }
   }
   return best === null ? { kind: 'none', rejected } : { kind: 'place', placement: best.placement, rejected };
 }
 
-/** The plan for one given node, e.g. again when a queued load's turn comes. `explicit`: a person asked. */
+/**
+ * The plan for one given node, e.g. again when a queued load's turn comes. `explicit`: a person asked.
+ * `mayMove`: other models of the node may change their devices for it.
+ */
 export function considerNode(
   view: FleetView,
   node: NodeView,
   model: string,
-  explicit = false,
+  { explicit = false, mayMove = true }: { readonly explicit?: boolean; readonly mayMove?: boolean } = {},
 ): Candidate | NodeRejection {
   const entry = view.catalogue.get(model);
   const held = node.models.get(model);
@@ -62,7 +80,26 @@ export function considerNode(
   if (!node.healthy) {
     return { node: node.name, reason: `${node.name} does not answer`, unhealthy: true };
   }
-  const fit = planFit(view, node, needOf(model, entry, held));
+  const need = needOf(model, entry, held);
+  const fit = planFit(view, node, need);
+  const room = mayMove ? roomByMoves(view, node, need, fit) : null;
+  if (room !== null) {
+    const names = room.moves.map((move) => `${move.model} to device ${move.to}`);
+    return {
+      placement: {
+        node: node.name,
+        model,
+        spec: specOf(node, model, entry, held, room.devices),
+        evict: [],
+        moves: room.moves,
+        why: `loads after moving ${names.join(', ')}`,
+      },
+      pinned: entry?.pinnedOn.includes(node.name) ?? false,
+      onDisk: held !== undefined,
+      jobs: node.pending.length,
+      freeMb: room.freeMb,
+    };
+  }
   if (!fit.ok) return { node: node.name, reason: fit.reason, unhealthy: false };
   const names = fit.evict.map((victim) => victim.model);
   return {
@@ -78,6 +115,14 @@ export function considerNode(
     jobs: node.pending.length,
     freeMb: fit.freeMb,
   };
+}
+
+/** Where fragments alone are in the way, and moves do not cost more than what would have to go. */
+function roomByMoves(view: FleetView, node: NodeView, need: MemoryNeed, fit: Fit): RoomPlan | null {
+  if (node.devices.length < 2 || (fit.ok && fit.evict.length === 0)) return null;
+  const evictedMb = fit.ok ? fit.evict.reduce((total, victim) => total + victim.vramMb, 0) : null;
+  const decision = planRoom(view, node, need, evictedMb);
+  return decision.kind === 'room' ? decision.plan : null;
 }
 
 function barredFrom(
@@ -123,6 +168,7 @@ function compare(a: Candidate, b: Candidate): number {
     Number(b.pinned) - Number(a.pinned) ||
     Number(b.onDisk) - Number(a.onDisk) ||
     Number(a.placement.evict.length > 0) - Number(b.placement.evict.length > 0) ||
+    (a.placement.moves?.length ?? 0) - (b.placement.moves?.length ?? 0) ||
     a.jobs - b.jobs ||
     a.placement.evict.length - b.placement.evict.length ||
     b.freeMb - a.freeMb ||

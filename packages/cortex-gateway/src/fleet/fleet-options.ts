@@ -17,6 +17,8 @@ export interface FleetOptions {
   readonly missesMax: number;
   readonly loadTimeoutMs: number;
   readonly waitersMax: number;
+  /** Unloads of a node after which it is defragmented by itself; 0 = never. */
+  readonly defragAfterCycles?: number;
   readonly onEvent?: (event: FleetEvent) => void;
   readonly random?: () => number;
 }

@@ -7,8 +7,10 @@
  * what it waits for.
  */
 import { AppError } from 'cortex-core/wire/errors';
+import type { DefragPlan } from '../decide/defrag.ts';
 import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
 import { type RouteDecision, route } from '../decide/route.ts';
+import { Defragmenter, type DefragReport } from './defragmenter.ts';
 import type { FleetOptions, Ticket } from './fleet-options.ts';
 import { IdleWaits } from './idle-waits.ts';
 import type { Lease } from './lease.ts';
@@ -27,6 +29,7 @@ export class Fleet {
   readonly #poller: Poller;
   readonly #jobs: LoadJobs;
   readonly #line: WaitingLine;
+  readonly #defrag: Defragmenter;
   readonly #idle = new IdleWaits();
   readonly #closing = new AbortController();
 
@@ -41,10 +44,14 @@ export class Fleet {
       timeoutMs: options.pollTimeoutMs,
       missesMax: options.missesMax,
       random: options.random ?? Math.random,
-      onPolled: () => this.#line.wake(),
+      onPolled: (node) => {
+        this.#line.wake();
+        this.#defrag.onPolled(node);
+      },
     });
+    const deps = this.#lifecycleDeps();
     this.#jobs = new LoadJobs({
-      deps: this.#lifecycleDeps(),
+      deps,
       node: (name) => this.#byName.get(name),
       closing: this.#closing.signal,
       onEnded: (job, waiters, error) => this.#line.jobEnded(job, waiters, error),
@@ -54,6 +61,13 @@ export class Fleet {
       jobs: this.#jobs,
       decide: (requested, exclude) => route(this.view(), requested, exclude),
       lease: (decision) => this.#lease(decision, true),
+    });
+    this.#defrag = new Defragmenter({
+      deps,
+      exclusive: (name, work) => this.#jobs.exclusive(name, work),
+      closing: this.#closing.signal,
+      afterCycles: options.defragAfterCycles ?? 0,
+      waiting: () => this.#line.size,
     });
   }
 
@@ -167,6 +181,18 @@ export class Fleet {
     return holders.map((node) => node.name);
   }
 
+  /** What a defragmentation would do now, on one node or on all; `model`: make room for that one. */
+  planDefrag(nodeName: string | null, requested: string | null): readonly DefragPlan[] {
+    const model = requested === null ? null : resolveAlias(this.view(), requested);
+    return this.#nodesNamed(nodeName).map((node) => this.#defrag.plan(node, model));
+  }
+
+  /** Carries out what `planDefrag` shows, all nodes at once. */
+  defrag(nodeName: string | null, requested: string | null): Promise<readonly DefragReport[]> {
+    const model = requested === null ? null : resolveAlias(this.view(), requested);
+    return Promise.all(this.#nodesNamed(nodeName).map((node) => this.#defrag.run(node, model)));
+  }
+
   /** Refuses all who wait, stops polling and loading; running requests go on. Idempotent. */
   stop(): void {
     if (this.#closing.signal.aborted) return;
@@ -191,6 +217,7 @@ export class Fleet {
       refresh: (node) => this.#refresh(node),
       idle: (node, model, signal) => this.#idle.wait(node, model, signal),
       changed: () => this.#line.wake(),
+      bringBack: (node, model) => void this.#jobs.start(node, model),
       onEvent: (event) => onEvent?.(event),
     };
   }
@@ -223,6 +250,14 @@ export class Fleet {
     const decision = route(this.view(), requested);
     if (decision.kind === 'reject') throw toError(decision);
     return decision.node;
+  }
+
+  #nodesNamed(name: string | null): readonly NodeState[] {
+    if (name === null) return this.#nodes.filter((node) => node.healthy);
+    const node = this.#byName.get(name);
+    if (node === undefined) throw new AppError('not_found', `there is no node "${name}" in the fleet`);
+    if (!node.healthy) throw new AppError('node_unhealthy', `${name} does not answer; try again shortly`);
+    return [node];
   }
 
   /** A poll that began after this call. */

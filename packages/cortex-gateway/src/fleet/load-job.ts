@@ -16,7 +16,7 @@ export interface LoadJob {
   readonly model: string;
   /** A person asked for it: it also loads what is poisoned, and runs without waiters. */
   explicit: boolean;
-  state: 'queued' | 'draining' | 'unloading' | 'loading';
+  state: 'queued' | 'moving' | 'draining' | 'unloading' | 'loading';
   readonly waiters: Set<Waiter>;
   readonly listeners: ((error: unknown) => void)[];
 }

@@ -33,6 +33,8 @@ export class NodeState {
   /** Grows when the fleet itself changed what is loaded: a poll begun before that is stale. */
   epoch = 0;
   loadCycles = 0;
+  /** No moves are planned here until then: one failed. */
+  movesBarredUntilMs: number | null = null;
 
   constructor(name: string, client: NeuronClient, catalogue: Catalogue) {
     this.name = name;
@@ -116,6 +118,10 @@ export class NodeState {
     this.changed();
   }
 
+  isDraining(model: string): boolean {
+    return this.#draining.has(model);
+  }
+
   setPending(models: readonly string[]): void {
     this.#pending = models;
     this.changed();
@@ -143,9 +149,12 @@ export class NodeState {
         index: device.index,
         totalMb: device.vram_total_mb,
         freeMb: readings.get(device.index)?.vram_free_mb ?? null,
+        kind: device.kind,
+        loadCycles: readings.get(device.index)?.load_cycles ?? 0,
       })),
       models,
       pending: this.#pending,
+      movesFail: this.movesBarredUntilMs !== null,
     });
   }
 

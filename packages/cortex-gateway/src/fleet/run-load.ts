@@ -2,14 +2,16 @@
  * Carries out a load job: make room by plan, then load. The plan is made again at each step from the current
  * view, because every await may have changed the fleet.
  */
-import { AppError } from 'cortex-core/wire/errors';
+import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { healthSchema, type ModelSpec } from 'cortex-core/wire/neuron';
+import type { ModelMove } from '../decide/defrag.ts';
 import { considerNode, type Placement } from '../decide/placement.ts';
 import { isAlreadyLoaded, loadError } from './lifecycle-answer.ts';
 import type { LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadJob } from './load-job.ts';
 import { makeRoom } from './make-room.ts';
 import type { NodeState } from './node-state.ts';
+import { runMoves } from './run-moves.ts';
 
 const roundsMax = 4;
 const progressEveryMs = 1000;
@@ -23,6 +25,10 @@ export async function runLoad(
   for (let round = 0; round < roundsMax; round++) {
     const placement = planNow(node, job, deps);
     if (placement === null) return;
+    if (placement.moves !== undefined) {
+      await moveAside(node, job, placement.moves, deps, signal);
+      continue;
+    }
     if (placement.evict.length === 0) return await load(node, job, placement, deps, signal);
     await makeRoom(node, job, placement.evict, deps, signal);
   }
@@ -31,12 +37,30 @@ export async function runLoad(
   });
 }
 
+/** Room without an eviction. What fails is planned without moves in the next round. */
+async function moveAside(
+  node: NodeState,
+  job: LoadJob,
+  moves: readonly ModelMove[],
+  deps: LifecycleDeps,
+  signal: AbortSignal,
+): Promise<void> {
+  job.state = 'moving';
+  try {
+    await runMoves(node, moves, deps, signal);
+  } catch (thrown) {
+    if (signal.aborted) throw thrown;
+    const { message, code } = toAppError(thrown);
+    deps.log.warn('a move failed', { node: node.name, for: job.model, code, cause: message });
+  }
+}
+
 function planNow(node: NodeState, job: LoadJob, deps: LifecycleDeps): Placement | null {
   const view = deps.view();
   const nodeView = view.nodes.find((each) => each.name === node.name);
   if (nodeView === undefined) throw new AppError('node_unhealthy', `${node.name} is no longer in the fleet`);
   if (nodeView.models.get(job.model)?.status === 'loaded') return null;
-  const candidate = considerNode(view, nodeView, job.model, job.explicit);
+  const candidate = considerNode(view, nodeView, job.model, { explicit: job.explicit });
   if (!('reason' in candidate)) return candidate.placement;
   const code = candidate.unhealthy ? 'node_unhealthy' : 'no_feasible_node';
   throw new AppError(code, `model "${job.model}" cannot be loaded: ${candidate.reason}`, {

@@ -4,8 +4,10 @@
  */
 import { timingSafeEqual } from 'node:crypto';
 import type { Exchange } from 'cortex-core/daemon/http-server';
+import type { DefragAnswer } from 'cortex-core/wire/defrag';
 import { AppError } from 'cortex-core/wire/errors';
 import { z } from 'zod';
+import { describePlan, describeReport } from '../fleet/describe-defrag.ts';
 import { describeFleet } from '../fleet/describe-fleet.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { digestOf, keysIn } from '../quota/principals.ts';
@@ -18,6 +20,13 @@ export interface AdminDeps {
 const targetSchema = z.strictObject({
   model: z.string().min(1).max(512),
   node: z.string().min(1).max(128).nullish(),
+});
+
+const defragSchema = z.strictObject({
+  node: z.string().min(1).max(128).nullish(),
+  /** Make room for this one. */
+  model: z.string().min(1).max(512).nullish(),
+  dry_run: z.boolean().default(false),
 });
 
 export function adminHandlers(deps: AdminDeps) {
@@ -36,17 +45,32 @@ export function adminHandlers(deps: AdminDeps) {
       const nodes = await deps.fleet.unload(model, node ?? null);
       exchange.sendJson(200, { status: 'unloaded', model, nodes });
     }),
+    defrag: guarded(async (exchange) => {
+      const { node, model, dry_run } = await bodyOf(exchange, defragSchema, '{"node"?,"model"?,"dry_run"?}');
+      const nodes = dry_run
+        ? deps.fleet.planDefrag(node ?? null, model ?? null).map(describePlan)
+        : (await deps.fleet.defrag(node ?? null, model ?? null)).map(describeReport);
+      exchange.sendJson(200, { dry_run, nodes } satisfies DefragAnswer);
+    }),
     fleet: guarded((exchange) => exchange.sendJson(200, describeFleet(deps.fleet))),
   };
 }
 
-async function targetOf(exchange: Exchange): Promise<z.output<typeof targetSchema>> {
-  const parsed = targetSchema.safeParse(await exchange.json());
+function targetOf(exchange: Exchange): Promise<z.output<typeof targetSchema>> {
+  return bodyOf(exchange, targetSchema, '{"model","node"?}');
+}
+
+async function bodyOf<T extends z.ZodType>(
+  exchange: Exchange,
+  schema: T,
+  shape: string,
+): Promise<z.output<T>> {
+  const parsed = schema.safeParse(await exchange.json());
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
   throw new AppError(
     'invalid_request',
-    `${issue?.path.join('.') || 'body'}: ${issue?.message}; send {"model","node"?}`,
+    `${issue?.path.join('.') || 'body'}: ${issue?.message}; send ${shape}`,
   );
 }
 

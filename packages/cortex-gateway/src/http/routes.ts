@@ -26,7 +26,7 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
     };
   };
   const models = { fleet: inference.fleet, createdSecs };
-  const { load, unload, fleet } = adminHandlers(admin);
+  const { load, unload, defrag, fleet } = adminHandlers(admin);
   const health = healthHandler(inference.fleet);
   const api: readonly (readonly [Method, string, Handler])[] = [
     ['POST', '/chat/completions', inferenceHandler(inference, openAiChat)],
@@ -43,6 +43,7 @@ export function gatewayRoutes({ inference, admin, createdSecs }: RouteDeps): Rou
     ['GET', '/api/hello', (exchange) => exchange.sendJson(200, {})],
     ['POST', '/admin/load', load],
     ['POST', '/admin/unload', unload],
+    ['POST', '/admin/defrag', defrag],
     ['GET', '/admin/fleet', fleet],
   ];
   const all = [
