@@ -1,5 +1,5 @@
 /** The command line of `cortex`: names, options and help; what they do is in the *-command files. */
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { type CheckOptions, CONFIG_KINDS, checkConfigs } from './check-command.ts';
 import { type DefragOptions, runDefrag } from './defrag-command.ts';
 import type { DoctorOptions } from './doctor-command.ts';
@@ -53,6 +53,12 @@ function addDaemons(program: Command, terminal: Terminal): void {
     .option('-c, --config <file>', 'cortex.toml for the gateway (env: CORTEX_CONFIG)')
     .option('--neuron-config <file>', 'neuron.toml for the neuron (env: NEURON_CONFIG)')
     .option('--memory-mb <n>', 'memory for models on the CPU, in MiB', parsePositiveInt)
+    .option(
+      '--nodes <n>',
+      'neurons on this machine, each with a part of its memory (default: 1)',
+      parsePositiveInt,
+    )
+    .option('--budgets <list>', 'MiB of each of them, e.g. 200,400,800', parseBudgets)
     .addOption(
       new Option('--device-worker <where>', 'where a device is owned (default: auto)').choices([
         'auto',
@@ -66,6 +72,7 @@ function addDaemons(program: Command, terminal: Terminal): void {
         ['cortex up', 'the model that ships, on http://127.0.0.1:31313'],
         ['cortex up --model ~/models/qwen3-8b.gguf', 'a model of your own'],
         ['cortex up --host 0.0.0.0', 'reachable from other machines'],
+        ['cortex up --nodes 3 --budgets 200,400,800', 'a fleet of three on one machine, to try things'],
         ['cortex up --port 0 --metrics-port 0 --neuron-port 0', 'ports that are free'],
       ]),
     )
@@ -222,6 +229,12 @@ function addGatewayOptions(command: Command): Command {
 
 function collect(value: string, before: readonly string[] | undefined): readonly string[] {
   return [...(before ?? []), value];
+}
+
+function parseBudgets(text: string): readonly number[] {
+  const sizes = text.split(',').map(Number);
+  if (/^\d+(,\d+)*$/.test(text) && sizes.every((mb) => mb >= 1 && mb <= 1_000_000_000)) return sizes;
+  throw new InvalidArgumentError('It is a list of sizes in MiB, like 200,400,800.');
 }
 
 function examples(lines: readonly (readonly [string, string])[]): string {
