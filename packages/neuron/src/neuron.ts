@@ -54,7 +54,7 @@ const httpGraceMs = 3000;
 const shutdownMsMax = 1500;
 
 export async function startNeuron(config: NeuronConfig, options: NeuronOptions): Promise<Neuron> {
-  const { log, env = process.env, clock = systemClock } = options;
+  const { log, env = process.env, clock = systemClock, baseDir = process.cwd() } = options;
   const startedMs = clock.monotonicMs();
   const machine = await openMachine(config, options, { env, clock, log });
   const sources = new ModelSources(config.models, { fetch: options.fetch ?? fetch, clock }, env);
@@ -70,9 +70,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     clock,
     log,
   });
-  const baseDir = options.baseDir ?? process.cwd();
   const activation = new DefaultModels(config.default_models, { registry, clock, log, baseDir });
-  const discovery = toDiscovery(machine, packageVersion, randomUUID());
   const gitSha = readOwnGitSha();
   let url = '';
   const deps: ApiDeps = {
@@ -83,11 +81,13 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     metrics: new NeuronMetrics(),
     version: () => toVersion(machine, gitSha),
     discovery: async () => ({ ...discovery, max_prompt_tokens: registry.largestInput() }),
+    instance: randomUUID(),
     deviceHealth: () => readHealth(machine, placement, (slot) => registry.unloadsOn(slot)),
     activation: () => activation.state,
     uptimeSecs: () => (clock.monotonicMs() - startedMs) / 1000,
     baseUrl: () => url,
   };
+  const discovery = toDiscovery(machine, packageVersion, deps.instance);
   const authorize = createAuthorize(config.key);
   const server = new HttpServer({
     routes: createRoutes(deps),

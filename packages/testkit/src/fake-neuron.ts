@@ -11,6 +11,7 @@ import {
   type ServerResponse,
 } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { instanceHeader } from 'cortex-core/wire/neuron';
 import { answerWords, sendJson } from './fake-answers.ts';
 
 export { answerWords, chatStream } from './fake-answers.ts';
@@ -159,6 +160,7 @@ export class FakeNeuron {
 
   async #route(request: IncomingMessage, response: ServerResponse, body: Buffer): Promise<void> {
     const path = (request.url ?? '/').split('?')[0] ?? '/';
+    if (this.instance !== null) response.setHeader(instanceHeader, this.instance);
     if (request.method === 'GET' && this.failing) return sendJson(response, 500, { error: 'told to fail' });
     switch (path) {
       case '/discovery':

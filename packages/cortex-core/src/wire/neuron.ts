@@ -5,6 +5,9 @@ import { z } from 'zod';
 
 const index = z.number().int().nonnegative();
 
+/** On every answer of a neuron: `instance` of its discovery. */
+export const instanceHeader = 'x-cortex-neuron';
+
 export const discoverySchema = z.object({
   hostname: z.string(),
   os: z.string(),

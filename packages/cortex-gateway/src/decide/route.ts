@@ -42,6 +42,8 @@ interface Survey {
   waiting: { node: string; why: string } | null;
   recovering: string | null;
   known: boolean;
+  /** A node that answers but has not told yet what it has: another neuron than before is there. */
+  unread: string | null;
   heldByUnhealthy: string | null;
 }
 
@@ -69,6 +71,7 @@ export function route(
     const message = `model "${model}" is recovering on ${seen.recovering}; try again shortly`;
     return reject(model, 'model_recovering', message, 2);
   }
+  if (!seen.known && seen.unread !== null) return waitForPoll(seen.unread, model);
   if (!seen.known) {
     const message = `model "${requested}" not found on any node and not in catalogue; see GET /v1/models`;
     return reject(model, 'model_not_found', message, null);
@@ -78,7 +81,12 @@ export function route(
     const { placement } = choice;
     return { kind: 'load', node: placement.node, model, placement, why: placement.why };
   }
+  if (seen.unread !== null) return waitForPoll(seen.unread, model);
   return rejectUnplaced(view, model, choice.rejected, seen.heldByUnhealthy);
+}
+
+function waitForPoll(node: string, model: string): RouteDecision {
+  return { kind: 'wait', node, model, why: 'another neuron answers there and is asked what it has' };
 }
 
 /** Requests that stand before a new one: those of others as last polled, and our own as of now. */
@@ -97,6 +105,7 @@ function survey(view: FleetView, model: string, exclude: ReadonlySet<string>): S
     waiting: null,
     recovering: null,
     known: view.catalogue.has(model),
+    unread: null,
     heldByUnhealthy: null,
   };
   for (const node of view.nodes) {
@@ -107,6 +116,7 @@ function survey(view: FleetView, model: string, exclude: ReadonlySet<string>): S
       continue;
     }
     seen.healthy++;
+    if (!node.discovered) seen.unread ??= node.name;
     if (exclude.has(node.name)) continue;
     if (node.pending.includes(model)) seen.waiting ??= { node: node.name, why: 'is being loaded' };
     if (held !== undefined) weigh(seen, node, held);

@@ -7,13 +7,15 @@
  * what it waits for.
  */
 import { AppError } from 'cortex-core/wire/errors';
+import { instanceHeader } from 'cortex-core/wire/neuron';
 import type { DefragPlan } from '../decide/defrag.ts';
 import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
 import { type RouteDecision, route } from '../decide/route.ts';
 import { Defragmenter, type DefragReport } from './defragmenter.ts';
+import { Doubts } from './doubts.ts';
 import type { FleetOptions, Ticket } from './fleet-options.ts';
 import { IdleWaits } from './idle-waits.ts';
-import type { Lease } from './lease.ts';
+import type { Lease, OpenRequest, UpstreamAnswer } from './lease.ts';
 import type { LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadStatus } from './load-job.ts';
 import { LoadJobs } from './load-jobs.ts';
@@ -30,6 +32,7 @@ export class Fleet {
   readonly #jobs: LoadJobs;
   readonly #line: WaitingLine;
   readonly #defrag: Defragmenter;
+  readonly #doubts: Doubts;
   readonly #idle = new IdleWaits();
   readonly #closing = new AbortController();
 
@@ -37,6 +40,7 @@ export class Fleet {
     this.#options = options;
     this.#nodes = [...options.nodes].sort((a, b) => (a.name < b.name ? -1 : 1));
     this.#byName = new Map(this.#nodes.map((node) => [node.name, node]));
+    this.#doubts = new Doubts(options.clock, () => this.#line.wake());
     this.#poller = new Poller({
       clock: options.clock,
       log: options.log,
@@ -44,6 +48,7 @@ export class Fleet {
       timeoutMs: options.pollTimeoutMs,
       missesMax: options.missesMax,
       random: options.random ?? Math.random,
+      onAnother: (node) => this.#doubts.dropAll(node),
       onPolled: (node) => {
         this.#line.wake();
         this.#defrag.onPolled(node);
@@ -117,8 +122,17 @@ export class Fleet {
   /** The node does not have the model after all: believe it, ask again. */
   disown(lease: Lease): void {
     const node = this.#byName.get(lease.node);
-    if (node === undefined) return;
+    // Of another neuron than was asked for: its own list counts, which is being read.
+    if (node === undefined || node.isStranger) return;
+    this.doubt(lease, 'model_not_loaded');
     node.setStatus(lease.model, lease.wireId, 'available');
+  }
+
+  /** The node answered that the model is not ready, although it is said to be loaded: ask again. */
+  doubt(lease: Lease, code: string): void {
+    const node = this.#byName.get(lease.node);
+    if (node === undefined || this.#closing.signal.aborted) return;
+    this.#doubts.raise(node, lease.model, code);
     this.suspect(lease.node);
   }
 
@@ -198,6 +212,7 @@ export class Fleet {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(shuttingDown());
     this.#poller.close();
+    this.#doubts.close();
     this.#line.rejectAll(shuttingDown);
   }
 
@@ -241,9 +256,20 @@ export class Fleet {
       wireId,
       why,
       cold,
-      open: (request) => node.client.open(request),
+      open: (request) => this.#open(node, model, request),
       release,
     };
+  }
+
+  async #open(node: NodeState, model: string, request: OpenRequest): Promise<UpstreamAnswer> {
+    const answer = await node.client.open(request);
+    if (answer.status < 300) this.#doubts.drop(node, model);
+    const instance = answer.headers[instanceHeader];
+    if (typeof instance === 'string' && node.isAnother(instance)) {
+      node.estrange();
+      this.suspect(node.name);
+    }
+    return answer;
   }
 
   #pickForLoad(requested: string): string {

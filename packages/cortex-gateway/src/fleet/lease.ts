@@ -1,6 +1,6 @@
 import type { OpenRequest, UpstreamAnswer } from '../upstream/neuron-client.ts';
 
-export type { UpstreamAnswer } from '../upstream/neuron-client.ts';
+export type { OpenRequest, UpstreamAnswer } from '../upstream/neuron-client.ts';
 
 /** The right to send one request to one model on one node; while it is held the model is not evicted. */
 export interface Lease {

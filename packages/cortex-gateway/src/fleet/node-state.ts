@@ -22,8 +22,13 @@ export class NodeState {
   readonly #leases = new Map<string, number>();
   readonly #lastUsedMs = new Map<string, number>();
   readonly #draining = new Set<string>();
+  /** Why a model that is said to be loaded is not believed to be. */
+  readonly #doubts = new Map<string, string>();
+  #instance: string | null = null;
   #pending: readonly string[] = [];
   #view: NodeView | null = null;
+  /** Another neuron answers here: nothing is sent until it has told what it has. */
+  isStranger = false;
   discovery: Discovery | null = null;
   health: NeuronHealth | null = null;
   /** The neuron restarted: its devices may be others. */
@@ -40,6 +45,36 @@ export class NodeState {
     this.name = name;
     this.client = client;
     this.#catalogue = catalogue;
+  }
+
+  /** Whether `instance` is another neuron, or another life of it, than the one that was polled. */
+  isAnother(instance: string | null): boolean {
+    return instance !== null && this.#instance !== null && instance !== this.#instance;
+  }
+
+  /** What was known is of another one: requests wait until a poll has read it anew. */
+  estrange(): void {
+    this.isStranger = true;
+    this.discovery = null;
+    this.epoch++;
+    this.changed();
+  }
+
+  /** A poll has read everything from this one. */
+  meet(instance: string | null): void {
+    this.#instance = instance;
+    this.isStranger = false;
+    this.changed();
+  }
+
+  setDoubt(model: string, why: string | null): void {
+    if (why === null) this.#doubts.delete(model);
+    else this.#doubts.set(model, why);
+    this.changed();
+  }
+
+  isDoubted(model: string): boolean {
+    return this.#doubts.has(model);
   }
 
   get activation(): Activation | null {
@@ -171,9 +206,11 @@ export class NodeState {
       foreignLoad,
       leases: this.leasesOf(id),
       lastUsedMs: this.#lastUsedMs.get(id) ?? null,
-      draining: this.#draining.has(id),
+      draining: this.isStranger || this.#draining.has(id),
       unservable:
-        servable === undefined || servable.ok ? null : (servable.detail ?? servable.reason ?? 'cannot serve'),
+        servable === undefined || servable.ok
+          ? (this.#doubts.get(id) ?? null)
+          : (servable.detail ?? servable.reason ?? 'cannot serve'),
       capabilities:
         entry !== undefined && entry.capabilities.length > 0 ? entry.capabilities : row.capabilities,
       limit: row.limit ?? entry?.limit ?? null,

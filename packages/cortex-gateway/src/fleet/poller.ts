@@ -15,6 +15,8 @@ export interface PollerOptions {
   readonly timeoutMs: number;
   readonly missesMax: number;
   readonly random: () => number;
+  /** What was known of the node is of another neuron. */
+  readonly onAnother: (node: NodeState) => void;
   /** After each poll, whatever came of it. */
   readonly onPolled: (node: NodeState) => void;
 }
@@ -82,7 +84,8 @@ export class Poller {
     }
   }
 
-  async #pollOnce(node: NodeState): Promise<void> {
+  /** `isAgain`: the poll before met another neuron than the one that was known. */
+  async #pollOnce(node: NodeState, isAgain = false): Promise<void> {
     const { timeoutMs, log } = this.#options;
     const epoch = node.epoch;
     try {
@@ -95,7 +98,17 @@ export class Poller {
       ]);
       const rows = neuronModelsSchema.parse(models);
       const parsedHealth = healthSchema.parse(health);
-      if (discovery !== null) node.discovery = discoverySchema.parse(discovery);
+      const found = discovery === null ? null : discoverySchema.parse(discovery);
+      if (found === null ? node.isAnother(parsedHealth.instance) : found.instance !== parsedHealth.instance) {
+        // The answers may be of two neurons: all is read again, from one.
+        node.estrange();
+        this.#options.onAnother(node);
+        if (isAgain) throw new Error('neurons take turns at this address');
+        log.warn('another neuron answers at this address, or it was restarted', { node: node.name });
+        return await this.#pollOnce(node, true);
+      }
+      if (found !== null) node.discovery = found;
+      node.meet(parsedHealth.instance);
       node.rediscover = node.health !== null && parsedHealth.uptime_secs < node.health.uptime_secs;
       if (node.epoch === epoch) node.ingest(rows);
       node.ingestHealth(parsedHealth);

@@ -11,6 +11,7 @@ import type { LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadJob } from './load-job.ts';
 import { makeRoom } from './make-room.ts';
 import type { NodeState } from './node-state.ts';
+import { doesNotStay } from './rejections.ts';
 import { runMoves } from './run-moves.ts';
 
 const roundsMax = 4;
@@ -85,7 +86,11 @@ async function load(
   const watch = watchProgress(node, job, deps, stop);
   try {
     const answer = await node.client.postJson('/models/load', spec, null, stop.signal);
-    if (answer.status > 299 && !isAlreadyLoaded(answer.body)) throw loadError(node.name, job.model, answer);
+    if (answer.status > 299) {
+      if (!isAlreadyLoaded(answer.body)) throw loadError(node.name, job.model, answer);
+      if (node.isDoubted(job.model)) throw doesNotStay(job.model, node.name);
+    }
+    node.setDoubt(job.model, null);
     node.setStatus(job.model, spec.model_id, 'loaded', spec.devices ?? []);
     node.loadCycles++;
     const ms = deps.clock.monotonicMs() - startedMs;

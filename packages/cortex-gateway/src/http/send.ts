@@ -42,6 +42,13 @@ interface Unreachable {
 }
 
 const attemptsMax = 3;
+/** A neuron says so of a model that does not serve, whatever its list says. */
+const notReadyCodes: ReadonlySet<string> = new Set([
+  'model_loading',
+  'model_recovering',
+  'model_poisoned',
+  'model_not_loaded',
+]);
 const errorBytesMax = 64 * 1024;
 
 export async function sendWithFailover(first: Lease, options: SendOptions): Promise<SendResult> {
@@ -59,6 +66,10 @@ export async function sendWithFailover(first: Lease, options: SendOptions): Prom
       fleet.disown(lease);
       lease.release();
       return { kind: 'gone' };
+    }
+    if (outcome.kind === 'refused' && outcome.answer.status === 503) {
+      const { code } = readEnvelope(outcome.body.toString('utf8'));
+      if (code !== null && notReadyCodes.has(code)) fleet.doubt(lease, code);
     }
     const mayFailOver =
       outcome.kind === 'unreachable' || outcome.answer.status === 502 || outcome.answer.status === 503;

@@ -14,6 +14,8 @@ export interface ApiDeps {
   readonly metrics: NeuronMetrics;
   readonly version: () => NeuronVersion;
   readonly discovery: () => Promise<Discovery>;
+  /** Differs in each life of the daemon: a gateway sees by it that another one answers at its address. */
+  readonly instance: string;
   readonly deviceHealth: () => Promise<NeuronHealth['devices']>;
   readonly activation: () => Activation;
   readonly uptimeSecs: () => number;

@@ -102,7 +102,7 @@ export async function serveOpenAiModels(deps: ApiDeps, exchange: Exchange): Prom
 export async function serveHealth(deps: ApiDeps, exchange: Exchange): Promise<void> {
   exchange.sendJson(200, {
     uptime_secs: Math.floor(deps.uptimeSecs()),
-    instance: (await deps.discovery()).instance,
+    instance: deps.instance,
     devices: await deps.deviceHealth(),
     activation: deps.activation(),
     models: deps.registry.loads(),
