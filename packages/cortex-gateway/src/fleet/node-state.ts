@@ -37,6 +37,8 @@ export class NodeState {
   misses = 0;
   /** Grows when the fleet itself changed what is loaded: a poll begun before that is stale. */
   epoch = 0;
+  /** The epoch that the last poll has seen. */
+  polledEpoch = 0;
   loadCycles = 0;
   /** No moves are planned here until then: one failed. */
   movesBarredUntilMs: number | null = null;
@@ -45,6 +47,11 @@ export class NodeState {
     this.name = name;
     this.client = client;
     this.#catalogue = catalogue;
+  }
+
+  /** The fleet changed what is loaded since the last poll: memory readings are of before. */
+  get isStale(): boolean {
+    return this.epoch !== this.polledEpoch;
   }
 
   /** Whether `instance` is another neuron, or another life of it, than the one that was polled. */

@@ -112,6 +112,7 @@ export class Poller {
       node.rediscover = node.health !== null && parsedHealth.uptime_secs < node.health.uptime_secs;
       if (node.epoch === epoch) node.ingest(rows);
       node.ingestHealth(parsedHealth);
+      node.polledEpoch = epoch;
       if (!node.healthy) log.info('node is healthy', { node: node.name });
       node.healthy = true;
       node.misses = 0;

@@ -23,6 +23,8 @@ export async function runLoad(
   deps: LifecycleDeps,
   signal: AbortSignal,
 ): Promise<void> {
+  // the load before this one changed what the node has: its memory is read before more is promised
+  if (node.isStale) await deps.refresh(node);
   for (let round = 0; round < roundsMax; round++) {
     const placement = planNow(node, job, deps);
     if (placement === null) return;
