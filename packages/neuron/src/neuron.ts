@@ -85,7 +85,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     deviceHealth: () => readHealth(machine, placement, (slot) => registry.unloadsOn(slot)),
     activation: () => activation.state,
     uptimeSecs: () => (clock.monotonicMs() - startedMs) / 1000,
-    baseUrl: () => url,
+    baseUrl: (host) => (host !== null && isWildcard(config.listen) ? `http://${host}` : url),
   };
   const discovery = toDiscovery(machine, packageVersion, deps.instance);
   const authorize = createAuthorize(config.key);
@@ -176,7 +176,12 @@ function readPackageVersion(): string {
   return (JSON.parse(text) as { version?: string }).version ?? 'unknown';
 }
 
+/** Then only whoever asks knows an address: `localhost` would lead another machine to itself. */
+function isWildcard(listen: string): boolean {
+  return listen === '0.0.0.0' || listen === '::';
+}
+
 function reachableHost(listen: string): string {
-  const host = listen === '0.0.0.0' || listen === '::' ? 'localhost' : listen;
+  const host = isWildcard(listen) ? 'localhost' : listen;
   return host.includes(':') ? `[${host}]` : host;
 }

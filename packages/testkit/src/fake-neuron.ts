@@ -72,6 +72,8 @@ export class FakeNeuron {
   instance: string | null = randomUUID();
   /** What happened, in order: `load m`, `unload m`, `move m 0>1`, `recycle 0`, `chat m`. */
   readonly events: string[] = [];
+  /** Every path that was asked for. */
+  readonly paths = new Set<string>();
   readonly loadSpecs: unknown[] = [];
   readonly chats: ChatCall[] = [];
   /** Called before a load succeeds; may wait, or return a refusal. */
@@ -160,6 +162,7 @@ export class FakeNeuron {
 
   async #route(request: IncomingMessage, response: ServerResponse, body: Buffer): Promise<void> {
     const path = (request.url ?? '/').split('?')[0] ?? '/';
+    this.paths.add(path);
     if (this.instance !== null) response.setHeader(instanceHeader, this.instance);
     if (request.method === 'GET' && this.failing) return sendJson(response, 500, { error: 'told to fail' });
     switch (path) {

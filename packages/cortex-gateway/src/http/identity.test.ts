@@ -240,3 +240,13 @@ describe('another neuron at the same address', () => {
     assert.equal(to.fleet.view().nodes[0]!.models.get('a')!.leases, 0);
   });
 });
+
+test('requests go to the configured address: what a neuron calls itself is not asked for', async () => {
+  const fake = await neuron({ models: [loaded('a'), { id: 'b' }] });
+  const to = await gateway([fake]);
+  for (const model of ['a', 'b']) assert.equal((await ask(to, model)).status, 200);
+  assert.deepEqual(
+    [...fake.paths].filter((path) => path.includes('endpoint')),
+    [],
+  );
+});

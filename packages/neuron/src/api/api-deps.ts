@@ -19,6 +19,6 @@ export interface ApiDeps {
   readonly deviceHealth: () => Promise<NeuronHealth['devices']>;
   readonly activation: () => Activation;
   readonly uptimeSecs: () => number;
-  /** As a client on another machine would reach this neuron. */
-  readonly baseUrl: () => string;
+  /** As whoever asks reaches this neuron; `host`: the header of its request. */
+  readonly baseUrl: (host: string | null) => string;
 }

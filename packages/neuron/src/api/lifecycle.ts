@@ -73,7 +73,7 @@ export async function serveModels(deps: ApiDeps, exchange: Exchange): Promise<vo
 export function serveEndpoint(deps: ApiDeps, exchange: Exchange): void {
   const id = exchange.params.id ?? '';
   if (!deps.registry.isLoaded(id)) throw new AppError('model_not_loaded', `model '${id}' not loaded`);
-  exchange.sendJson(200, { url: deps.baseUrl() });
+  exchange.sendJson(200, { url: deps.baseUrl(exchange.header('host')) });
 }
 
 /** 404 means that this neuron knows nothing of the model, which is not the same as an empty list. */
