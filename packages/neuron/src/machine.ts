@@ -254,7 +254,7 @@ export async function readHealth(
 }
 
 export function toDiscovery(
-  { inventory, slots }: Machine,
+  { inventory, slots, placement }: Machine,
   packageVersion: string,
   instance: string,
 ): Discovery {
@@ -266,12 +266,16 @@ export function toDiscovery(
     compute_capability: null,
   }));
   const reason = inventory?.cudaUnavailableReason ?? null;
+  const { indices: unusable = [], refuses = false } = placement.unusable ?? {};
   // What cannot be given is not promised: the gateway plans with these figures.
   const budgets = new Map(slots.map(({ indices, budgetMb }) => [indices[0], budgetMb]));
   const found = toWireDevices(inventory?.devices ?? []).map((device) => {
     const total = device.vram_total_mb;
     const budget = budgets.get(device.index) ?? total;
-    return { ...device, vram_total_mb: total > 0 ? Math.min(total, budget) : budget };
+    // Where a GPU was meant to be used, nothing goes to the CPU in its stead unless a load names it.
+    const isUsable = !unusable.includes(device.index) && !(refuses && device.kind === 'cpu');
+    const usable = isUsable ? {} : { usable: false };
+    return { ...device, ...usable, vram_total_mb: total > 0 ? Math.min(total, budget) : budget };
   });
   return {
     hostname: hostname(),

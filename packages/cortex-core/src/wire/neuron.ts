@@ -22,6 +22,8 @@ export const discoverySchema = z.object({
       kind: z.string().default('cuda'),
       vram_total_mb: z.number(),
       compute_capability: z.string().nullable().default(null),
+      /** false: nothing is placed there unless a load names it; `cuda_unavailable_reason` says why. */
+      usable: z.boolean().optional(),
     }),
   ),
   harnesses: z.array(z.string()),

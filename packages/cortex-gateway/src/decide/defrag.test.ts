@@ -226,6 +226,19 @@ describe('considerNode() with fragments', () => {
   });
 });
 
+test('a node with GPUs uses its CPU only for what no GPU can ever hold', () => {
+  const rows = [entry('mid', 900), entry('huge', 5000)];
+  const { view, node } = fleet([1000, 1000, 9000], [loaded('a', 0, 400), loaded('b', 1, 300)], rows);
+  const mixed = { ...node, devices: node.devices.map((d) => (d.index === 2 ? { ...d, kind: 'cpu' } : d)) };
+  const placed = (model: string) => {
+    const found = considerNode(view, mixed, model);
+    return 'placement' in found ? [found.placement.spec.devices, found.placement.moves?.length ?? 0] : found;
+  };
+  assert.deepEqual(placed('mid'), [[1], 1]);
+  assert.deepEqual(placed('huge'), [[2], 0]);
+  assert.equal(planDefrag(view, mixed, { model: null, wornAfter: 9 }).makesRoomFor, 'mid');
+});
+
 function randomNode(random: SeededRandom, devicesMax: number, modelsMax: number) {
   const totals = Array.from({ length: random.int(2, devicesMax) }, () => random.int(4, 12) * 100);
   const models: ModelView[] = [];

@@ -6,6 +6,7 @@
  * room that only moves can make always does; room that an eviction could make as well is made by moves when
  * they move no more than would have to be loaded again. See DESIGN.md.
  */
+import { partsByKind } from './device-kinds.ts';
 import { freeByDevice, type MemoryNeed, needOf, pickFreest, planFit, sizeOf } from './eviction.ts';
 import type { DeviceView, FleetView, ModelView, NodeView } from './fleet-view.ts';
 import { type Piece, repack } from './repack.ts';
@@ -101,8 +102,9 @@ export interface DefragWish {
 export function planDefrag(view: FleetView, node: NodeView, wish: DefragWish): DefragPlan {
   const recycle = node.devices.flatMap((device) => toRecycle(view, node, device, wish.wornAfter));
   const reasons: string[] = [];
-  for (const need of wish.model === null ? blockedNeeds(view, node) : [needFor(view, node, wish.model)]) {
-    const decision = planRoom(view, node, need, evictionOf(view, node, need, wish.model !== null));
+  const [main = node] = partsByKind(node);
+  for (const need of wish.model === null ? blockedNeeds(view, main) : [needFor(view, node, wish.model)]) {
+    const decision = planRoom(view, main, need, evictionOf(view, main, need, wish.model !== null));
     if (decision.kind === 'none') {
       reasons.push(`${need.model}: ${decision.reason}`);
       continue;

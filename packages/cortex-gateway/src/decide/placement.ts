@@ -1,6 +1,7 @@
 /** On which node a model is loaded, and why not on the others. */
 import type { ModelSpec } from 'cortex-core/wire/neuron';
 import { type ModelMove, planRoom, type RoomPlan } from './defrag.ts';
+import { partsByKind } from './device-kinds.ts';
 import { type Fit, type MemoryNeed, needOf, planFit, type Victim } from './eviction.ts';
 import type { CatalogueEntry, FleetView, ModelView, NodeView } from './fleet-view.ts';
 
@@ -81,40 +82,46 @@ export function considerNode(
     return { node: node.name, reason: `${node.name} does not answer`, unhealthy: true };
   }
   const need = needOf(model, entry, held);
-  const fit = planFit(view, node, need);
-  const room = mayMove ? roomByMoves(view, node, need, fit) : null;
-  if (room !== null) {
-    const names = room.moves.map((move) => `${move.model} to device ${move.to}`);
+  const reasons: string[] = [];
+  for (const part of partsByKind(node)) {
+    const found = fitOn(view, part, need, mayMove);
+    if ('reason' in found) {
+      reasons.push(found.reason);
+      continue;
+    }
+    const { devices, freeMb, ...placed } = found;
     return {
-      placement: {
-        node: node.name,
-        model,
-        spec: specOf(node, model, entry, held, room.devices),
-        evict: [],
-        moves: room.moves,
-        why: `loads after moving ${names.join(', ')}`,
-      },
+      placement: { node: node.name, model, spec: specOf(node, model, entry, held, devices), ...placed },
       pinned: entry?.pinnedOn.includes(node.name) ?? false,
       onDisk: held !== undefined,
       jobs: node.pending.length,
-      freeMb: room.freeMb,
+      freeMb,
     };
   }
-  if (!fit.ok) return { node: node.name, reason: fit.reason, unhealthy: false };
-  const names = fit.evict.map((victim) => victim.model);
-  return {
-    placement: {
-      node: node.name,
-      model,
-      spec: specOf(node, model, entry, held, fit.devices),
-      evict: fit.evict,
-      why: names.length === 0 ? 'loads where it fits free' : `loads after evicting ${names.join(', ')}`,
-    },
-    pinned: entry?.pinnedOn.includes(node.name) ?? false,
-    onDisk: held !== undefined,
-    jobs: node.pending.length,
-    freeMb: fit.freeMb,
-  };
+  return { node: node.name, reason: reasons[0] ?? `${node.name} has no devices`, unhealthy: false };
+}
+
+/** Free, else after moves where those pay, else after evictions. */
+function fitOn(
+  view: FleetView,
+  part: NodeView,
+  need: MemoryNeed,
+  mayMove: boolean,
+):
+  | (Pick<Placement, 'evict' | 'moves' | 'why'> & Pick<RoomPlan, 'devices' | 'freeMb'>)
+  | { readonly reason: string } {
+  const fit = planFit(view, part, need);
+  const room = mayMove ? roomByMoves(view, part, need, fit) : null;
+  if (room !== null) {
+    const { moves, devices, freeMb } = room;
+    const names = moves.map((move) => `${move.model} to device ${move.to}`);
+    return { evict: [], moves, devices, freeMb, why: `loads after moving ${names.join(', ')}` };
+  }
+  if (!fit.ok) return fit;
+  const { evict, devices, freeMb } = fit;
+  const names = evict.map((victim) => victim.model);
+  const why = names.length === 0 ? 'loads where it fits free' : `loads after evicting ${names.join(', ')}`;
+  return { evict, devices, freeMb, why };
 }
 
 /** Where fragments alone are in the way, and moves do not cost more than what would have to go. */

@@ -187,7 +187,7 @@ export class NodeState {
       healthy: this.healthy,
       discovered: this.discovery !== null,
       harnesses: this.discovery?.harnesses ?? [],
-      devices: (this.discovery?.devices ?? []).map((device) => ({
+      devices: (this.discovery?.devices.filter((device) => device.usable !== false) ?? []).map((device) => ({
         index: device.index,
         totalMb: device.vram_total_mb,
         freeMb: readings.get(device.index)?.vram_free_mb ?? null,
