@@ -1,7 +1,7 @@
-/** Three real neurons with real weights on one machine: load, evict, drain, recycle, fail over, die, come back. */
+/** Real neurons with real weights on one machine: load, evict, drain, recycle. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { SseParser } from 'cortex-core/wire/sse';
+import { answers, readStream } from './fleet-streams.ts';
 import { type LocalFleet, startLocalFleet } from './local-fleet.ts';
 
 const names = ['node1', 'node2', 'node3'] as const;
@@ -43,7 +43,7 @@ describe('a local fleet with room for one, one and two models', () => {
 
   test('a model that answers is not evicted: the idle one is, and its answer is whole', async () => {
     for (const model of ['six', 'seven']) await answers(fleet, model);
-    const reader = readStream(await fleet.openStream('six', 3000));
+    const reader = readStream(await fleet.openStream('six', 1500));
     await reader.started;
     await answers(fleet, 'eight');
     assert.equal(
@@ -74,132 +74,30 @@ describe('a local fleet with room for one, one and two models', () => {
   });
 });
 
-test('a busy model drains before another takes its place', async () => {
-  const fleet = await startLocalFleet({ rooms: [1.5], models: ['one', 'two'] });
-  try {
-    const reader = readStream(await fleet.openStream('one', 2000));
+describe('a node with room for one model', () => {
+  let fleet: LocalFleet;
+  before(async () => {
+    fleet = await startLocalFleet({
+      rooms: [1.5],
+      models: ['one', 'two'],
+      eviction: { defrag_after_cycles: 3 },
+    });
+  });
+  after(() => fleet.close());
+
+  test('a busy model drains before another takes its place', async () => {
+    const reader = readStream(await fleet.openStream('one', 600));
     await reader.started;
     const two = fleet.ask('two');
     assert.equal((await reader.ended).kind, 'whole');
     assert.match((await two).text, /Paris/);
     assert.deepEqual(fleet.loadedOn('node1'), ['two']);
-  } finally {
-    await fleet.close();
-  }
-});
-
-test('a worn node renews its owner by itself once nobody waits', async () => {
-  const fleet = await startLocalFleet({
-    rooms: [1.5],
-    models: ['one', 'two'],
-    eviction: { defrag_after_cycles: 3 },
   });
-  try {
-    for (const model of ['one', 'two', 'one', 'two']) await answers(fleet, model);
+
+  test('worn, it renews its owner by itself once nobody waits', async () => {
+    for (const model of ['one', 'two']) await answers(fleet, model);
     await fleet.untilMetric(/^cortex_device_recycles_total/, 1);
     await answers(fleet, 'two');
     assert.equal(await fleet.metric(/^cortex_evictions_total/), 3);
-  } finally {
-    await fleet.close();
-  }
-});
-
-describe('kill -9 of a neuron', () => {
-  let fleet: LocalFleet;
-  before(async () => {
-    fleet = await startLocalFleet({ rooms: [2.5, 2.5, 2.5], models: ['one', 'two'], slots: 8 });
-    await Promise.all(names.map((name) => fleet.gateway.fleet.load('one', name)));
-  });
-  after(() => fleet.close());
-
-  test('before the first byte nobody notices: another replica answers', async () => {
-    await fleet.node('node1').kill();
-    for (const { status, text, route } of await Promise.all(
-      Array.from({ length: 6 }, () => fleet.ask('one')),
-    )) {
-      assert.equal(status, 200, text);
-      assert.doesNotMatch(route, /node=node1/);
-    }
-    assert.equal(fleet.held, 0);
-  });
-
-  test('it comes back as another one: what it had is forgotten, and it is given work again', async () => {
-    await fleet.node('node1').start();
-    await fleet.until('node1', (node) => node.healthy && node.models.get('one')?.status === 'available');
-    await fleet.gateway.fleet.load('one', 'node1');
-    assert.deepEqual(fleet.loadedOn('node1'), ['one']);
-    const answered = await Promise.all(Array.from({ length: 6 }, () => fleet.ask('one')));
-    assert.ok(
-      answered.some(({ route }) => route.includes('node=node1')),
-      answered[0]?.route,
-    );
-  });
-
-  test('in the middle of 20 streams: each ends whole or with a typed error, and all counters go to zero', async () => {
-    const streams = await Promise.all(Array.from({ length: 20 }, () => fleet.openStream('one', 400)));
-    const onVictim = streams.filter((each) => each.headers.get('x-cortex-route')?.includes('node=node2'));
-    assert.ok(onVictim.length > 0, 'no stream runs on the neuron that is killed');
-    const readers = streams.map(readStream);
-    await Promise.all(readers.map((reader) => reader.started));
-    await fleet.node('node2').kill();
-    const ends = await Promise.all(readers.map((reader) => reader.ended));
-    const kinds = ends.map((end) => end.kind);
-    assert.ok(!kinds.includes('cut'), `a stream ended without a word: ${JSON.stringify(ends)}`);
-    assert.ok(kinds.includes('whole'));
-    for (const end of ends) {
-      if (end.kind === 'error')
-        assert.match(end.code, /^(upstream_connection_error|device_gone|node_unhealthy)$/);
-    }
-    assert.equal(fleet.held, 0);
-    await fleet.until('node2', (node) => !node.healthy);
-    await answers(fleet, 'two');
-    await fleet.node('node2').start();
-    await fleet.until('node2', (node) => node.healthy);
-    assert.equal(fleet.view('node2').models.get('one')?.status, 'available');
   });
 });
-
-async function answers(fleet: LocalFleet, model: string): Promise<void> {
-  const { status, text } = await fleet.ask(model);
-  assert.equal(status, 200, text);
-  assert.match(text, /Paris/);
-}
-
-/** `cut`: neither `[DONE]` behind a finish reason, nor an error event. */
-type StreamEnd = { readonly kind: 'whole' | 'cut' } | { readonly kind: 'error'; readonly code: string };
-
-interface StreamReader {
-  /** The first token is here. */
-  readonly started: Promise<void>;
-  readonly ended: Promise<StreamEnd>;
-}
-
-function readStream(response: Response): StreamReader {
-  let start = (): void => {};
-  const started = new Promise<void>((resolve) => {
-    start = resolve;
-  });
-  return { started, ended: read(response, start) };
-}
-
-async function read(response: Response, onToken: () => void): Promise<StreamEnd> {
-  const parser = new SseParser();
-  let isFinished = false;
-  let end: StreamEnd = { kind: 'cut' };
-  try {
-    for await (const chunk of response.body ?? []) {
-      for (const { data } of parser.push(chunk)) {
-        if (data.includes('"content":"')) onToken();
-        if (/"finish_reason":"/.test(data)) isFinished = true;
-        if (data === '[DONE]' && isFinished) end = { kind: 'whole' };
-        const { error } = data.startsWith('{') ? (JSON.parse(data) as { error?: { code: string } }) : {};
-        if (error !== undefined) end = { kind: 'error', code: error.code };
-      }
-    }
-  } catch (thrown) {
-    return { kind: 'error', code: `the connection broke: ${String(thrown)}` };
-  } finally {
-    onToken();
-  }
-  return end;
-}
