@@ -1,6 +1,7 @@
 /** The command line of `cortex`: names, options and help; what they do is in the *-command files. */
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { type CheckOptions, CONFIG_KINDS, checkConfigs } from './check-command.ts';
+import { type DefragOptions, runDefrag } from './defrag-command.ts';
 import type { DoctorOptions } from './doctor-command.ts';
 import { type DrainOptions, drainNode } from './drain-command.ts';
 import { type ExplainOptions, explainModel } from './explain-command.ts';
@@ -36,6 +37,7 @@ export function createProgram(terminal: Terminal): Command {
   addDaemons(program, terminal);
   addQueries(program, terminal);
   addExplain(program, terminal);
+  addDefrag(program, terminal);
   addRun(program, terminal);
   addLocal(program, terminal);
   return program;
@@ -56,6 +58,12 @@ function addDaemons(program: Command, terminal: Terminal): void {
     .option('-c, --config <file>', 'cortex.toml for the gateway (env: CORTEX_CONFIG)')
     .option('--neuron-config <file>', 'neuron.toml for the neuron (env: NEURON_CONFIG)')
     .option('--memory-mb <n>', 'memory for models on the CPU, in MiB', parsePositiveInt)
+    .option(
+      '--nodes <n>',
+      'neurons on this machine, each with a part of its memory (default: 1)',
+      parsePositiveInt,
+    )
+    .option('--budgets <list>', 'MiB of each of them, e.g. 200,400,800', parseBudgets)
     .addOption(
       new Option('--device-worker <where>', 'where a device is owned (default: auto)').choices([
         'auto',
@@ -69,6 +77,7 @@ function addDaemons(program: Command, terminal: Terminal): void {
         ['cortex up', 'the model that ships, on http://127.0.0.1:31313'],
         ['cortex up --model ~/models/qwen3-8b.gguf', 'a model of your own'],
         ['cortex up --host 0.0.0.0', 'reachable from other machines'],
+        ['cortex up --nodes 3 --budgets 200,400,800', 'a fleet of three on one machine, to try things'],
         ['cortex up --port 0 --metrics-port 0 --neuron-port 0', 'ports that are free'],
       ]),
     )
@@ -182,6 +191,26 @@ function addExplain(program: Command, terminal: Terminal): void {
   );
 }
 
+function addDefrag(program: Command, terminal: Terminal): void {
+  const command = program
+    .command('defrag')
+    .description('Move models between the devices of a node where that makes room, and renew worn devices.')
+    .argument('[node]', 'name of the node, as in "cortex status"; all when left out')
+    .option('-m, --model <id>', 'make room for this model')
+    .option('-n, --dry-run', 'print what would be done, and do nothing')
+    .option('--json', "the gateway's answer")
+    .addHelpText(
+      'after',
+      examples([
+        ['cortex defrag --dry-run', 'what would be done, on every node'],
+        ['cortex defrag beast --model qwen3-32b', 'room for one model, on one node'],
+      ]),
+    );
+  addGatewayOptions(command).action((node: string | undefined, options: DefragOptions) =>
+    interruptible((signal) => runDefrag(terminal, node, options, signal)),
+  );
+}
+
 function addRun(program: Command, terminal: Terminal): void {
   const command = program
     .command('run')
@@ -258,6 +287,12 @@ function addGatewayOptions(command: Command): Command {
 
 function collect(value: string, before: readonly string[] | undefined): readonly string[] {
   return [...(before ?? []), value];
+}
+
+function parseBudgets(text: string): readonly number[] {
+  const sizes = text.split(',').map(Number);
+  if (/^\d+(,\d+)*$/.test(text) && sizes.every((mb) => mb >= 1 && mb <= 1_000_000_000)) return sizes;
+  throw new InvalidArgumentError('It is a list of sizes in MiB, like 200,400,800.');
 }
 
 function examples(lines: readonly (readonly [string, string])[]): string {

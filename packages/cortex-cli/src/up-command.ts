@@ -1,28 +1,30 @@
 /**
- * `cortex up`: a gateway in this process and a neuron in a child, until a signal.
+ * `cortex up`: a gateway in this process and neurons in children, one or --nodes of them, until a signal.
  *
- * Order: configuration, child, gateway, models, then the address. A fault on the way stops what was started
- * and is told in one line; from the address on, a child that dies is started again and the gateway stays.
+ * Order: configuration, children, gateway, models, then the address. A fault on the way stops what was
+ * started and is told in one line; from the address on, a child that dies is started again and the gateway
+ * stays.
  */
 import { createWriteStream, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import type { CortexConfig } from 'cortex-core/config/cortex-config';
 import type { ReloadReport } from 'cortex-core/config/diff-config';
 import { systemClock } from 'cortex-core/daemon/clock';
 import { createLog, type LeveledLog } from 'cortex-core/daemon/log';
-import { discoverySchema, healthSchema, type NeuronHealth } from 'cortex-core/wire/neuron';
 import type { Gateway } from 'cortex-gateway/gateway';
 import { CliError } from './cli-error.ts';
 import { ConfigReloader } from './config-reloader.ts';
 import { FileWatch, signFiles } from './file-watch.ts';
 import { GatewayClient } from './gateway-client.ts';
-import { type NeuronAddress, type NeuronDeath, NeuronProcess } from './neuron-process.ts';
+import type { NeuronAddress, NeuronDeath } from './neuron-process.ts';
 import { ProgressDisplay } from './progress.ts';
 import { stateDir } from './state-dir.ts';
 import { isDaemon, listenForStop } from './stop-signals.ts';
 import { distDir, type Terminal } from './terminal.ts';
-import { formatDuration, toPrintable } from './text.ts';
+import { formatDuration, formatMb, toPrintable } from './text.ts';
 import { buildUpConfig, type UpConfig, type UpOptions, withLocalNeuron } from './up-config.ts';
-import { renderFact, renderMachine, renderReady, toConnectUrl } from './up-text.ts';
+import { UpNeuron } from './up-neuron.ts';
+import { renderFact, renderHost, renderMachine, renderReady, toConnectUrl } from './up-text.ts';
 import { readVersion } from './version.ts';
 
 /** Everything must be gone 5 s after Ctrl-C; the child is killed after 3. */
@@ -60,7 +62,7 @@ class Up {
   readonly #terminal: Terminal;
   readonly #build: () => UpConfig;
   readonly #logDir: string;
-  readonly #neuron: NeuronProcess;
+  readonly #neurons: readonly UpNeuron[];
   readonly #progress: ProgressDisplay;
   readonly #closing = new AbortController();
   readonly #filesAtStart: string;
@@ -69,8 +71,7 @@ class Up {
   #reloader: ConfigReloader | null = null;
   #watch: FileWatch | null = null;
   #isUp = false;
-  /** Set by a child that died before the address was out. */
-  #earlyDeath: NeuronDeath | null = null;
+  #loadsFromMs = 0;
 
   constructor(terminal: Terminal, build: () => UpConfig, logDir: string) {
     this.#terminal = terminal;
@@ -80,37 +81,40 @@ class Up {
     this.#filesAtStart = signFiles(config.files);
     this.#logDir = logDir;
     this.#progress = new ProgressDisplay(terminal.stdout, '  ');
-    this.#neuron = new NeuronProcess({
-      entry: join(distDir, 'neuron-main.js'),
-      config: config.neuron,
-      logFile: join(logDir, 'neuron.log'),
-      clock: systemClock,
-      onDeath: (death) => this.#tellDeath(death),
-      onRestart: (address) => this.#say(renderFact('neuron', `back on ${address.url}`, terminal.style)),
-    });
+    this.#neurons = config.nodes.map(
+      (node) =>
+        new UpNeuron(node, logDir, {
+          onDeath: (neuron, death) => this.#tellDeath(neuron, death),
+          onRestart: ({ name }, { url }) => this.#fact(name ?? 'neuron', `back on ${url}`),
+          onLoaded: (neuron, id) => this.#tellLoaded(neuron, id),
+          onFailed: (neuron, id, error) => this.#tellFailed(neuron, id, error),
+          onProgress: (progress) => this.#progress.show(progress),
+        }),
+    );
   }
 
   /** Never resolves while all is well; rejects when it cannot come up. */
   async run(): Promise<never> {
     const { style } = this.#terminal;
     this.#say(`${style.bold('cortex')} ${readVersion().version}`);
-    // The gateway's code is read while the child starts.
-    const [address, { startGateway }] = await Promise.all([
-      this.#neuron.start().catch(withPortHint('--neuron-port')),
+    // The gateway's code is read while the children start.
+    const [addresses, { startGateway }] = await Promise.all([
+      this.#startNeurons(),
       import('cortex-gateway/gateway'),
     ]);
     if (this.#closing.signal.aborted) return new Promise(() => {});
-    const neuron = this.#neuronClient(address);
-    const machine = discoverySchema.parse(await neuron.get('/discovery'));
-    for (const line of renderMachine(machine, await readHealth(neuron), style)) this.#say(line);
-    const gateway = await this.#startGateway(address, startGateway);
-    const loaded = await this.#awaitModels(neuron);
+    await this.#tellMachine(addresses);
+    const gateway = await this.#startGateway(addresses, startGateway);
+    const signal = this.#closing.signal;
+    this.#loadsFromMs = systemClock.monotonicMs();
+    const loaded = (await Promise.all(this.#neurons.map((each) => each.awaitModels(signal)))).flat();
     await this.#awaitGatewaySeesModels(gateway, loaded);
+    for (const neuron of this.#neurons) neuron.isUp = true;
     this.#isUp = true;
     const ready = {
       url: toConnectUrl(gateway.url),
       metricsUrl: toMetricsUrl(gateway),
-      neuronUrl: address.url,
+      neuronUrl: addresses.length === 1 ? (addresses[0]?.url ?? null) : null,
       model: this.#config.required[0] ?? loaded[0] ?? null,
       needsKey: this.#config.gateway.entitlements.require_auth,
       logDir: this.#logDir,
@@ -130,25 +134,45 @@ class Up {
     this.#closing.abort();
     this.#watch?.close();
     this.#progress.clear();
-    const work = Promise.allSettled([this.#gateway?.close(), this.#neuron.close()]);
+    const work = Promise.allSettled([this.#gateway?.close(), ...this.#neurons.map((each) => each.close())]);
     const deadline = new AbortController();
     await Promise.race([work, systemClock.sleep(STOP_MS_MAX, deadline.signal).catch(() => {})]);
     deadline.abort();
-    this.#neuron.kill();
+    this.kill();
   }
 
   kill(): void {
-    this.#neuron.kill();
+    for (const neuron of this.#neurons) neuron.kill();
   }
 
-  async #startGateway(address: NeuronAddress, start: StartGateway): Promise<Gateway> {
+  async #startNeurons(): Promise<readonly NeuronAddress[]> {
+    const starts = this.#neurons.map((neuron) => neuron.start().catch(withPortHint('--neuron-port')));
+    return await Promise.all(starts);
+  }
+
+  async #tellMachine(addresses: readonly NeuronAddress[]): Promise<void> {
+    const [first] = this.#neurons;
+    if (first === undefined) return;
+    const { style } = this.#terminal;
+    const [machine, health] = await Promise.all([first.discovery(), first.health()]);
+    if (this.#neurons.length === 1) {
+      for (const line of renderMachine(machine, health, style)) this.#say(line);
+      return;
+    }
+    this.#say(renderHost(machine, style));
+    for (const [at, { name, memoryMb }] of this.#neurons.entries()) {
+      this.#fact(name ?? 'neuron', `${addresses[at]?.url ?? ''}, ${formatMb(memoryMb)} for models`);
+    }
+  }
+
+  async #startGateway(addresses: readonly NeuronAddress[], start: StartGateway): Promise<Gateway> {
     mkdirSync(this.#logDir, { recursive: true });
     const stream = createWriteStream(join(this.#logDir, 'gateway.log'), { flags: 'a', mode: 0o600 });
     // A log that cannot be written is no reason to end the service.
     stream.on('error', () => {});
-    const config = withLocalNeuron(this.#config.gateway, address.url);
+    const config = this.#withNeurons(this.#config.gateway, addresses);
     const log = createLog(config.log.level, { write: (line) => void stream.write(line) });
-    const reloader = new ConfigReloader({ log, apply: () => this.#reload(address, log) });
+    const reloader = new ConfigReloader({ log, apply: () => this.#reload(addresses, log) });
     const onReload = (): Promise<ReloadReport> => reloader.reload('request');
     const gateway = await start(config, this.#config.models, { log, onReload }).catch(
       withPortHint('--port or --metrics-port'),
@@ -167,16 +191,21 @@ class Up {
     return gateway;
   }
 
-  /** Gateway and neuron read again what they were started with; nothing changes when one has a fault. */
-  async #reload(address: NeuronAddress, log: LeveledLog): Promise<ReloadReport> {
+  /** Gateway and neurons read again what they were started with; nothing changes when one has a fault. */
+  async #reload(addresses: readonly NeuronAddress[], log: LeveledLog): Promise<ReloadReport> {
     const { stderr, errorStyle, style } = this.#terminal;
     try {
       const next = this.#build();
-      const ofGateway = await this.#gateway?.reload(withLocalNeuron(next.gateway, address.url), next.models);
+      const gateway = await this.#gateway?.reload(this.#withNeurons(next.gateway, addresses), next.models);
       log.setLevel(next.gateway.log.level);
-      const ofNeuron = await this.#neuron.reload(next.neuron);
+      const reports: NamedReport[] = [...(gateway === undefined ? [] : [{ who: null, report: gateway }])];
+      for (const [at, neuron] of this.#neurons.entries()) {
+        const node = next.nodes[at];
+        const report = node === undefined ? null : await neuron.reload(node.config);
+        if (report !== null) reports.push({ who: neuron.name ?? 'neuron', report });
+      }
       this.#config = next;
-      const report = joinReports(ofGateway ?? null, ofNeuron);
+      const report = joinReports(reports);
       for (const line of report.changed) this.#say(renderFact('reloaded', toPrintable(line), style));
       for (const line of report.needsRestart) {
         this.#say(renderFact('restart', style.yellow(`${toPrintable(line)} needs a restart`), style));
@@ -190,38 +219,11 @@ class Up {
     }
   }
 
-  /** The models that are loaded, once every load has ended; throws when a required one is not. */
-  async #awaitModels(neuron: GatewayClient): Promise<readonly string[]> {
-    const startedMs = systemClock.monotonicMs();
-    const told = new Set<string>();
-    for (;;) {
-      if (this.#earlyDeath !== null) throw toDeathError(this.#earlyDeath, this.#logDir);
-      const health = await readHealth(neuron).catch(() => null);
-      if (health !== null) {
-        this.#showLoads(health, told, startedMs);
-        if (health.activation.state === 'ready') return health.activation.completed;
-      }
-      await systemClock.sleep(LOAD_POLL_MS, this.#closing.signal);
-    }
-  }
-
-  #showLoads(health: NeuronHealth, told: Set<string>, startedMs: number): void {
-    const { style } = this.#terminal;
-    const { completed, failed } = health.activation;
-    for (const id of completed) {
-      if (told.has(id)) continue;
-      told.add(id);
-      const took = formatDuration(systemClock.monotonicMs() - startedMs);
-      this.#say(renderFact('loaded', `${toPrintable(id)} ${style.dim(`in ${took}`)}`, style));
-    }
-    for (const { model_id: id, error } of failed) {
-      if (told.has(id)) continue;
-      told.add(id);
-      const line = `model ${toPrintable(id)} is not loaded: ${toPrintable(error)}`;
-      if (this.#config.required.includes(id)) throw new CliError(line);
-      this.#say(renderFact('failed', style.yellow(line), style));
-    }
-    for (const progress of health.loading) this.#progress.show(progress);
+  #withNeurons(config: CortexConfig, addresses: readonly NeuronAddress[]): CortexConfig {
+    return addresses.reduce(
+      (before, { url }, at) => withLocalNeuron(before, url, this.#neurons[at]?.name ?? undefined),
+      config,
+    );
   }
 
   /** The gateway's next poll: before it, the pasted curl line could meet a gateway that knows no model. */
@@ -238,19 +240,31 @@ class Up {
     }
   }
 
-  #neuronClient(address: NeuronAddress): GatewayClient {
-    return new GatewayClient({ endpoint: address.url, apiKey: this.#config.neuron.key });
+  #tellLoaded({ name }: UpNeuron, id: string): void {
+    const { style } = this.#terminal;
+    const took = formatDuration(systemClock.monotonicMs() - this.#loadsFromMs);
+    const where = name === null ? '' : ` on ${name}`;
+    this.#fact('loaded', `${toPrintable(id)}${where} ${style.dim(`in ${took}`)}`);
   }
 
-  #tellDeath(death: NeuronDeath): void {
-    if (!this.#isUp) {
-      this.#earlyDeath = death;
-      return;
-    }
+  /** Throws where the model is one without which `up` has failed. */
+  #tellFailed({ name }: UpNeuron, id: string, error: string): void {
+    const where = name === null ? '' : ` on ${name}`;
+    const line = `model ${toPrintable(id)} is not loaded${where}: ${toPrintable(error)}`;
+    if (this.#config.required.includes(id)) throw new CliError(line);
+    this.#fact('failed', this.#terminal.style.yellow(line));
+  }
+
+  #tellDeath({ name }: UpNeuron, death: NeuronDeath): void {
     const { stderr, errorStyle } = this.#terminal;
     const wait = formatDuration(death.restartInMs);
-    stderr.write(`${errorStyle.yellow(`the neuron ended (${death.cause}); starting it again in ${wait}`)}\n`);
-    for (const line of death.logTail) stderr.write(`  ${errorStyle.dim(line)}\n`);
+    const line = `${name ?? 'the neuron'} ended (${death.cause}); starting it again in ${wait}`;
+    stderr.write(`${errorStyle.yellow(line)}\n`);
+    for (const tail of death.logTail) stderr.write(`  ${errorStyle.dim(tail)}\n`);
+  }
+
+  #fact(label: string, text: string): void {
+    this.#say(renderFact(label, text, this.#terminal.style));
   }
 
   #say(line: string): void {
@@ -265,20 +279,22 @@ interface ModelList {
   readonly data: readonly { readonly id: string; readonly loaded?: boolean }[];
 }
 
-function joinReports(gateway: ReloadReport | null, neuron: ReloadReport | null): ReloadReport {
-  const join = (lines: (report: ReloadReport) => readonly string[]): string[] => [
-    ...(gateway === null ? [] : lines(gateway)),
-    ...(neuron === null ? [] : lines(neuron).map((line) => `neuron: ${line}`)),
-  ];
+interface NamedReport {
+  /** null = the gateway. */
+  readonly who: string | null;
+  readonly report: ReloadReport;
+}
+
+function joinReports(reports: readonly NamedReport[]): ReloadReport {
+  const join = (lines: (report: ReloadReport) => readonly string[]): string[] =>
+    reports.flatMap(({ who, report }) =>
+      lines(report).map((line) => (who === null ? line : `${who}: ${line}`)),
+    );
   return {
     changed: join(({ changed }) => changed),
     needsRestart: join(({ needsRestart }) => needsRestart),
     notes: join(({ notes }) => notes),
   };
-}
-
-async function readHealth(neuron: GatewayClient): Promise<NeuronHealth> {
-  return healthSchema.parse(await neuron.get('/health'));
 }
 
 function toMetricsUrl(gateway: Gateway): string | null {
@@ -293,13 +309,6 @@ function withPortHint(option: string): (thrown: unknown) => never {
     if (!(thrown instanceof Error) || !thrown.message.includes('is in use')) throw thrown;
     throw new CliError(`${thrown.message} with ${option}`, 1, { cause: thrown });
   };
-}
-
-function toDeathError(death: NeuronDeath, logDir: string): CliError {
-  const tail = death.logTail.map((line) => `\n  ${line}`).join('');
-  return new CliError(
-    `the neuron ended while it loaded models (${death.cause}); see ${logDir}/neuron.log${tail}`,
-  );
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

@@ -14,14 +14,14 @@ test('up without options is a gateway and a neuron on loopback with the model th
   const config = buildUpConfig({}, around);
   assert.equal(config.gateway.gateway.listen, '127.0.0.1:31313');
   assert.equal(config.gateway.gateway.metrics_listen, '127.0.0.1:31314');
-  assert.equal(config.neuron.listen, '127.0.0.1');
-  assert.equal(config.neuron.port, 13131);
+  assert.equal(config.nodes[0]?.config.listen, '127.0.0.1');
+  assert.equal(config.nodes[0]?.config.port, 13131);
   assert.deepEqual(config.required, ['cortex-tiny']);
   assert.deepEqual(
-    config.neuron.default_models.map((spec) => spec.model_id),
+    config.nodes[0]?.config.default_models.map((spec) => spec.model_id),
     ['cortex-tiny'],
   );
-  assert.match(config.neuron.models.dirs[0] ?? '', /models\/cortex-tiny$/);
+  assert.match(config.nodes[0]?.config.models.dirs[0] ?? '', /models\/cortex-tiny$/);
 });
 
 test('flags win over the file, and the file over the defaults of up', () => {
@@ -42,9 +42,9 @@ test('--model replaces the model that ships and puts its folder first', () => {
     around,
   );
   assert.deepEqual(config.required, ['own', 'some/id']);
-  assert.equal(config.neuron.models.dirs[0], dir);
-  assert.equal(config.neuron.cpu.memory_mb, 512);
-  assert.equal(config.neuron.device_worker, 'thread');
+  assert.equal(config.nodes[0]?.config.models.dirs[0], dir);
+  assert.equal(config.nodes[0]?.config.cpu.memory_mb, 512);
+  assert.equal(config.nodes[0]?.config.device_worker, 'thread');
 });
 
 test('default_models of a neuron.toml are loaded instead of the model that ships', () => {
@@ -52,11 +52,11 @@ test('default_models of a neuron.toml are loaded instead of the model that ships
   writeFileSync(file, '[[default_models]]\nmodel_id = "theirs"\n[models]\ndirs = ["weights"]\n');
   const config = buildUpConfig({ neuronConfig: file }, around);
   assert.deepEqual(
-    config.neuron.default_models.map((spec) => spec.model_id),
+    config.nodes[0]?.config.default_models.map((spec) => spec.model_id),
     ['theirs'],
   );
   assert.deepEqual(config.required, []);
-  assert.equal(config.neuron.models.dirs[0], join(dir, 'weights'));
+  assert.equal(config.nodes[0]?.config.models.dirs[0], join(dir, 'weights'));
 });
 
 test('the local neuron gets a name that is free, once', () => {

@@ -1,5 +1,5 @@
 /** What `cortex up` runs with: flags over files and environment over its own defaults. */
-import { hostname } from 'node:os';
+import { availableParallelism, hostname, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type { CortexConfig } from 'cortex-core/config/cortex-config';
 import { parseListen } from 'cortex-core/config/fields';
@@ -7,6 +7,7 @@ import type { ModelsConfig } from 'cortex-core/config/models-config';
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import { modelSpecSchema } from 'cortex-core/wire/neuron';
 import { loadGatewayConfig, loadNeuronConfig } from './load-files.ts';
+import { type LocalNode, type MachineSize, planLocalNodes } from './local-nodes.ts';
 import { findLocalModelDirs, findShippedModelDir, parseModelArgument, SHIPPED_MODEL } from './model-files.ts';
 import { stateDir } from './state-dir.ts';
 
@@ -19,13 +20,16 @@ export interface UpOptions {
   readonly config?: string;
   readonly neuronConfig?: string;
   readonly memoryMb?: number;
+  readonly nodes?: number;
+  readonly budgets?: readonly number[];
   readonly deviceWorker?: 'auto' | 'process' | 'thread';
 }
 
 export interface UpConfig {
   readonly gateway: CortexConfig;
   readonly models: ModelsConfig;
-  readonly neuron: NeuronConfig;
+  /** The neurons to start. */
+  readonly nodes: readonly LocalNode[];
   /** Models without which `up` has failed: those of --model, or the one that ships. */
   readonly required: readonly string[];
   /** The files it came from, also those that are not there yet. */
@@ -37,6 +41,8 @@ export interface Surroundings {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** The folder from which the shipped model is looked for, upwards. */
   readonly installedAt: string;
+  /** This machine, when left out. */
+  readonly machine?: MachineSize;
 }
 
 const HOST = '127.0.0.1';
@@ -76,17 +82,28 @@ export function buildUpConfig(options: UpOptions, around: Surroundings): UpConfi
       },
     },
     models,
-    neuron: {
-      ...neuron,
-      port: options.neuronPort ?? neuron.port,
-      device_worker: options.deviceWorker ?? neuron.device_worker,
-      cpu: { ...neuron.cpu, memory_mb: options.memoryMb ?? neuron.cpu.memory_mb },
-      models: { ...neuron.models, dirs: chosen.dirs },
-      default_models: chosen.specs,
-    },
+    nodes: planLocalNodes(
+      options,
+      {
+        ...neuron,
+        port: options.neuronPort ?? neuron.port,
+        device_worker: options.deviceWorker ?? neuron.device_worker,
+        models: { ...neuron.models, dirs: chosen.dirs },
+        default_models: chosen.specs,
+      },
+      chosen.required,
+      around.machine ?? thisMachine(),
+    ),
     required: chosen.required,
     files: [configPath, modelsPath, neuronPath].filter((path) => path !== undefined),
   };
+}
+
+function thisMachine(): MachineSize {
+  // 0 or an absurdly large number where no limit is set (libuv: uv_get_constrained_memory).
+  const limit = process.constrainedMemory();
+  const bytes = limit > 0 ? Math.min(limit, totalmem()) : totalmem();
+  return { memoryMb: Math.floor(bytes / 2 ** 20), cpus: availableParallelism() };
 }
 
 /** The gateway's configuration with the neuron that was started, under a name that is still free. */

@@ -10,8 +10,13 @@ export function renderFact(label: string, text: string, style: Style): string {
   return `  ${style.dim(label.padEnd(LABEL_WIDTH))}${text}`;
 }
 
+/** Of the machine that several neurons share. */
+export function renderHost(found: Discovery, style: Style): string {
+  const devices = found.devices.map((device) => toPrintable(device.name)).join(', ');
+  return renderFact('machine', `${systemOf(found)}, ${devices}`, style);
+}
+
 export function renderMachine(found: Discovery, health: NeuronHealth, style: Style): readonly string[] {
-  const system = toPrintable(`${found.hostname}, ${found.os} ${found.kernel}`.trim());
   const devices = found.devices.map((device) => {
     const free = health.devices.find((candidate) => candidate.index === device.index)?.vram_free_mb;
     const memory = formatMb(device.vram_total_mb) + (free == null ? '' : `, ${formatMb(free)} free`);
@@ -20,16 +25,21 @@ export function renderMachine(found: Discovery, health: NeuronHealth, style: Sty
   });
   const trouble = found.cuda_unavailable_reason;
   return [
-    renderFact('machine', `${system}, ${plural(found.devices.length, 'device')}`, style),
+    renderFact('machine', `${systemOf(found)}, ${plural(found.devices.length, 'device')}`, style),
     ...devices,
     ...(trouble === undefined ? [] : [renderFact('no CUDA', style.yellow(toPrintable(trouble)), style)]),
   ];
 }
 
+function systemOf({ hostname, os, kernel }: Discovery): string {
+  return toPrintable(`${hostname}, ${os} ${kernel}`.trim());
+}
+
 export interface ReadyFacts {
   readonly url: string;
   readonly metricsUrl: string | null;
-  readonly neuronUrl: string;
+  /** Of the one there is; null = several, which were listed before. */
+  readonly neuronUrl: string | null;
   readonly model: string | null;
   readonly needsKey: boolean;
   readonly logDir: string;
@@ -46,7 +56,7 @@ export function renderReady(facts: ReadyFacts, style: Style): readonly string[] 
   return [
     renderFact('ready', style.green(facts.url), style),
     ...(facts.metricsUrl === null ? [] : [renderFact('metrics', facts.metricsUrl, style)]),
-    renderFact('neuron', facts.neuronUrl, style),
+    ...(facts.neuronUrl === null ? [] : [renderFact('neuron', facts.neuronUrl, style)]),
     renderFact('logs', facts.logDir, style),
     '',
     ...question,

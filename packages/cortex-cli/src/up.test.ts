@@ -104,6 +104,38 @@ describe('cortex up', { timeout: 60_000 }, () => {
     while (descendants.some(isRunning)) await new Promise((resolve) => setImmediate(resolve));
   });
 
+  test('--nodes 3 is a fleet: three neurons, one dies and comes back, all leave at the end', async () => {
+    const up = spawnUp([...freePorts, '--budgets', '200,400,800']);
+    const [, url = ''] = await up.output(/ready +(http:\S+)/);
+    for (const [name, size] of [
+      ['node1', '200 MiB'],
+      ['node2', '400 MiB'],
+      ['node3', '800 MiB'],
+    ]) {
+      assert.match(up.stdout, new RegExp(`${name} +http://127\\.0\\.0\\.1:\\d+, ${size} for models`));
+    }
+    assert.match(up.stdout, /loaded +cortex-tiny on node3 in/);
+    const load = await runCli('cortex', ['load', 'cortex-tiny', '--node', 'node1', '-e', url], options);
+    assert.deepEqual([load.code, load.stderr], [0, '']);
+    const status = await runCli('cortex', ['status', '-e', url], options);
+    assert.match(status.stdout, /3 of 3 nodes healthy/);
+    assert.match(status.stdout, /node1 .*cortex-tiny \(loaded/);
+    const dry = await runCli('cortex', ['defrag', '--dry-run', '-e', url], options);
+    assert.match(dry.stdout, /^node1 {2}nothing to do: no model is kept out by fragments$/m, dry.stderr);
+    const [first = 0] = hasProc ? childrenOf(up.child.pid ?? 0) : [];
+    if (first !== 0) {
+      process.kill(first, 'SIGKILL');
+      await up.output(/node\d ended \(signal SIGKILL\); starting it again in/);
+      await up.output(/node\d +back on http/);
+    }
+    const answer = await runCli('cortex', ['run', 'cortex-tiny', 'Hello', '-n', '4', '-e', url], options);
+    assert.equal(answer.code, 0, answer.stderr);
+    const descendants = hasProc ? descendantsOf(up.child.pid ?? 0) : [];
+    up.child.kill('SIGINT');
+    assert.equal((await up.finished).code, 0);
+    assert.deepEqual(descendants.filter(isRunning), []);
+  });
+
   test('a stop while it starts is a clean stop', async () => {
     const up = spawnUp();
     await up.output(/^cortex \d/);

@@ -139,6 +139,7 @@ function toFleetSettings({ config, models }: LiveConfig, log: Log): FleetSetting
     pollTimeoutMs: gateway.poll_timeout_secs * 1000,
     missesMax: gateway.unhealthy_after_misses,
     failuresMax: gateway.rest_after_failures,
+    defragAfterCycles: eviction.defrag_after_cycles,
     loadTimeoutMs: gateway.load_timeout_secs * 1000,
     waitersMax: gateway.max_waiting_requests,
   };

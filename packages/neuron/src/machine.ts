@@ -16,6 +16,7 @@ import {
   probeBackendDevices,
 } from './device/create-devices.ts';
 import {
+  type DeviceHealth,
   type DiscoverySources,
   discoverDevices,
   type Inventory,
@@ -230,11 +231,18 @@ function findConfiguredLibrary(config: NeuronConfig, env: NodeJS.ProcessEnv, fou
   return findLibrary({ hasNvidia });
 }
 
-/** A device with a budget is as free as the budget, whatever the machine has beyond it. */
-export async function readHealth(machine: Machine, placement: Placement): Promise<NeuronHealth['devices']> {
+/**
+ * A device with a budget is as free as the budget, whatever the machine has beyond it. `unloadsOn`: how many
+ * models its owner has let go.
+ */
+export async function readHealth(
+  machine: Machine,
+  placement: Placement,
+  unloadsOn: (slot: DeviceSlot) => number,
+): Promise<NeuronHealth['devices']> {
   const { inventory, sources, slots } = machine;
   const measured = inventory === null ? [] : await readDeviceHealth(inventory.devices, sources);
-  const health = new Map(measured.map((device) => [device.index, device]));
+  const health = new Map<number, DeviceHealth>(measured.map((device) => [device.index, device]));
   for (const slot of slots) {
     const index = slot.indices[0] ?? 0;
     if (slot.budgetMb === null) continue;
@@ -250,10 +258,17 @@ export async function readHealth(machine: Machine, placement: Placement): Promis
       vram_free_mb: free,
     });
   }
-  return [...health.values()];
+  return [...health.values()].map((device) => {
+    const slot = slots.find(({ indices }) => indices.includes(device.index));
+    return { ...device, load_cycles: slot === undefined ? 0 : unloadsOn(slot) };
+  });
 }
 
-export function toDiscovery({ inventory, slots }: Machine, packageVersion: string): Discovery {
+export function toDiscovery(
+  { inventory, slots, placement }: Machine,
+  packageVersion: string,
+  instance: string,
+): Discovery {
   const own = slots.map(({ indices, device, kind, budgetMb }) => ({
     index: indices[0] ?? 0,
     name: device.id,
@@ -262,12 +277,16 @@ export function toDiscovery({ inventory, slots }: Machine, packageVersion: strin
     compute_capability: null,
   }));
   const reason = inventory?.cudaUnavailableReason ?? null;
+  const { indices: unusable = [], refuses = false } = placement.unusable ?? {};
   // What cannot be given is not promised: the gateway plans with these figures.
   const budgets = new Map(slots.map(({ indices, budgetMb }) => [indices[0], budgetMb]));
   const found = toWireDevices(inventory?.devices ?? []).map((device) => {
     const total = device.vram_total_mb;
     const budget = budgets.get(device.index) ?? total;
-    return { ...device, vram_total_mb: total > 0 ? Math.min(total, budget) : budget };
+    // Where a GPU was meant to be used, nothing goes to the CPU in its stead unless a load names it.
+    const isUsable = !unusable.includes(device.index) && !(refuses && device.kind === 'cpu');
+    const usable = isUsable ? {} : { usable: false };
+    return { ...device, ...usable, vram_total_mb: total > 0 ? Math.min(total, budget) : budget };
   });
   return {
     hostname: hostname(),
@@ -281,5 +300,6 @@ export function toDiscovery({ inventory, slots }: Machine, packageVersion: strin
     max_prompt_tokens: 0,
     package_version: packageVersion,
     wire_version: wireVersion,
+    instance,
   };
 }

@@ -4,6 +4,7 @@
  * The listener is up before the first model loads, so that health and progress can be read from the start.
  * Limits: closing takes 5 s at most, whatever the devices and the clients do.
  */
+import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -58,7 +59,7 @@ const httpGraceMs = 3000;
 const shutdownMsMax = 1500;
 
 export async function startNeuron(config: NeuronConfig, options: NeuronOptions): Promise<Neuron> {
-  const { log, env = process.env, clock = systemClock } = options;
+  const { log, env = process.env, clock = systemClock, baseDir = process.cwd() } = options;
   const startedMs = clock.monotonicMs();
   const live = new LiveConfig(config);
   const machine = await openMachine(config, options, { env, clock, log });
@@ -78,9 +79,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     log,
   });
   const promptModels = createPromptModels(machine, clock);
-  const baseDir = options.baseDir ?? process.cwd();
   const activation = new DefaultModels(config.default_models, { registry, clock, log, baseDir });
-  const discovery = toDiscovery(machine, packageVersion);
   const gitSha = readOwnGitSha();
   let url = '';
   const deps: ApiDeps = {
@@ -94,11 +93,13 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
     metrics: new NeuronMetrics(),
     version: () => toVersion(machine, gitSha),
     discovery: async () => ({ ...discovery, max_prompt_tokens: registry.largestInput() }),
-    deviceHealth: () => readHealth(machine, placement),
+    instance: randomUUID(),
+    deviceHealth: () => readHealth(machine, placement, (slot) => registry.unloadsOn(slot)),
     activation: () => activation.state,
     uptimeSecs: () => (clock.monotonicMs() - startedMs) / 1000,
-    baseUrl: () => url,
+    baseUrl: (host) => (host !== null && isWildcard(config.listen) ? `http://${host}` : url),
   };
+  const discovery = toDiscovery(machine, packageVersion, deps.instance);
   const server = createServer(live, deps);
   const port = await server.listen(config.listen, config.port).catch(async (error: unknown) => {
     await shutDown(machine.slots, placement, clock);
@@ -210,7 +211,12 @@ function readPackageVersion(): string {
   return (JSON.parse(text) as { version?: string }).version ?? 'unknown';
 }
 
+/** Then only whoever asks knows an address: `localhost` would lead another machine to itself. */
+function isWildcard(listen: string): boolean {
+  return listen === '0.0.0.0' || listen === '::';
+}
+
 function reachableHost(listen: string): string {
-  const host = listen === '0.0.0.0' || listen === '::' ? 'localhost' : listen;
+  const host = isWildcard(listen) ? 'localhost' : listen;
   return host.includes(':') ? `[${host}]` : host;
 }

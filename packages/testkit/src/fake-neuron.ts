@@ -2,6 +2,7 @@
  * A neuron that a test scripts: the lifecycle API, and chat whose every chunk, stall and failure the test
  * chooses.
  */
+import { randomUUID } from 'node:crypto';
 import {
   createServer,
   type IncomingHttpHeaders,
@@ -10,9 +11,12 @@ import {
   type ServerResponse,
 } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { encodeFrame } from 'cortex-core/wire/token-frames';
+import { instanceHeader } from 'cortex-core/wire/neuron';
+import { answerWords } from './fake-answers.ts';
 import { drip, readAll, sendJson } from './fake-http.ts';
 import { FakeLoads, type Refusal } from './fake-loads.ts';
+
+export { answerWords, chatStream, tellFrames } from './fake-answers.ts';
 
 export interface FakeModel {
   readonly id: string;
@@ -62,11 +66,17 @@ export class FakeNeuron {
     loads: 0,
     unloads: 0,
     cancels: 0,
+    moves: 0,
+    recycles: 0,
     chats: 0,
     aborted: 0,
   };
-  /** What happened, in order: `load m`, `unload m`, `chat m`. */
+  /** Who answers, as discovery and health say; null = a neuron too old to say. */
+  instance: string | null = randomUUID();
+  /** What happened, in order: `load m`, `unload m`, `move m 0>1`, `recycle 0`, `chat m`. */
   readonly events: string[] = [];
+  /** Every path that was asked for. */
+  readonly paths = new Set<string>();
   readonly loadSpecs: unknown[] = [];
   readonly chats: ChatCall[] = [];
   /** Called before a load succeeds; may wait, or return a refusal. */
@@ -75,6 +85,9 @@ export class FakeNeuron {
   onUnload: (id: string) => Promise<Refusal | undefined> | Refusal | undefined = () => undefined;
   /** Tokens of a chat request that is counted, loaded or not; a refusal for what cannot be. */
   onCount: (request: { readonly model: string }) => number | Refusal = () => 7;
+  /** Called while the model is on both devices. */
+  onMove: (id: string) => Promise<Refusal | undefined> | Refusal | undefined = () => undefined;
+  onRecycle: (device: number) => Promise<Refusal | undefined> | Refusal | undefined = () => undefined;
   onChat: (call: ChatCall) => Promise<void> | void = (call) => answerWords(call, ['Hello', ' world']);
   /** Lifecycle GETs answer 500 while true. */
   failing = false;
@@ -86,6 +99,8 @@ export class FakeNeuron {
   readonly reportedInFlight = new Map<string, number>();
   /** Further fields of the model's row in /health, e.g. its rates. */
   readonly reportedLoad = new Map<string, object>();
+  /** Free MiB to report per device, instead of what the models leave; null = no reading. */
+  readonly reportedFreeMb = new Map<number, number | null>();
   loading: {
     model_id: string;
     phase: string;
@@ -97,6 +112,7 @@ export class FakeNeuron {
   /** MiB of each device; a test may change it, as a machine that came back with others. */
   deviceMb: readonly number[];
   readonly #loads = new FakeLoads();
+  readonly #loadCycles: number[];
   readonly #server: Server;
   readonly #waits = new Set<{ readonly test: () => boolean; readonly resolve: () => void }>();
   readonly #startedMs = performance.now();
@@ -105,6 +121,7 @@ export class FakeNeuron {
   constructor(options: FakeNeuronOptions) {
     this.name = options.name ?? 'fake';
     this.deviceMb = options.devices ?? [16_000];
+    this.#loadCycles = this.deviceMb.map(() => 0);
     for (const model of options.models ?? []) this.addModel(model);
     this.#server = createServer((request, response) => void this.#serve(request, response));
   }
@@ -165,6 +182,8 @@ export class FakeNeuron {
 
   async #route(request: IncomingMessage, response: ServerResponse, body: Buffer): Promise<void> {
     const path = (request.url ?? '/').split('?')[0] ?? '/';
+    this.paths.add(path);
+    if (this.instance !== null) response.setHeader(instanceHeader, this.instance);
     if (this.manner === 'silent') return;
     if (this.manner === 'drip') return drip(response);
     if (request.method === 'GET' && this.failing) return sendJson(response, 500, { error: 'told to fail' });
@@ -186,6 +205,10 @@ export class FakeNeuron {
         return await this.#unload(JSON.parse(body.toString()), response);
       case '/v1/chat/completions/input_tokens':
         return this.#count(body, response);
+      case '/models/move':
+        return await this.#move(JSON.parse(body.toString()), response);
+      case '/devices/recycle':
+        return await this.#recycle(JSON.parse(body.toString()), response);
       case '/v1/chat/completions':
       case '/v1/completions':
       case '/v1/embeddings':
@@ -244,7 +267,48 @@ export class FakeNeuron {
     const model = this.models.get(id);
     if (model?.status !== 'loaded') return sendJson(response, 404, { error: `model '${id}' not loaded` });
     model.status = 'available';
+    for (const device of model.devices) this.#loadCycles[device] = (this.#loadCycles[device] ?? 0) + 1;
     sendJson(response, 200, { status: 'unloaded' });
+  }
+
+  async #move(
+    { model_id: id, devices }: { model_id: string; devices: number[] },
+    response: ServerResponse,
+  ): Promise<void> {
+    const model = this.models.get(id);
+    if (model?.status !== 'loaded') return sendJson(response, 404, { error: `model '${id}' not loaded` });
+    const [to = 0] = devices;
+    this.counters.moves++;
+    this.events.push(`move ${id} ${model.devices.join('+')}>${devices.join('+')}`);
+    this.#notify();
+    if (this.#freeMb(to) < model.vramMb) {
+      const error = `model "${id}" needs ${model.vramMb} MiB on device ${to}, ${this.#freeMb(to)} MiB free`;
+      return sendJson(response, 503, { error, code: 'insufficient_vram' });
+    }
+    const refusal = await this.onMove(id);
+    if (refusal !== undefined) return sendJson(response, refusal.status, refusal.body);
+    model.devices = devices;
+    sendJson(response, 200, { status: 'moved' });
+  }
+
+  async #recycle({ device }: { device: number }, response: ServerResponse): Promise<void> {
+    this.counters.recycles++;
+    this.events.push(`recycle ${device}`);
+    this.#notify();
+    const refusal = await this.onRecycle(device);
+    if (refusal !== undefined) return sendJson(response, refusal.status, refusal.body);
+    this.#loadCycles[device] = 0;
+    const here = [...this.models.values()].filter(
+      (model) => model.status === 'loaded' && model.devices.includes(device),
+    );
+    const transferred = here.map((model) => model.id);
+    sendJson(response, 200, { status: 'recycled', transferred, reloaded: [], failed: [] });
+  }
+
+  #freeMb(device: number): number {
+    const here = [...this.models.values()].filter((m) => m.status === 'loaded' && m.devices.includes(device));
+    const used = here.reduce((sum, model) => sum + model.vramMb / model.devices.length, 0);
+    return (this.deviceMb[device] ?? 0) - used;
   }
 
   async #chat(path: string, request: IncomingMessage, response: ServerResponse, body: Buffer): Promise<void> {
@@ -289,26 +353,27 @@ export class FakeNeuron {
       harnesses: ['llamacpp'],
       package_version: 'fake',
       wire_version: 1,
+      instance: this.instance,
       ...this.discoveryExtras,
     };
   }
 
   #health(): unknown {
-    const used = this.deviceMb.map((_, index) => {
-      const here = [...this.models.values()].filter(
-        (m) => m.status === 'loaded' && m.devices.includes(index),
-      );
-      return here.reduce((sum, model) => sum + model.vramMb / model.devices.length, 0);
-    });
     return {
       uptime_secs: Math.floor((performance.now() - this.#startedMs) / 1000),
-      devices: this.deviceMb.map((mb, index) => ({
-        index,
-        vram_used_mb: used[index] ?? 0,
-        vram_free_mb: mb - (used[index] ?? 0),
-        utilization_pct: null,
-        temp_c: null,
-      })),
+      instance: this.instance,
+      devices: this.deviceMb.map((mb, index) => {
+        const told = this.reportedFreeMb.get(index);
+        const free = told === undefined ? this.#freeMb(index) : told;
+        return {
+          index,
+          vram_used_mb: free === null ? null : mb - free,
+          vram_free_mb: free,
+          utilization_pct: null,
+          temp_c: null,
+          load_cycles: this.#loadCycles[index] ?? 0,
+        };
+      }),
       activation: { state: 'ready', pending: [], in_progress: null, completed: [], failed: [] },
       models: [...this.models.values()]
         .filter((model) => model.status === 'loaded')
@@ -334,71 +399,6 @@ export function createGate(): Gate {
     open = resolve;
   });
   return { opened, open };
-}
-
-/** Answers as a neuron does, streamed or whole, with these words. */
-export function answerWords(call: ChatCall, words: readonly string[]): void {
-  const request = JSON.parse(call.body.toString()) as { model: string; stream?: boolean };
-  if (request.stream === true) {
-    call.response.writeHead(200, { 'content-type': 'text/event-stream' });
-    call.response.end(chatStream(request.model, words));
-    return;
-  }
-  sendJson(call.response, 200, {
-    id: 'chatcmpl-fake',
-    object: 'chat.completion',
-    created: 1,
-    model: request.model,
-    choices: [{ index: 0, message: { role: 'assistant', content: words.join('') }, finish_reason: 'stop' }],
-    usage: usageOf(words),
-  });
-}
-
-/** The SSE text of a chat answer, from the role chunk to `[DONE]`. */
-export function chatStream(model: string, words: readonly string[], finish = 'stop'): string {
-  const chunk = (choices: unknown[], more: object = {}): string => {
-    const frame = {
-      id: 'chatcmpl-fake',
-      object: 'chat.completion.chunk',
-      created: 1,
-      model,
-      choices,
-      ...more,
-    };
-    return `data: ${JSON.stringify(frame)}\n\n`;
-  };
-  const delta = (value: object, reason: string | null = null): string =>
-    chunk([{ index: 0, delta: value, finish_reason: reason }]);
-  return [
-    delta({ role: 'assistant', content: '' }),
-    ...words.map((content) => delta({ content })),
-    delta({}, finish),
-    chunk([], { usage: usageOf(words) }),
-    'data: [DONE]\n\n',
-  ].join('');
-}
-
-/**
- * The frames of a chat answer whose tokens are its words: token `i` is word `i`. Goes on behind `answered`
- * tokens where the call says so, as a neuron does. The last frame is the end.
- */
-export function tellFrames(call: ChatCall, words: readonly string[]): readonly string[] {
-  const request = JSON.parse(call.body.toString()) as {
-    readonly model: string;
-    readonly cortex_continue?: { readonly tokens: readonly number[] };
-  };
-  const isContinued = call.headers['x-cortex-tokens'] === 'continue';
-  const answered = isContinued ? (request.cortex_continue?.tokens.length ?? 0) : 0;
-  if (isContinued) call.response.setHeader('x-cortex-continued', String(answered));
-  const events = chatStream(request.model, words).split(/(?<=\n\n)/);
-  const frames = words.map((_, at) => encodeFrame(events[at + 1] ?? '', [at]));
-  frames[0] = encodeFrame(`${events[0]}${events[1]}`, [0]);
-  return [...frames.slice(answered), encodeFrame(events.slice(words.length + 1).join(''), [])];
-}
-
-function usageOf(words: readonly string[]): unknown {
-  const usage = { prompt_tokens: 10, completion_tokens: words.length, total_tokens: 10 + words.length };
-  return { ...usage, prompt_tokens_details: { cached_tokens: 4 } };
 }
 
 function toRow(model: FakeModel): unknown {

@@ -93,6 +93,12 @@ const evictionSchema = z.strictObject({
     .enum(['lru', 'priority'])
     .default('lru')
     .describe('Which model makes room: the longest unused, or the lowest residency_priority first.'),
+  defrag_after_cycles: nonNegativeInt()
+    .default(50)
+    .describe(
+      'Models a node unloads before it is defragmented while nobody waits: moves between its devices, and ' +
+        'fresh owners; 0 = never by itself.',
+    ),
 });
 
 const responsesSchema = z.strictObject({

@@ -30,7 +30,6 @@ const formerKeys: Readonly<Record<ConfigKind, ReadonlyMap<string, string>>> = {
   cortex: new Map([
     ['nodes', 'renamed to [[neurons]]'],
     ['upstream', notYet],
-    ['eviction.defrag_after_cycles', notYet],
   ]),
   models: new Map(),
   neuron: new Map([

@@ -63,7 +63,7 @@ test('an empty cortex.toml is the defaults', () => {
       attach_mb: 4,
       attach_total_mb: 64,
     },
-    eviction: { strategy: 'lru' },
+    eviction: { strategy: 'lru', defrag_after_cycles: 50 },
     responses: { max_entries: 4096, max_mb: 256, keep_secs: 86400 },
     neurons: [],
     entitlements: { require_auth: false, keys: [] },
@@ -148,23 +148,15 @@ test('a key in the wrong table names its table', () => {
 
 test('an unknown key with nothing near lists the keys of its table', () => {
   assert.deepEqual(faults('cortex', '[eviction]\nfoobarbaz = 1'), [
-    'FILE:2 eviction.foobarbaz: unknown key; the keys here are strategy',
+    'FILE:2 eviction.foobarbaz: unknown key; the keys here are strategy, defrag_after_cycles',
   ]);
 });
 
 test('a key of the original program that is not here says what to do', () => {
-  const cortex = [
-    '[upstream]',
-    'url = "http://x"',
-    '[eviction]',
-    'defrag_after_cycles = 50',
-    '[[nodes]]',
-    'name = "a"',
-  ].join('\n');
+  const cortex = ['[upstream]', 'url = "http://x"', '[[nodes]]', 'name = "a"'].join('\n');
   assert.deepEqual(faults('cortex', cortex), [
     'FILE:1 upstream: not supported by this version; remove it',
-    'FILE:4 eviction.defrag_after_cycles: not supported by this version; remove it',
-    'FILE:5 nodes: renamed to [[neurons]]',
+    'FILE:3 nodes: renamed to [[neurons]]',
   ]);
   const neuron = [
     '[[harnesses]]',

@@ -8,6 +8,9 @@ export const wireVersion = 1;
 
 const index = z.number().int().nonnegative();
 
+/** On every answer of a neuron: `instance` of its discovery. */
+export const instanceHeader = 'x-cortex-neuron';
+
 export const discoverySchema = z.object({
   hostname: z.string(),
   os: z.string(),
@@ -22,6 +25,8 @@ export const discoverySchema = z.object({
       kind: z.string().default('cuda'),
       vram_total_mb: z.number(),
       compute_capability: z.string().nullable().default(null),
+      /** false: nothing is placed there unless a load names it; `cuda_unavailable_reason` says why. */
+      usable: z.boolean().optional(),
     }),
   ),
   harnesses: z.array(z.string()),
@@ -31,6 +36,8 @@ export const discoverySchema = z.object({
   package_version: z.string().default('unknown'),
   /** `wireVersion` of the neuron that answers; null = it is of before there was one. */
   wire_version: z.number().int().nullable().default(null),
+  /** Differs in each life of each neuron; null = the neuron is too old to say. */
+  instance: z.string().nullable().default(null),
 });
 export type Discovery = z.output<typeof discoverySchema>;
 
@@ -77,6 +84,8 @@ export type LoadProgress = z.output<typeof loadProgressSchema>;
 
 export const healthSchema = z.object({
   uptime_secs: z.number(),
+  /** As in discovery. */
+  instance: z.string().nullable().default(null),
   devices: z.array(
     z.object({
       index,
@@ -84,6 +93,8 @@ export const healthSchema = z.object({
       vram_free_mb: z.number().nullable(),
       utilization_pct: z.number().nullable(),
       temp_c: z.number().nullable(),
+      /** Models unloaded there since its owner started. */
+      load_cycles: z.number().int().nonnegative().default(0),
     }),
   ),
   activation: activationSchema,

@@ -27,6 +27,8 @@ export interface ColdChoice {
 }
 
 const plansMax = 24;
+/** A search for moves between devices may take milliseconds. */
+const searchedForMovesMax = 8;
 
 /** `freeOnly`: only where it fits without an eviction. */
 export function chooseCold(weighing: Weighing, index: FleetIndex, freeOnly = false): ColdChoice {
@@ -40,7 +42,25 @@ export function chooseCold(weighing: Weighing, index: FleetIndex, freeOnly = fal
     if (freeOnly && candidate.placement.evict.length > 0) continue;
     if (best === null || compareCold(candidate, best) < 0) best = candidate;
   }
-  return best !== null || freeOnly ? { best, rejected: [] } : planEverywhere(weighing, index);
+  if (freeOnly) return { best, rejected: [] };
+  const choice = best === null ? planEverywhere(weighing, index) : { best, rejected: [] };
+  return choice.best?.placement.evict.length === 0 ? choice : withMoves(weighing, index, choice);
+}
+
+/** Where fragments alone are in the way: models that change their devices cost less than those that go. */
+function withMoves(weighing: Weighing, index: FleetIndex, { best, rejected }: ColdChoice): ColdChoice {
+  let better = best;
+  let searched = 0;
+  for (const [slot, node] of index.nodes.entries()) {
+    if (searched === searchedForMovesMax) break;
+    const freeMb = index.freeMb[slot * deviceColumns + deviceColumns - 1] ?? 0;
+    if (!node.healthy || node.devices.length < 2 || freeMb < (weighing.sizeMb ?? 0)) continue;
+    searched++;
+    const candidate = planAt(weighing, index, slot, true);
+    if (candidate === null || 'reason' in candidate || candidate.placement.moves === undefined) continue;
+    if (better === null || compareCold(candidate, better) < 0) better = candidate;
+  }
+  return { best: better, rejected: better === null ? rejected : [] };
 }
 
 export function compareCold(a: ColdCandidate, b: ColdCandidate): number {
@@ -60,10 +80,15 @@ function planEverywhere(weighing: Weighing, index: FleetIndex): ColdChoice {
   return { best, rejected };
 }
 
-function planAt(weighing: Weighing, index: FleetIndex, slot: number): ColdCandidate | NodeRejection | null {
+function planAt(
+  weighing: Weighing,
+  index: FleetIndex,
+  slot: number,
+  mayMove = false,
+): ColdCandidate | NodeRejection | null {
   const node = index.nodes[slot];
   if (node === undefined || weighing.request.exclude?.has(node.name)) return null;
-  return considerCold(weighing, node);
+  return considerCold(weighing, node, mayMove);
 }
 
 interface Bound {

@@ -142,7 +142,7 @@ function tooFull(view: FleetView, node: NodeView, need: MemoryNeed, mostMb: numb
   return `needs ${need.vramMb} MiB, ${node.name} can free at most ${Math.max(0, mostMb)} MiB${held}`;
 }
 
-function pickFreest(
+export function pickFreest(
   devices: readonly DeviceView[],
   free: ReadonlyMap<number, number>,
   count: number,

@@ -61,7 +61,7 @@ function lookAt(weighing: Weighing, node: NodeView): Look {
   const state = weighHolder(weighing, node, node.models.get(weighing.model), terms);
   if (state === 'recovering') return cannot(state, 'the model is recovering there');
   if (state !== 'cannot') return { node: name, state, terms, cold: null, reason: '' };
-  const cold = considerCold(weighing, node);
+  const cold = considerCold(weighing, node, true);
   if (cold === null) return cannot('cannot', 'the model is on its way out there');
   if ('reason' in cold) return cannot('cannot', cold.reason);
   return { node: name, state: 'cold', terms: cold.terms, cold, reason: '' };

@@ -40,6 +40,8 @@ export interface NodeView {
   readonly pending: readonly string[];
   /** What is known of those loads, and of loads that others began. */
   readonly coming?: ReadonlyMap<string, ComingView>;
+  /** A move between its devices failed a short while ago: plan none. */
+  readonly movesFail?: boolean;
 }
 
 /** A model that comes up on a node. */
@@ -57,6 +59,10 @@ export interface DeviceView {
   readonly totalMb: number;
   /** null when the neuron gave no reading. */
   readonly freeMb: number | null;
+  /** `cpu`, `cuda`, ...: devices of one kind stand in for each other. */
+  readonly kind?: string;
+  /** Models unloaded there since its owner started. */
+  readonly loadCycles?: number;
 }
 
 export interface ModelView {

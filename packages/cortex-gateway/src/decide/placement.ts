@@ -1,6 +1,8 @@
 /** What a load of a model on a node would take, or why it cannot be there. */
 import type { ModelSpec } from 'cortex-core/wire/neuron';
-import { freeByDevice, needOf, planFit, type Victim } from './eviction.ts';
+import { type ModelMove, planRoom, type RoomPlan } from './defrag.ts';
+import { partsByKind } from './device-kinds.ts';
+import { type Fit, freeByDevice, type MemoryNeed, needOf, planFit, type Victim } from './eviction.ts';
 import { loadMsOf, noTerms, type RouteTerms, type Weighing, weighCold } from './expected-time.ts';
 import type { CatalogueEntry, FleetView, ModelView, NodeView } from './fleet-view.ts';
 import { sizeElsewhere } from './fleet-view.ts';
@@ -10,6 +12,8 @@ export interface Placement {
   readonly model: string;
   readonly spec: ModelSpec;
   readonly evict: readonly Victim[];
+  /** Models that go to other devices of the node first, in this order; then nothing is evicted. */
+  readonly moves?: readonly ModelMove[];
   /** Why this node. */
   readonly why: string;
 }
@@ -33,12 +37,19 @@ interface NodePlan {
   readonly freeMb: number;
 }
 
-/** The plan for one given node, e.g. again when a queued load's turn comes. `explicit`: a person asked. */
+export interface Latitude {
+  /** A person asked. */
+  readonly explicit?: boolean;
+  /** Other models of the node may change their devices for it; the search may take milliseconds. */
+  readonly mayMove?: boolean;
+}
+
+/** The plan for one given node, e.g. again when a queued load's turn comes. */
 export function considerNode(
   view: FleetView,
   node: NodeView,
   model: string,
-  explicit = false,
+  { explicit = false, mayMove = true }: Latitude = {},
 ): NodePlan | NodeRejection {
   const entry = view.catalogue.get(model);
   const held = node.models.get(model);
@@ -51,38 +62,70 @@ export function considerNode(
     return { node: node.name, reason: `${node.name} is cordoned by an operator`, unhealthy: true };
   }
   const told = needOf(model, entry, held);
-  const fit = planFit(
-    view,
-    node,
-    told.vramMb > 0 ? told : { ...told, vramMb: sizeElsewhere(view, model) ?? 0 },
-  );
-  if (!fit.ok) return { node: node.name, reason: fit.reason, unhealthy: false };
-  const count = fit.evict.length;
-  return {
-    placement: {
-      node: node.name,
-      model,
-      spec: specOf(node, model, entry, held, fit.devices),
-      evict: fit.evict,
-      why:
-        count === 0 ? 'loads where it fits free' : `loads after ${count} other${count > 1 ? 's' : ''} left`,
-    },
-    freeMb: fit.freeMb,
-  };
+  const need = told.vramMb > 0 ? told : { ...told, vramMb: sizeElsewhere(view, model) ?? 0 };
+  const reasons: string[] = [];
+  for (const part of partsByKind(node)) {
+    const found = fitOn(view, part, need, mayMove);
+    if ('reason' in found) {
+      reasons.push(found.reason);
+      continue;
+    }
+    const { devices, freeMb, ...placed } = found;
+    const spec = specOf(node, model, entry, held, devices);
+    return { placement: { node: node.name, model, spec, ...placed }, freeMb };
+  }
+  return { node: node.name, reason: reasons[0] ?? `${node.name} has no devices`, unhealthy: false };
+}
+
+type Found = Pick<Placement, 'evict' | 'moves' | 'why'> & Pick<RoomPlan, 'devices' | 'freeMb'>;
+
+/** Free, else after moves where those pay, else after evictions. */
+function fitOn(
+  view: FleetView,
+  part: NodeView,
+  need: MemoryNeed,
+  mayMove: boolean,
+): Found | { readonly reason: string } {
+  const fit = planFit(view, part, need);
+  const room = mayMove ? roomByMoves(view, part, need, fit) : null;
+  if (room !== null) {
+    const { moves, devices, freeMb } = room;
+    const names = moves.map((move) => `${move.model} to device ${move.to}`);
+    return { evict: [], moves, devices, freeMb, why: `loads after moving ${names.join(', ')}` };
+  }
+  if (!fit.ok) return fit;
+  const { evict, devices, freeMb } = fit;
+  const count = evict.length;
+  const why =
+    count === 0 ? 'loads where it fits free' : `loads after ${count} other${count > 1 ? 's' : ''} left`;
+  return { evict, devices, freeMb, why };
+}
+
+/** Where fragments alone are in the way, and moves do not cost more than what would have to go. */
+function roomByMoves(view: FleetView, node: NodeView, need: MemoryNeed, fit: Fit): RoomPlan | null {
+  if (node.devices.length < 2 || (fit.ok && fit.evict.length === 0)) return null;
+  const evictedMb = fit.ok ? fit.evict.reduce((total, victim) => total + victim.vramMb, 0) : null;
+  const decision = planRoom(view, node, need, evictedMb);
+  return decision.kind === 'room' ? decision.plan : null;
 }
 
 /**
  * The plan for a load that is not wanted there yet, and its expected time. What the node's queued loads will
  * take counts as taken, as long as the model fits besides them. null = it is there already, or comes or goes.
  */
-export function considerCold(weighing: Weighing, node: NodeView): ColdCandidate | NodeRejection | null {
+export function considerCold(
+  weighing: Weighing,
+  node: NodeView,
+  mayMove: boolean,
+): ColdCandidate | NodeRejection | null {
   const { view, model } = weighing;
   if (node.pending.includes(model) || isThere(node.models.get(model))) return null;
-  let plan = considerNode(view, withReservations(view, node), model);
+  let plan = considerNode(view, withReservations(view, node), model, { mayMove });
   const displacesQueued = 'reason' in plan && !plan.unhealthy && node.pending.length > 0;
-  if (displacesQueued) plan = considerNode(view, node, model);
+  if (displacesQueued) plan = considerNode(view, node, model, { mayMove });
   if ('reason' in plan) return plan;
-  const victims = plan.placement.evict.flatMap((victim) => node.models.get(victim.model) ?? []);
+  const { evict, moves = [] } = plan.placement;
+  const victims = [...evict, ...moves].flatMap(({ model: id }) => node.models.get(id) ?? []);
   const terms = noTerms();
   weighCold(weighing, node, victims, terms);
   if (displacesQueued)

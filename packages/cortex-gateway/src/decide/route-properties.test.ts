@@ -53,7 +53,7 @@ describe('over random fleets', () => {
         if (!node.healthy || request.exclude?.has(node.name)) continue;
         const weighing = toWeighing(view, indexOf(view), request, model);
         assert.equal(weighHolder(weighing, node, node.models.get(model), noTerms()), 'cannot', note);
-        const cold = considerCold(weighing, node);
+        const cold = considerCold(weighing, node, true);
         assert.ok(cold === null || 'reason' in cold, note);
       }
     });
@@ -71,7 +71,8 @@ describe('over random fleets', () => {
         if (standing === 'ready' && decision.kind !== 'load') {
           assert.ok(scoreOf(terms) >= scoreOf(decision.terms), note);
         }
-        const cold = standing === 'cannot' && decision.kind === 'load' ? considerCold(weighing, node) : null;
+        const cold =
+          standing === 'cannot' && decision.kind === 'load' ? considerCold(weighing, node, true) : null;
         if (cold === null || 'reason' in cold || decision.why === 'halves the wait') continue;
         assert.ok(scoreOf(cold.terms) >= scoreOf(decision.terms) - 1e-6, note);
       }
@@ -97,7 +98,7 @@ describe('over random fleets', () => {
       const decision = route(view, request);
       const weighing = toWeighing(view, indexOf(view), request, 'm');
       const all = view.nodes.flatMap((node) => {
-        const cold = considerCold(weighing, node);
+        const cold = considerCold(weighing, node, true);
         return cold === null || 'reason' in cold ? [] : [scoreOf(cold.terms)];
       });
       const least = all.length === 0 ? null : Math.min(...all);

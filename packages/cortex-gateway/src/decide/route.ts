@@ -85,7 +85,10 @@ export function route(view: FleetView, request: RouteRequest): RouteDecision {
     const message = `model "${model}" is recovering on ${seen.recovering}; try again shortly`;
     return reject(model, 'model_recovering', message, 2);
   }
-  if (weighing.entry === undefined && index.presentSlots(model).length === 0) {
+  const isKnown = weighing.entry !== undefined || index.presentSlots(model).length > 0;
+  const unread = isKnown ? null : unreadNode(index);
+  if (unread !== null) return waitForPoll(unread, model);
+  if (!isKnown) {
     const message = `model "${request.model}" not found on any node and not in catalogue; see GET /v1/models`;
     return reject(model, 'model_not_found', message, null);
   }
@@ -94,7 +97,18 @@ export function route(view: FleetView, request: RouteRequest): RouteDecision {
     return toWait(model, leaving, 'is making room and comes back');
   }
   if (best !== null) return toLoad(model, best, best.placement.why);
-  return rejectUnplaced(index, model, rejected);
+  const other = unreadNode(index);
+  return other === null ? rejectUnplaced(index, model, rejected) : waitForPoll(other, model);
+}
+
+/** A node that answers but has not told yet what it has: another neuron than before is there. */
+function unreadNode(index: FleetIndex): string | null {
+  return index.nodes.find((node) => node.healthy && !node.discovered)?.name ?? null;
+}
+
+function waitForPoll(node: string, model: string): Wait {
+  const why = 'another neuron answers there and is asked what it has';
+  return { kind: 'wait', node, model, why, terms: noTerms() };
 }
 
 export function indexOf(view: FleetView): FleetIndex {

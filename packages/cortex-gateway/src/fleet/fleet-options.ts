@@ -31,6 +31,8 @@ export interface FleetSettings {
   readonly failuresMax: number;
   readonly loadTimeoutMs: number;
   readonly waitersMax: number;
+  /** Unloads of a node after which it is defragmented by itself; 0 = never. */
+  readonly defragAfterCycles: number;
 }
 
 /** `lease` now, or `ready` later; `ready` rejects with the cause when it cannot be had. */

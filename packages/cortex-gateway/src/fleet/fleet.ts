@@ -8,6 +8,8 @@
  */
 import { setMaxListeners } from 'node:events';
 import { AppError } from 'cortex-core/wire/errors';
+import { instanceHeader } from 'cortex-core/wire/neuron';
+import type { DefragPlan } from '../decide/defrag.ts';
 import { type Explanation, explain } from '../decide/explain.ts';
 import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
 import { considerNode } from '../decide/placement.ts';
@@ -17,12 +19,14 @@ import type { RouteRequest } from '../decide/route-request.ts';
 import { AffinityBook } from './affinity-book.ts';
 import type { AnswerFacts, Ask } from './ask.ts';
 import type { Catalogue } from './catalogue.ts';
+import { Defragmenter, type DefragReport } from './defragmenter.ts';
+import { Doubts } from './doubts.ts';
 import type { FleetOptions, FleetSettings, Ticket } from './fleet-options.ts';
 import { FleetPicture } from './fleet-picture.ts';
 import { idleEverywhere } from './foreign-idle.ts';
 import { IdleWaits } from './idle-waits.ts';
 import { Learning } from './learning.ts';
-import type { Lease } from './lease.ts';
+import type { Lease, UpstreamAnswer } from './lease.ts';
 import type { FleetEvent, LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadStatus } from './load-job.ts';
 import { LoadJobs } from './load-jobs.ts';
@@ -40,6 +44,8 @@ export class Fleet {
   readonly #poller: Poller;
   readonly #jobs: LoadJobs;
   readonly #line: WaitingLine;
+  readonly #defrag: Defragmenter;
+  readonly #doubts: Doubts;
   readonly #idle = new IdleWaits();
   readonly #closing = new AbortController();
   /** Of nodes that left the configuration, until their last request has ended. */
@@ -58,6 +64,7 @@ export class Fleet {
     // every load and every wait of an eviction listens to it
     setMaxListeners(0, this.#closing.signal);
     const { clock, log } = options;
+    this.#doubts = new Doubts(clock, () => this.#line.wake());
     this.#nodes = new NodeSet({
       connect: options.connect,
       service: (name) => ({
@@ -72,13 +79,16 @@ export class Fleet {
       log,
       settings: () => this.#settings,
       random: options.random ?? Math.random,
+      onAnother: (node) => this.#doubts.dropAll(node),
       onPolled: (node) => {
         this.#learning.polled(node);
         this.#line.wake();
+        this.#defrag.onPolled(node);
       },
     });
+    const deps = this.#lifecycleDeps();
     this.#jobs = new LoadJobs({
-      deps: this.#lifecycleDeps(),
+      deps,
       node: (name) => this.#nodes.get(name),
       onEnded: (job, waiters, error) => this.#line.jobEnded(job, waiters, error),
     });
@@ -87,6 +97,13 @@ export class Fleet {
       jobs: this.#jobs,
       decide: (ask, exclude) => this.#decide(ask, exclude),
       lease: (ask, decision) => this.#lease(ask, decision, true),
+    });
+    this.#defrag = new Defragmenter({
+      deps,
+      exclusive: (name, work) => this.#jobs.exclusive(name, work),
+      closing: this.#closing.signal,
+      afterCycles: () => this.#settings.defragAfterCycles,
+      waiting: () => this.#line.size,
     });
     this.#nodes.replace(options.settings.nodes, options.settings.catalogue);
     this.#picture = this.#draw();
@@ -162,8 +179,17 @@ export class Fleet {
   /** The node does not have the model after all: believe it, ask again. */
   disown(lease: Lease): void {
     const node = this.#nodes.get(lease.node);
-    if (node === undefined) return;
+    // Of another neuron than was asked for: its own list counts, which is being read.
+    if (node === undefined || node.isStranger) return;
+    this.doubt(lease, 'model_not_loaded');
     node.setStatus(lease.model, lease.wireId, 'available');
+  }
+
+  /** The node answered that the model is not ready, although it is said to be loaded: ask again. */
+  doubt(lease: Lease, code: string): void {
+    const node = this.#nodes.get(lease.node);
+    if (node === undefined || this.#closing.signal.aborted) return;
+    this.#doubts.raise(node, lease.model, code);
     this.suspect(lease.node);
   }
 
@@ -286,11 +312,24 @@ export class Fleet {
     return node;
   }
 
+  /** What a defragmentation would do now, on one node or on all; `model`: make room for that one. */
+  planDefrag(nodeName: string | null, requested: string | null): readonly DefragPlan[] {
+    const model = requested === null ? null : resolveAlias(this.view(), requested);
+    return this.#nodesNamed(nodeName).map((node) => this.#defrag.plan(node, model));
+  }
+
+  /** Carries out what `planDefrag` shows, all nodes at once. */
+  defrag(nodeName: string | null, requested: string | null): Promise<readonly DefragReport[]> {
+    const model = requested === null ? null : resolveAlias(this.view(), requested);
+    return Promise.all(this.#nodesNamed(nodeName).map((node) => this.#defrag.run(node, model)));
+  }
+
   /** Refuses all who wait, stops polling and loading; running requests go on. Idempotent. */
   stop(): void {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(shuttingDown());
     this.#poller.close();
+    this.#doubts.close();
     this.#line.rejectAll(shuttingDown);
     for (const node of this.#nodes.all) node.service.stop();
   }
@@ -320,6 +359,7 @@ export class Fleet {
         await idleEverywhere(node, model, { clock, refresh }, signal);
       },
       changed: () => this.#line.wake(),
+      bringBack: (node, model) => void this.#jobs.start(node, model),
       onEvent: (event) => {
         this.#learnFrom(event);
         onEvent?.(event);
@@ -382,7 +422,7 @@ export class Fleet {
       terms: decision.terms,
       ask,
       cold,
-      open: watched.open,
+      open: (request) => this.#open(node, model, () => watched.open(request)),
       release,
     };
   }
@@ -393,13 +433,26 @@ export class Fleet {
     return node;
   }
 
+  async #open(node: NodeState, model: string, send: () => Promise<UpstreamAnswer>): Promise<UpstreamAnswer> {
+    const answer = await send();
+    if (answer.status < 300) this.#doubts.drop(node, model);
+    const instance = answer.headers[instanceHeader];
+    if (typeof instance === 'string' && node.isAnother(instance)) {
+      node.estrange();
+      this.suspect(node.name);
+    }
+    return answer;
+  }
+
   /** A person may load what is poisoned, which no request may. */
   #pickForLoad(requested: string): string {
     const decision = this.#decide({ model: requested }, new Set());
     if (decision.kind !== 'reject') return decision.node;
     const view = this.view();
     const model = resolveAlias(view, requested);
-    const node = view.nodes.find((each) => !('reason' in considerNode(view, each, model, true)));
+    const node = view.nodes.find(
+      (each) => !('reason' in considerNode(view, each, model, { explicit: true })),
+    );
     if (node === undefined) throw toError(decision);
     return node.name;
   }
@@ -415,6 +468,13 @@ export class Fleet {
   #forget(node: NodeState): void {
     this.#leaving.delete(node);
     node.client.close().catch(() => {});
+  }
+
+  #nodesNamed(name: string | null): readonly NodeState[] {
+    if (name === null) return this.#nodes.all.filter((node) => node.healthy);
+    const node = this.#nodeOf(name);
+    if (!node.healthy) throw new AppError('node_unhealthy', `${name} does not answer; try again shortly`);
+    return [node];
   }
 
   /** A poll that began after this call. */

@@ -1,7 +1,7 @@
 import type { RouteTerms } from '../decide/expected-time.ts';
 import type { OpenRequest, UpstreamAnswer } from '../upstream/neuron-client.ts';
 
-export type { UpstreamAnswer } from '../upstream/neuron-client.ts';
+export type { OpenRequest, UpstreamAnswer } from '../upstream/neuron-client.ts';
 
 import type { Ask } from './ask.ts';
 import type { AliasOptions } from './catalogue.ts';

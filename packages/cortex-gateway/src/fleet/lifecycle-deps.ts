@@ -6,7 +6,11 @@ import type { NodeState } from './node-state.ts';
 
 export type FleetEvent =
   | { readonly kind: 'loaded'; readonly node: string; readonly model: string; readonly ms: number }
-  | { readonly kind: 'evicted'; readonly node: string; readonly model: string };
+  | { readonly kind: 'evicted'; readonly node: string; readonly model: string }
+  /** To another device of its node. */
+  | { readonly kind: 'moved'; readonly node: string; readonly model: string }
+  /** A device got a fresh owner. */
+  | { readonly kind: 'recycled'; readonly node: string; readonly device: number };
 
 export interface LifecycleDeps {
   readonly clock: Clock;
@@ -22,5 +26,7 @@ export interface LifecycleDeps {
   readonly idle: (node: NodeState, model: string, signal: AbortSignal) => Promise<void>;
   /** States changed: waiting requests may decide again. */
   readonly changed: () => void;
+  /** Loads a model again that a failure left nowhere. */
+  readonly bringBack: (node: string, model: string) => void;
   readonly onEvent: (event: FleetEvent) => void;
 }

@@ -17,7 +17,7 @@ export interface LoadJob {
   readonly model: string;
   /** A person asked for it: it also loads what is poisoned, and runs without waiters. */
   explicit: boolean;
-  state: 'queued' | 'draining' | 'unloading' | 'loading';
+  state: 'queued' | 'moving' | 'draining' | 'unloading' | 'loading';
   /** Ends exactly this load; its reason is what the waiters hear. */
   readonly stop: AbortController;
   readonly waiters: Set<Waiter>;

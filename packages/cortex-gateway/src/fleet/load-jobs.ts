@@ -126,6 +126,11 @@ export class LoadJobs {
     return this.#queues.run(node.name, () => this.#unloadOn(node, model));
   }
 
+  /** Runs work when no other lifecycle operation of that node runs, after what was queued before. */
+  exclusive(name: string, work: () => Promise<void>): Promise<void> {
+    return this.#queues.run(name, work);
+  }
+
   async #run(job: LoadJob): Promise<void> {
     const { deps } = this.#options;
     const node = this.#options.node(job.node);

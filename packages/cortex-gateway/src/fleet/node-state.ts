@@ -47,11 +47,16 @@ export class NodeState {
   readonly #draining = new Set<string>();
   /** Since when a model is being loaded, as far as it was seen. */
   readonly #loadingSinceMs = new Map<string, number>();
+  /** Why a model that is said to be loaded is not believed to be. */
+  readonly #doubts = new Map<string, string>();
+  #instance: string | null = null;
   #pending: readonly string[] = [];
   #waitingFor: (model: string) => number = () => 0;
   #healthMs = 0;
   #view: NodeView | null = null;
   #watcher: NodeWatcher | null = null;
+  /** Another neuron answers here: nothing is sent until it has told what it has. */
+  isStranger = false;
   discovery: Discovery | null = null;
   health: NeuronHealth | null = null;
   healthy = false;
@@ -62,6 +67,8 @@ export class NodeState {
   polledEpoch = 0;
   loadCycles = 0;
   readonly loadRate = new LoadRate();
+  /** No moves are planned here until then: one failed. */
+  movesBarredUntilMs: number | null = null;
 
   constructor(
     { name, endpoint }: NodeSpec,
@@ -99,6 +106,36 @@ export class NodeState {
   /** From now on the watcher hears of every change. */
   watch(watcher: NodeWatcher): void {
     this.#watcher = watcher;
+  }
+
+  /** Whether `instance` is another neuron, or another life of it, than the one that was polled. */
+  isAnother(instance: string | null): boolean {
+    return instance !== null && this.#instance !== null && instance !== this.#instance;
+  }
+
+  /** What was known is of another one: requests wait until a poll has read it anew. */
+  estrange(): void {
+    this.isStranger = true;
+    this.discovery = null;
+    this.epoch++;
+    this.changed();
+  }
+
+  /** A poll has read everything from this one. */
+  meet(instance: string | null): void {
+    this.#instance = instance;
+    this.isStranger = false;
+    this.changed();
+  }
+
+  setDoubt(model: string, why: string | null): void {
+    if (why === null) this.#doubts.delete(model);
+    else this.#doubts.set(model, why);
+    this.changed();
+  }
+
+  isDoubted(model: string): boolean {
+    return this.#doubts.has(model);
   }
 
   get activation(): Activation | null {
@@ -211,6 +248,10 @@ export class NodeState {
     this.changed();
   }
 
+  isDraining(model: string): boolean {
+    return this.#draining.has(model);
+  }
+
   /** Models of load jobs, the running one first, and how many requests wait for each, as of the asking. */
   setPending(models: readonly string[], waitingFor: (model: string) => number = () => 0): void {
     this.#pending = models;
@@ -239,14 +280,17 @@ export class NodeState {
       cordoned: this.service.mode !== 'open',
       discovered: this.discovery !== null,
       harnesses: this.discovery?.harnesses ?? [],
-      devices: (this.discovery?.devices ?? []).map((device) => ({
+      devices: (this.discovery?.devices.filter((device) => device.usable !== false) ?? []).map((device) => ({
         index: device.index,
         totalMb: device.vram_total_mb,
         freeMb: readings.get(device.index)?.vram_free_mb ?? null,
+        kind: device.kind,
+        loadCycles: readings.get(device.index)?.load_cycles ?? 0,
       })),
       models,
       pending: this.#pending,
       coming: this.#coming(),
+      movesFail: this.movesBarredUntilMs !== null,
     };
   }
 
@@ -300,9 +344,11 @@ export class NodeState {
       leases: this.leasesOf(id),
       slots,
       lastUsedMs: this.#lastUsedMs.get(id) ?? null,
-      draining: this.#draining.has(id),
+      draining: this.isStranger || this.#draining.has(id),
       unservable:
-        servable === undefined || servable.ok ? null : (servable.detail ?? servable.reason ?? 'cannot serve'),
+        servable === undefined || servable.ok
+          ? (this.#doubts.get(id) ?? null)
+          : (servable.detail ?? servable.reason ?? 'cannot serve'),
       capabilities:
         entry !== undefined && entry.capabilities.length > 0 ? entry.capabilities : row.capabilities,
       limit: row.limit ?? entry?.limit ?? null,

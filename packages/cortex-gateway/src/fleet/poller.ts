@@ -29,6 +29,8 @@ export interface PollerOptions {
   readonly log: Log;
   readonly settings: () => PollSettings;
   readonly random: () => number;
+  /** What was known of the node is of another neuron. */
+  readonly onAnother: (node: NodeState) => void;
   /** After each poll, whatever came of it. */
   readonly onPolled: (node: NodeState) => void;
 }
@@ -122,8 +124,10 @@ export class Poller {
     }
   }
 
-  async #pollOnce(node: NodeState): Promise<void> {
+  /** `isAgain`: the poll before met another neuron than the one that was known. */
+  async #pollOnce(node: NodeState, isAgain = false): Promise<void> {
     if (this.#stop.signal.aborted) return;
+    const { log } = this.#options;
     const { epoch } = node;
     try {
       const [discovery, models, health] = await Promise.all([
@@ -133,13 +137,26 @@ export class Poller {
       ]);
       const rows = neuronModelsSchema.parse(models);
       const parsed = healthSchema.parse(health);
-      const found =
-        discovery ?? (this.#isOutdated(node, parsed) ? await this.#get(node, '/discovery') : null);
-      if (found !== null) this.#discover(node, discoverySchema.parse(found));
+      const told = discovery ?? (this.#isOutdated(node, parsed) ? await this.#get(node, '/discovery') : null);
+      const found = told === null ? null : discoverySchema.parse(told);
+      const isFirst = discovery !== null;
+      if (
+        (found !== null && found.instance !== parsed.instance) ||
+        (!isFirst && node.isAnother(parsed.instance))
+      ) {
+        // The answers may be of two neurons: all is read again, from one.
+        node.estrange();
+        this.#options.onAnother(node);
+        if (isAgain) throw new Error('neurons take turns at this address');
+        log.warn('another neuron answers at this address, or it was restarted', { node: node.name });
+        return await this.#pollOnce(node, true);
+      }
+      if (found !== null) this.#discover(node, found);
+      node.meet(parsed.instance);
       if (node.epoch === epoch) node.ingest(rows);
       node.ingestHealth(parsed);
       node.polledEpoch = epoch;
-      if (!node.healthy) this.#options.log.info('node is healthy', { node: node.name });
+      if (!node.healthy) log.info('node is healthy', { node: node.name });
       node.healthy = true;
       node.misses = 0;
     } catch (thrown) {

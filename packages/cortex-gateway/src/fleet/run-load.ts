@@ -2,13 +2,16 @@
  * Carries out a load job: make room by plan, then load. The plan is made again at each step from the current
  * view, because every await may have changed the fleet.
  */
-import { AppError } from 'cortex-core/wire/errors';
+import { AppError, toAppError } from 'cortex-core/wire/errors';
+import type { ModelMove } from '../decide/defrag.ts';
 import { considerNode, type Placement } from '../decide/placement.ts';
 import { isAlreadyLoaded, loadError } from './lifecycle-answer.ts';
 import type { LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadJob } from './load-job.ts';
 import { makeRoom } from './make-room.ts';
 import type { NodeState } from './node-state.ts';
+import { doesNotStay } from './rejections.ts';
+import { runMoves } from './run-moves.ts';
 import { stopLoad } from './stop-load.ts';
 import { watchLoad } from './watch-load.ts';
 
@@ -26,6 +29,10 @@ export async function runLoad(
     signal.throwIfAborted();
     const placement = planNow(node, job, deps);
     if (placement === null) return;
+    if (placement.moves !== undefined) {
+      await moveAside(node, job, placement.moves, deps, signal);
+      continue;
+    }
     if (placement.evict.length === 0) return await load(node, job, placement, deps, signal);
     await makeRoom(node, job, placement.evict, deps, signal);
   }
@@ -34,16 +41,36 @@ export async function runLoad(
   });
 }
 
+/** Room without an eviction. What fails is planned without moves in the next round. */
+async function moveAside(
+  node: NodeState,
+  job: LoadJob,
+  moves: readonly ModelMove[],
+  deps: LifecycleDeps,
+  signal: AbortSignal,
+): Promise<void> {
+  job.state = 'moving';
+  try {
+    await runMoves(node, moves, deps, signal);
+  } catch (thrown) {
+    if (signal.aborted) throw thrown;
+    const { message, code } = toAppError(thrown);
+    deps.log.warn('a move failed', { node: node.name, for: job.model, code, cause: message });
+  }
+}
+
 function planNow(node: NodeState, job: LoadJob, deps: LifecycleDeps): Placement | null {
   const view = deps.view();
   const nodeView = view.nodes.find((each) => each.name === node.name);
   if (nodeView === undefined) throw new AppError('node_unhealthy', `${node.name} is no longer in the fleet`);
   const status = nodeView.models.get(job.model)?.status;
   if (status === 'loaded') return null;
-  const candidate = considerNode(view, nodeView, job.model, job.explicit);
+  const candidate = considerNode(view, nodeView, job.model, { explicit: job.explicit });
   if (!('reason' in candidate)) {
     // another gateway loads it there: it has its room, and the neuron lets us attach
-    return status === 'loading' ? { ...candidate.placement, evict: [] } : candidate.placement;
+    if (status !== 'loading') return candidate.placement;
+    const { moves: _, ...placement } = candidate.placement;
+    return { ...placement, evict: [] };
   }
   const code = candidate.unhealthy ? 'node_unhealthy' : 'no_feasible_node';
   throw new AppError(code, `model "${job.model}" cannot be loaded: ${candidate.reason}`, {
@@ -69,7 +96,11 @@ async function load(
   const watch = watchLoad(node, job, deps, stop);
   try {
     const answer = await node.client.postJson('/models/load', spec, null, stop.signal);
-    if (answer.status > 299 && !isAlreadyLoaded(answer.body)) throw loadError(node.name, job.model, answer);
+    if (answer.status > 299) {
+      if (!isAlreadyLoaded(answer.body)) throw loadError(node.name, job.model, answer);
+      if (node.isDoubted(job.model)) throw doesNotStay(job.model, node.name);
+    }
+    node.setDoubt(job.model, null);
     node.setStatus(job.model, spec.model_id, 'loaded', spec.devices ?? []);
     node.loadCycles++;
     const ms = deps.clock.monotonicMs() - startedMs;

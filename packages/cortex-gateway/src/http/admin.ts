@@ -6,8 +6,10 @@ import { timingSafeEqual } from 'node:crypto';
 import type { ReloadReport } from 'cortex-core/config/diff-config';
 import { ConfigError } from 'cortex-core/config/load';
 import type { Exchange } from 'cortex-core/daemon/http-server';
+import type { DefragAnswer } from 'cortex-core/wire/defrag';
 import { AppError } from 'cortex-core/wire/errors';
 import { z } from 'zod';
+import { describePlan, describeReport } from '../fleet/describe-defrag.ts';
 import { describeFleet, describeService } from '../fleet/describe-fleet.ts';
 import { describeRoute } from '../fleet/describe-route.ts';
 import type { Fleet } from '../fleet/fleet.ts';
@@ -34,6 +36,13 @@ const drainSchema = z.strictObject({
   deadline: z.number().nonnegative().max(86_400).nullish(),
 });
 const undrainSchema = z.strictObject({ node: nodeName });
+
+const defragSchema = z.strictObject({
+  node: nodeName.nullish(),
+  /** Make room for this one. */
+  model: z.string().min(1).max(512).nullish(),
+  dry_run: z.boolean().default(false),
+});
 
 export function adminHandlers(deps: AdminDeps) {
   const { fleet } = deps;
@@ -74,6 +83,13 @@ export function adminHandlers(deps: AdminDeps) {
       exchange.sendJson(200, { node, ...describeService(fleet.undrain(node)) });
     }),
     reload: guarded(async (exchange) => exchange.sendJson(200, await reload(deps))),
+    defrag: guarded(async (exchange) => {
+      const { node, model, dry_run } = await bodyOf(exchange, defragSchema, '{"node"?,"model"?,"dry_run"?}');
+      const nodes = dry_run
+        ? fleet.planDefrag(node ?? null, model ?? null).map(describePlan)
+        : (await fleet.defrag(node ?? null, model ?? null)).map(describeReport);
+      exchange.sendJson(200, { dry_run, nodes } satisfies DefragAnswer);
+    }),
     explain: guarded((exchange) => exchange.sendJson(200, describeRoute(fleet, exchange.query))),
     fleet: guarded((exchange) => exchange.sendJson(200, describeFleet(fleet))),
   };

@@ -50,6 +50,13 @@ export class GatewayMetrics {
     registers: [this.registry],
   });
   readonly #evictions = this.#counter('cortex_evictions_total', 'Models unloaded to make room');
+  readonly #moves = this.#counter('cortex_model_moves_total', 'Models moved to another device of their node');
+  readonly #recycles = new Counter({
+    name: 'cortex_device_recycles_total',
+    help: 'Devices that got a fresh owner',
+    labelNames: ['node', 'device'],
+    registers: [this.registry],
+  });
   readonly #duration = this.#histogram('cortex_request_duration_seconds', 'Whole requests', durationBuckets);
   readonly #firstToken = this.#histogram(
     'cortex_time_to_first_token_seconds',
@@ -113,8 +120,13 @@ export class GatewayMetrics {
   }
 
   onFleetEvent(event: FleetEvent): void {
+    if (event.kind === 'recycled') {
+      this.#recycles.inc({ node: event.node, device: String(event.device) });
+      return;
+    }
     const labels = { model: event.model, node: event.node };
     if (event.kind === 'loaded') this.#coldStarts.inc(labels);
+    else if (event.kind === 'moved') this.#moves.inc(labels);
     else this.#evictions.inc(labels);
   }
 

@@ -32,7 +32,7 @@ export function gatewayRoutes({ inference, admin, responses, createdSecs }: Rout
     };
   };
   const models = { fleet: inference.fleet, createdSecs };
-  const { load, unload, cancel, drain, undrain, reload, fleet, explain } = adminHandlers(admin);
+  const { load, unload, cancel, drain, undrain, reload, defrag, fleet, explain } = adminHandlers(admin);
   const stored = responsesHandlers(inference, responses);
   const health = healthHandler(inference.fleet);
   const api: readonly (readonly [Method, string, Handler])[] = [
@@ -64,6 +64,7 @@ export function gatewayRoutes({ inference, admin, responses, createdSecs }: Rout
     ['POST', '/admin/drain', drain],
     ['POST', '/admin/undrain', undrain],
     ['POST', '/admin/reload', reload],
+    ['POST', '/admin/defrag', defrag],
     ['GET', '/admin/fleet', fleet],
     ['GET', '/admin/explain', explain],
   ];

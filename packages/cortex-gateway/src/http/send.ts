@@ -22,6 +22,7 @@ export interface SendFleet {
   noteAlive(node: string): void;
   suspect(node: string): void;
   disown(lease: Lease): void;
+  doubt(lease: Lease, code: string): void;
   isHealthy(node: string): boolean;
   pollNow(node: string): Promise<void>;
   /** Names weights and template; null when they are not known. */
@@ -70,6 +71,14 @@ export type SendResult =
   /** The node turned out not to have the model; nothing is held. */
   | { readonly kind: 'gone' };
 
+/** A neuron says so of a model that does not serve, whatever its list says. */
+const notReadyCodes: ReadonlySet<string> = new Set([
+  'model_loading',
+  'model_recovering',
+  'model_poisoned',
+  'model_not_loaded',
+]);
+
 const errorBytesMax = 64 * 1024;
 /** Refusals of a node that another may not share. */
 const movable: ReadonlySet<number> = new Set([429, 502, 503]);
@@ -96,6 +105,7 @@ export class Sender {
         return { kind: 'gone' };
       }
       if (outcome.kind === 'refused' && !movable.has(outcome.answer.status)) return outcome;
+      if (outcome.kind === 'refused') this.#heed(outcome);
       const isDown = outcome.kind === 'unreachable' || outcome.answer.status === 502;
       failover.failed(lease.node, isDown ? 'wire' : 'refused');
       if (isDown) fleet.suspect(lease.node);
@@ -159,6 +169,12 @@ export class Sender {
       lease.release();
       throw thrown;
     }
+  }
+
+  #heed({ lease, answer, body }: Refused): void {
+    if (answer.status !== 503) return;
+    const { code } = readEnvelope(body.toString('utf8'));
+    if (code !== null && notReadyCodes.has(code)) this.#options.fleet.doubt(lease, code);
   }
 
   #leave({ lease }: Answered, cause: unknown): void {

@@ -17,9 +17,11 @@ export interface ApiDeps {
   readonly metrics: NeuronMetrics;
   readonly version: () => NeuronVersion;
   readonly discovery: () => Promise<Discovery>;
+  /** Differs in each life of the daemon: a gateway sees by it that another one answers at its address. */
+  readonly instance: string;
   readonly deviceHealth: () => Promise<NeuronHealth['devices']>;
   readonly activation: () => Activation;
   readonly uptimeSecs: () => number;
-  /** As a client on another machine would reach this neuron. */
-  readonly baseUrl: () => string;
+  /** As whoever asks reaches this neuron; `host`: the header of its request. */
+  readonly baseUrl: (host: string | null) => string;
 }

@@ -83,11 +83,11 @@ describe('GPUs that cannot be used', { skip }, () => {
     );
     const { devices, cuda_unavailable_reason: reason } = await discovery();
     assert.deepEqual(
-      devices.map(({ index, kind }) => [index, kind]),
+      devices.map(({ index, kind, usable }) => [index, kind, usable]),
       [
-        [0, 'cuda'],
-        [1, 'cuda'],
-        [2, 'cpu'],
+        [0, 'cuda', false],
+        [1, 'cuda', false],
+        [2, 'cpu', false],
       ],
     );
     assert.match(reason ?? '', /linux-x64-cuda-ext/);
@@ -106,7 +106,12 @@ describe('GPUs that cannot be used', { skip }, () => {
   it('because the package has no CUDA: models run on the CPU, and the package is named', async () => {
     await start(two, null);
     assert.equal((await load({})).status, 200);
-    assert.match((await discovery()).cuda_unavailable_reason ?? '', /install @node-llama-cpp\/[\w-]+-cuda/);
+    const { devices, cuda_unavailable_reason: reason } = await discovery();
+    assert.match(reason ?? '', /install @node-llama-cpp\/[\w-]+-cuda/);
+    assert.deepEqual(
+      devices.map(({ usable }) => usable),
+      [false, false, undefined],
+    );
     const refused = await load({ model_id: 'other', devices: [1] });
     assert.deepEqual([refused.status, refused.code], [503, 'cuda_unavailable']);
   });

@@ -81,7 +81,7 @@ export async function serveModels(deps: ApiDeps, exchange: Exchange): Promise<vo
 export function serveEndpoint(deps: ApiDeps, exchange: Exchange): void {
   const id = exchange.params.id ?? '';
   if (!deps.registry.isLoaded(id)) throw new AppError('model_not_loaded', `model '${id}' not loaded`);
-  exchange.sendJson(200, { url: deps.baseUrl() });
+  exchange.sendJson(200, { url: deps.baseUrl(exchange.header('host')) });
 }
 
 /** 404 means that this neuron knows nothing of the model, which is not the same as an empty list. */
@@ -110,6 +110,7 @@ export async function serveOpenAiModels(deps: ApiDeps, exchange: Exchange): Prom
 export async function serveHealth(deps: ApiDeps, exchange: Exchange): Promise<void> {
   exchange.sendJson(200, {
     uptime_secs: Math.floor(deps.uptimeSecs()),
+    instance: deps.instance,
     devices: await deps.deviceHealth(),
     activation: deps.activation(),
     models: deps.registry.loads(),

@@ -3,6 +3,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import type { EnvelopeStyle, Exchange } from 'cortex-core/daemon/http-server';
 import type { Method, Route } from 'cortex-core/daemon/router';
 import { AppError } from 'cortex-core/wire/errors';
+import { instanceHeader } from 'cortex-core/wire/neuron';
 import type { ApiDeps } from './api-deps.ts';
 import { serveChat } from './chat.ts';
 import { serveCompletion } from './completions.ts';
@@ -29,7 +30,10 @@ export function createRoutes(deps: ApiDeps): readonly Route<Exchange>[] {
   const route = (method: Method, path: string, handler: Handler): Route<Exchange> => ({
     method,
     path,
-    handler: (exchange) => handler(deps, exchange),
+    handler: (exchange) => {
+      exchange.response.setHeader(instanceHeader, deps.instance);
+      return handler(deps, exchange);
+    },
   });
   return [
     route('POST', '/v1/chat/completions', serveChat),

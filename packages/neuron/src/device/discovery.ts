@@ -24,7 +24,7 @@ export type DiscoveredDevice = Discovery['devices'][number] & {
   /** Index in libllama's own list, as a process that sees every device counts; null = not asked. */
   readonly backendIndex: number | null;
 };
-export type DeviceHealth = NeuronHealth['devices'][number];
+export type DeviceHealth = Omit<NeuronHealth['devices'][number], 'load_cycles'>;
 
 export interface Inventory {
   readonly devices: readonly DiscoveredDevice[];

@@ -50,6 +50,8 @@ export class ModelRegistry {
   readonly #unsubscribe: (() => void)[];
   readonly #mover: ModelMover;
   readonly #lost = new LostHandles();
+  /** Models that the present owner of a device has let go. */
+  readonly #unloads = new WeakMap<DeviceSlot, number>();
   #isClosing = false;
   #closed: Promise<void> | null = null;
 
@@ -110,7 +112,9 @@ export class ModelRegistry {
     entry.stopLoading.abort(new AppError('load_cancelled', `the load of model "${id}" was cancelled`));
     try {
       await entry.drain(drainMs, this.#isClosing ? shuttingDown() : unloadedMidway(id));
+      const slot = entry.model?.slot;
       await entry.dropArch();
+      if (slot !== undefined) this.#unloads.set(slot, this.unloadsOn(slot) + 1);
     } finally {
       if (this.#entries.get(id) === entry) this.#entries.delete(id);
       entry.markGone();
@@ -211,6 +215,11 @@ export class ModelRegistry {
     return [...this.#entries.values()].filter((entry) => entry.isLoaded).map((each) => each.toLoad());
   }
 
+  /** Since its owner started: what a fresh owner would be good for. */
+  unloadsOn(slot: DeviceSlot): number {
+    return this.#unloads.get(slot) ?? 0;
+  }
+
   progress(): readonly LoadProgress[] {
     const loading = [...this.#entries.values()].filter((entry) => entry.isLoading);
     return loading.map((entry) => entry.meter.progress);
@@ -301,6 +310,7 @@ export class ModelRegistry {
 
   #onOwnerDeath(slot: DeviceSlot, death: OwnerDeath): void {
     this.#lost.note(slot, death);
+    this.#unloads.delete(slot);
     for (const entry of this.#entries.values()) {
       const handle = entry.handleOn(slot);
       if (handle === null || !death.lostHandles.includes(handle)) continue;
