@@ -66,31 +66,33 @@ describe('tools', () => {
     });
   }
 
-  test("the client's tool runner runs to the end", async () => {
-    const asked: unknown[] = [];
-    const runner = client.beta.messages.toolRunner({
-      ...{ model, max_tokens: 120, messages: [weather], ...greedy },
-      tools: [
-        betaTool({
-          name: 'get_weather',
-          description: 'Get the weather of a city',
-          inputSchema: {
-            type: 'object',
-            properties: { location: { type: 'string' } },
-            required: ['location'],
-          } as const,
-          run: (input) => {
-            asked.push(input);
-            return '{"weather": "sunny"}';
-          },
-        }),
-      ],
+  for (const isStreamed of [false, true]) {
+    test(`the client's tool runner runs to the end: ${isStreamed ? 'streamed' : 'whole'}`, async () => {
+      const asked: unknown[] = [];
+      const runner = client.beta.messages.toolRunner({
+        ...{ model, max_tokens: 120, messages: [weather], stream: isStreamed, ...greedy },
+        tools: [
+          betaTool({
+            name: 'get_weather',
+            description: 'Get the weather of a city',
+            inputSchema: {
+              type: 'object',
+              properties: { location: { type: 'string' } },
+              required: ['location'],
+            } as const,
+            run: (input) => {
+              asked.push(input);
+              return '{"weather": "sunny"}';
+            },
+          }),
+        ],
+      });
+      const final = await runner.runUntilDone();
+      assert.deepEqual(asked, [{ location: 'Paris' }]);
+      // the runner would keep its conversation on the server, and sends it whole when that is refused
+      assert.match(final.content.map((block) => (block.type === 'text' ? block.text : '')).join(''), /sunny/);
     });
-    const final = await runner.runUntilDone();
-    assert.deepEqual(asked, [{ location: 'Paris' }]);
-    // the runner would keep its conversation on the server, and sends it whole when that is refused
-    assert.match(final.content.map((block) => (block.type === 'text' ? block.text : '')).join(''), /sunny/);
-  });
+  }
 
   test('any and a named tool force a call of a model that would only talk; none forbids it', async () => {
     const hello: Anthropic.MessageParam[] = [{ role: 'user', content: 'Say hello.' }];

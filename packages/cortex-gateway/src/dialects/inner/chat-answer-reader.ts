@@ -49,7 +49,7 @@ export class ChatAnswerReader {
 
   /** Upstream ended. An answer that has not stopped yields an `error` event. */
   end(): AnswerEvent[] {
-    return this.#guarded((out) => this.#pieces.end(out));
+    return this.#guarded(() => this.#pieces.end());
   }
 
   #guarded(read: (out: AnswerEvent[]) => void): AnswerEvent[] {
@@ -77,7 +77,7 @@ export function readChatAnswer(body: Uint8Array): AnswerEvent[] {
   const calls = choice?.message?.tool_calls?.map((call, index) => ({ ...call, index }));
   const delta = { ...choice?.message, ...(calls === undefined ? {} : { tool_calls: calls }) };
   reader.take({ ...piece, choices: [{ ...choice, index: 0, delta }] }, out);
-  reader.end(out);
+  reader.end();
   return out;
 }
 
@@ -116,7 +116,8 @@ class PieceReader {
     if (usage !== null && (!isFirst || usage.completionTokens > 0)) out.push({ type: 'usage', usage });
   }
 
-  end(_out: AnswerEvent[]): void {
+  /** Throws where the answer has not stopped. */
+  end(): void {
     if (this.stopped) return;
     throw new AppError('upstream_connection_error', 'the answer broke off before it was complete; try again');
   }
