@@ -57,5 +57,5 @@ export function cutUnread(request: IncomingMessage): void {
     if (!request.complete) socket.destroy();
   }, lingerMs);
   timer.unref();
-  socket.once('close', () => clearTimeout(timer));
+  request.once('close', () => clearTimeout(timer));
 }

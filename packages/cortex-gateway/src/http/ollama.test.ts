@@ -106,7 +106,13 @@ describe("Ollama's doors", () => {
     assert.deepEqual([neuron.models.get('cold')?.status, neuron.counters.chats], ['loaded', before]);
     const again = await post('/api/chat', { model: 'cold', messages: [], stream: false });
     assert.equal(((await again.json()) as Json).done_reason, 'load');
-    assert.equal(neuron.counters.loads, 1);
+    for (const [path, body, answer] of [
+      ['/api/embed', { model: 'cold', input: [] }, { model: 'cold', embeddings: [] }],
+      ['/api/embeddings', { model: 'cold' }, { embedding: [] }],
+    ] as const) {
+      assert.deepEqual(await (await post(path, body)).json(), answer);
+    }
+    assert.deepEqual([neuron.counters.loads, neuron.counters.chats], [1, before]);
   });
 
   test('keep_alive 0 without a prompt unloads, for an admin', async () => {

@@ -1,7 +1,7 @@
 /**
  * Ollama's doors: what editors and UIs that know an Ollama ask, answered for the whole fleet.
  *
- * Inference goes the way of every dialect. A chat or generate without a prompt is Ollama's "load this": it
+ * Inference goes the way of every dialect. A request without a prompt is Ollama's "load this": it
  * waits for a replica and generates nothing; with `keep_alive: 0` it is "unload this", which is an admin's
  * right here. Elsewhere `keep_alive` is read and has no effect: the fleet decides what stays. What manages
  * files (pull, create, push, copy, delete, blobs) is refused: files belong to the neurons' machines.
@@ -13,6 +13,8 @@ import { AppError } from 'cortex-core/wire/errors';
 import {
   type OllamaChat,
   ollamaChatSchema,
+  ollamaEmbeddingsSchema,
+  ollamaEmbedSchema,
   ollamaGenerateSchema,
   ollamaShowSchema,
 } from 'cortex-core/wire/ollama';
@@ -67,8 +69,8 @@ export function ollamaRoutes(deps: OllamaDeps): readonly (readonly [Method, stri
     ['POST', '/api/show', withKey((exchange) => sendShown(deps, exchange, resolve))],
     ['POST', '/api/chat', orLoad(deps, resolve, 'chat', infer(ollamaChat))],
     ['POST', '/api/generate', orLoad(deps, resolve, 'generate', infer(ollamaGenerate))],
-    ['POST', '/api/embed', infer(ollamaEmbed)],
-    ['POST', '/api/embeddings', infer(ollamaEmbeddings)],
+    ['POST', '/api/embed', orLoad(deps, resolve, 'embed', infer(ollamaEmbed))],
+    ['POST', '/api/embeddings', orLoad(deps, resolve, 'embeddings', infer(ollamaEmbeddings))],
     ...['/api/pull', '/api/push', '/api/create', '/api/copy'].map((path) => ['POST', path, refuse] as const),
     ['DELETE', '/api/delete', refuse],
     ['POST', '/api/blobs/:digest', refuse],
@@ -116,7 +118,7 @@ function listAll({ inference, createdSecs }: OllamaDeps): Listed[] {
 }
 
 /** Takes the requests without a prompt; `infer` the others. */
-function orLoad(deps: OllamaDeps, resolve: ResolveName, shape: OllamaShape, infer: Handler): Handler {
+function orLoad(deps: OllamaDeps, resolve: ResolveName, shape: EmptyShape, infer: Handler): Handler {
   return async (exchange) => {
     const { inference, admin } = deps;
     inference.principals.of(exchange.header('authorization'), exchange.header('x-api-key'));
@@ -134,15 +136,30 @@ function orLoad(deps: OllamaDeps, resolve: ResolveName, shape: OllamaShape, infe
   };
 }
 
+type EmptyShape = OllamaShape | 'embed' | 'embeddings';
 type Empty = Pick<OllamaChat, 'model' | 'stream' | 'keep_alive'>;
 
-function readEmpty(shape: OllamaShape, body: Uint8Array): Empty | null {
-  if (shape === 'chat') {
-    const request = parseOllama(ollamaChatSchema, body);
-    return (request.messages?.length ?? 0) === 0 ? request : null;
+function readEmpty(shape: EmptyShape, body: Uint8Array): Empty | null {
+  switch (shape) {
+    case 'chat': {
+      const request = parseOllama(ollamaChatSchema, body);
+      return (request.messages?.length ?? 0) === 0 ? request : null;
+    }
+    case 'generate': {
+      const request = parseOllama(ollamaGenerateSchema, body);
+      return request.prompt || request.suffix || (request.images?.length ?? 0) > 0 ? null : request;
+    }
+    case 'embed': {
+      const { input, ...request } = parseOllama(ollamaEmbedSchema, body);
+      return (input?.length ?? 0) === 0 ? { ...request, stream: false } : null;
+    }
+    case 'embeddings': {
+      const { prompt, ...request } = parseOllama(ollamaEmbeddingsSchema, body);
+      return prompt ? null : { ...request, stream: false };
+    }
+    default:
+      return shape satisfies never;
   }
-  const request = parseOllama(ollamaGenerateSchema, body);
-  return request.prompt || request.suffix || (request.images?.length ?? 0) > 0 ? null : request;
 }
 
 function isZero(keepAlive: Empty['keep_alive']): boolean {
@@ -155,9 +172,13 @@ function sendEmpty(
   { inference }: OllamaDeps,
   exchange: Exchange,
   { model, stream }: Empty,
-  shape: OllamaShape,
+  shape: EmptyShape,
   reason: 'load' | 'unload',
 ): void {
+  if (shape === 'embed' || shape === 'embeddings') {
+    exchange.sendJson(200, shape === 'embed' ? { model, embeddings: [] } : { embedding: [] });
+    return;
+  }
   const answer = {
     model,
     created_at: new Date(inference.clock.now()).toISOString(),

@@ -93,7 +93,6 @@ export class PromptModels {
    * Errors: `model_file_not_found`, `invalid_model_file`, `overloaded`, `device_gone`, and those of `use`.
    */
   async with<T>(id: string, file: string, use: (model: PromptModel) => Promise<T>): Promise<T> {
-    if (this.#closed !== null) throw new AppError('shutting_down', 'this neuron is shutting down');
     const { countsMax } = this.#limits;
     if (this.#running >= countsMax) {
       throw new AppError('overloaded', `${countsMax} counts are running; try again`, { retryAfterSecs: 1 });
@@ -176,6 +175,7 @@ export class PromptModels {
   }
 
   #requireOwner(): VocabularyOwner {
+    if (this.#closed !== null) throw new AppError('shutting_down', 'this neuron is shutting down');
     if (this.#owner !== null) return this.#owner;
     const owner = this.#options.open();
     this.#owner = owner;

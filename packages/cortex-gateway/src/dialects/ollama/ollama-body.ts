@@ -69,7 +69,7 @@ export function toStops(options: OllamaOptions | null | undefined): readonly str
 }
 
 /** Four characters a token. */
-export function estimateTokens(...texts: readonly (string | null | undefined)[]): number {
+export function estimateTokens(texts: readonly (string | null | undefined)[]): number {
   const chars = texts.reduce((sum, text) => sum + (text?.length ?? 0) + 8, 0);
   return Math.max(1, Math.ceil(chars / 4));
 }

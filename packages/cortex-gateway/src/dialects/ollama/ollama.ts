@@ -71,7 +71,7 @@ export function ollamaEmbeddings(resolve: ResolveName): Dialect {
 }
 
 function fromInner(inner: InnerRequest, spelled: string, shape: OllamaShape): InferenceRequest {
-  const estimate = estimateTokens(...inner.turns.flatMap(textsOf));
+  const estimate = estimateTokens(inner.turns.flatMap(textsOf));
   return {
     model: inner.model,
     stream: inner.stream,
@@ -93,7 +93,7 @@ function fromText(request: OllamaGenerate, model: string): InferenceRequest {
   const stream = request.stream ?? true;
   const maxTokens = toMaxTokens(options);
   const stops = toStops(options);
-  const estimate = estimateTokens(prompt, suffix);
+  const estimate = estimateTokens([prompt, suffix]);
   const body: JsonObject = {
     prompt: prompt ?? '',
     ...(suffix ? { suffix } : {}),
@@ -142,7 +142,7 @@ function toEmbedding(
   const body = { ...fields, encoding_format: 'float' };
   return {
     ...{ model, stream: false, promptTokensEstimate: 1, choices: 0, maxTokens: null },
-    inputTokensEstimate: estimateTokens(...inputs),
+    inputTokensEstimate: estimateTokens(inputs),
     upstreamPath: '/v1/embeddings',
     forwardsHeaders: false,
     toUpstream: ({ wireId, defaults, overrides }) =>
