@@ -51,7 +51,7 @@ export function choosePlacement(
     if (exclude.has(node.name)) continue;
     const candidate = considerNode(view, node, model, { mayMove: false });
     const isFree = !('reason' in candidate) && candidate.placement.evict.length === 0;
-    if (!isFree && node.healthy && node.devices.length > 1) fragmented.push(node);
+    if (!isFree && mayBeFragmented(view, node, model)) fragmented.push(node);
     if ('reason' in candidate) rejected.push(candidate);
     else if (best === null || compare(candidate, best) < 0) best = candidate;
   }
@@ -62,6 +62,11 @@ export function choosePlacement(
     }
   }
   return best === null ? { kind: 'none', rejected } : { kind: 'place', placement: best.placement, rejected };
+}
+
+function mayBeFragmented(view: FleetView, node: NodeView, model: string): boolean {
+  if (!node.healthy || node.devices.length < 2) return false;
+  return barredFrom(node, model, view.catalogue.get(model), node.models.get(model), false) === null;
 }
 
 /**

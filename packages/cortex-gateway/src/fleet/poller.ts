@@ -99,16 +99,20 @@ export class Poller {
       const rows = neuronModelsSchema.parse(models);
       const parsedHealth = healthSchema.parse(health);
       const found = discovery === null ? null : discoverySchema.parse(discovery);
-      if (found === null ? node.isAnother(parsedHealth.instance) : found.instance !== parsedHealth.instance) {
-        // The answers may be of two neurons: all is read again, from one.
+      const { instance } = parsedHealth;
+      const isAnother = found === null ? node.isAnother(instance) : found.instance !== instance;
+      // A request's answer told of another one since this poll began.
+      const isLate = node.isStranger && node.epoch !== epoch;
+      if (isAnother) {
         node.estrange();
         this.#options.onAnother(node);
         if (isAgain) throw new Error('neurons take turns at this address');
         log.warn('another neuron answers at this address, or it was restarted', { node: node.name });
-        return await this.#pollOnce(node, true);
       }
+      // The answers may be of two neurons: all is read again, from one.
+      if (!isAgain && (isAnother || isLate)) return await this.#pollOnce(node, true);
       if (found !== null) node.discovery = found;
-      node.meet(parsedHealth.instance);
+      if (!isLate) node.meet(instance);
       node.rediscover = node.health !== null && parsedHealth.uptime_secs < node.health.uptime_secs;
       if (node.epoch === epoch) node.ingest(rows);
       node.ingestHealth(parsedHealth);
