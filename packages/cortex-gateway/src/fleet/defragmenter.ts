@@ -6,7 +6,6 @@
  */
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { cyclesOf, type DefragPlan, isIdle, planDefrag } from '../decide/defrag.ts';
-import type { FleetView, NodeView } from '../decide/fleet-view.ts';
 import type { LifecycleDeps } from './lifecycle-deps.ts';
 import type { NodeState } from './node-state.ts';
 import { runMoves, runRecycle } from './run-moves.ts';
@@ -45,8 +44,7 @@ export class Defragmenter {
 
   /** What would be done now. */
   plan(node: NodeState, model: string | null): DefragPlan {
-    const [view, nodeView] = this.#look(node);
-    return planDefrag(view, nodeView, { model, wornAfter: 1 });
+    return planDefrag(this.#options.deps.view(), node.toView(), { model, wornAfter: 1 });
   }
 
   /** Because a person asked: also waits for requests that run. Never rejects but for a stop. */
@@ -83,11 +81,11 @@ export class Defragmenter {
   #idlePlan(node: NodeState): DefragPlan | null {
     const { waiting } = this.#options;
     const afterCycles = this.#options.afterCycles();
-    const [view, nodeView] = this.#look(node);
+    const nodeView = node.toView();
     if (!nodeView.healthy || cyclesOf(nodeView) < afterCycles) return null;
     if (waiting() > 0 || nodeView.pending.length > 0) return null;
     const wornAfter = Math.ceil(afterCycles / Math.max(1, nodeView.devices.length));
-    const plan = planDefrag(view, nodeView, { model: null, wornAfter });
+    const plan = planDefrag(this.#options.deps.view(), nodeView, { model: null, wornAfter });
     const concerned = plan.recycle.flatMap(({ models }) => models);
     const isQuiet = concerned.every((id) => {
       const model = nodeView.models.get(id);
@@ -123,9 +121,5 @@ export class Defragmenter {
     const models = [...node.toView().models.values()];
     const here = models.filter(({ status, devices }) => status === 'loaded' && devices.includes(device));
     return here.filter(({ devices }) => devices.length === 1).map(({ id }) => id);
-  }
-
-  #look(node: NodeState): [FleetView, NodeView] {
-    return [this.#options.deps.view(), node.toView()];
   }
 }

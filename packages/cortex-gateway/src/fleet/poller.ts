@@ -137,22 +137,23 @@ export class Poller {
       ]);
       const rows = neuronModelsSchema.parse(models);
       const parsed = healthSchema.parse(health);
+      const { instance } = parsed;
       const told = discovery ?? (this.#isOutdated(node, parsed) ? await this.#get(node, '/discovery') : null);
       const found = told === null ? null : discoverySchema.parse(told);
-      const isFirst = discovery !== null;
-      if (
-        (found !== null && found.instance !== parsed.instance) ||
-        (!isFirst && node.isAnother(parsed.instance))
-      ) {
-        // The answers may be of two neurons: all is read again, from one.
+      const isAnother =
+        (found !== null && found.instance !== instance) || (discovery === null && node.isAnother(instance));
+      // A request's answer told of another one since this poll began.
+      const isLate = node.isStranger && node.epoch !== epoch;
+      if (isAnother) {
         node.estrange();
         this.#options.onAnother(node);
         if (isAgain) throw new Error('neurons take turns at this address');
         log.warn('another neuron answers at this address, or it was restarted', { node: node.name });
-        return await this.#pollOnce(node, true);
       }
+      // The answers may be of two neurons: all is read again, from one.
+      if (!isAgain && (isAnother || isLate)) return await this.#pollOnce(node, true);
       if (found !== null) this.#discover(node, found);
-      node.meet(parsed.instance);
+      if (!isLate) node.meet(instance);
       if (node.epoch === epoch) node.ingest(rows);
       node.ingestHealth(parsed);
       node.polledEpoch = epoch;
