@@ -18,20 +18,22 @@ export function describeFleet(fleet: Fleet) {
  * run, `drained`, or `resting` with an open circuit; `reason` says why there are no new requests.
  */
 export function describeService(node: NodeState) {
-  const { mode, circuit, refusal } = node.service;
-  const { pending } = node.toView();
-  const isBusy = node.leaseCount > 0 || pending.length > 0;
-  const state =
-    mode === 'drained'
-      ? isBusy
-        ? 'draining'
-        : 'drained'
-      : mode === 'cordoned'
-        ? 'cordoned'
-        : circuit === 'closed'
-          ? 'in_service'
-          : 'resting';
-  return { state, reason: refusal, circuit, in_flight: node.leaseCount, loads: pending.length };
+  const { circuit, refusal } = node.service;
+  const loads = node.toView().pending.length;
+  return { state: stateOf(node, loads), reason: refusal, circuit, in_flight: node.leaseCount, loads };
+}
+
+function stateOf({ service, leaseCount }: NodeState, loads: number): string {
+  switch (service.mode) {
+    case 'drained':
+      return leaseCount + loads > 0 ? 'draining' : 'drained';
+    case 'cordoned':
+      return 'cordoned';
+    case 'open':
+      return service.circuit === 'closed' ? 'in_service' : 'resting';
+    default:
+      return service.mode satisfies never;
+  }
 }
 
 function describeNode(node: NodeState) {

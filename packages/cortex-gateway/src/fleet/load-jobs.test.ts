@@ -100,6 +100,31 @@ describe('deadline', () => {
     assert.equal(setup.fleet.loadStatus('m'), null);
   });
 
+  for (const manner of ['silent', 'drip'] as const) {
+    test(`a neuron that is ${manner} in the middle of a load holds nobody for ever`, async () => {
+      const clock = new FakeClock();
+      const setup = await setUpFleet([{ models: [{ id: 'm' }] }], { clock, config, models });
+      const [neuron] = setup.neurons as [FakeNeuron];
+      neuron.manner = manner;
+      let code = '';
+      const refused = setup.fleet.request('m', signal).ready.catch((error) => {
+        code = error.code;
+      });
+      await advanceUntil(clock, 1000, () => code !== '');
+      await refused;
+      assert.equal(code, 'cold_load_failed');
+      assert.ok(clock.monotonicMs() < 120_000);
+      assert.equal(setup.fleet.waitingCount, 0);
+      neuron.manner = 'normal';
+      let isPolled = false;
+      void setup.fleet.pollNow('n0').then(() => {
+        isPolled = true;
+      });
+      await advanceUntil(clock, 1000, () => isPolled);
+      (await setup.fleet.request('m', signal).ready).release();
+    });
+  }
+
   test('a load that moves outlives any constant', async () => {
     const clock = new FakeClock();
     const setup = await setUpFleet([{ models: [{ id: 'm' }] }], { clock, config, models });

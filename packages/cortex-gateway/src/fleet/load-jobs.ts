@@ -48,7 +48,7 @@ export class LoadJobs {
     };
     this.#jobs.set(keyOf(name, model), job);
     this.#showPending(name);
-    this.#queues.run(name, () => this.#run(job)).catch(() => {});
+    this.#queues.run(this.#queueOf(name), () => this.#run(job)).catch(() => {});
     return job;
   }
 
@@ -57,7 +57,8 @@ export class LoadJobs {
     for (const [key, job] of this.#jobs) {
       if (!job.waiters.delete(waiter)) continue;
       if (job.waiters.size > 0 || job.explicit || job.state !== 'queued') continue;
-      if (this.#queues.isHead(job.node)) continue;
+      if (this.#queues.isHead(this.#queueOf(job.node))) continue;
+      job.stop.abort(new AppError('load_cancelled', `nobody waits for "${job.model}" any more`));
       this.#jobs.delete(key);
       this.#showPending(job.node);
     }
@@ -123,7 +124,7 @@ export class LoadJobs {
 
   /** Drains and unloads, after all that was queued for the node before. */
   unload(node: NodeState, model: string): Promise<void> {
-    return this.#queues.run(node.name, () => this.#unloadOn(node, model));
+    return this.#queues.run(this.#queueOf(node.name), () => this.#unloadOn(node, model));
   }
 
   /** Runs work when no other lifecycle operation of that node runs, after what was queued before. */
@@ -161,6 +162,11 @@ export class LoadJobs {
     this.#options.onEnded(job, waiters, error);
     for (const listener of job.listeners) listener(error);
     this.#options.deps.changed();
+  }
+
+  /** A node that moved to another address does not wait for what its old one still does. */
+  #queueOf(name: string): string {
+    return `${name} ${this.#options.node(name)?.endpoint ?? ''}`;
   }
 
   #on(name: string): LoadJob[] {
