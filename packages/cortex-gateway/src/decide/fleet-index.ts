@@ -148,7 +148,8 @@ export class FleetIndex {
     let idlestMs = Number.POSITIVE_INFINITY;
     let largestMb = 0;
     for (const model of node.models.values()) {
-      if (model.status !== 'loaded') continue;
+      // what is loading may leave once it is loaded
+      if (model.status !== 'loaded' && model.status !== 'loading') continue;
       idlestMs = Math.min(idlestMs, model.lastUsedMs ?? -1);
       const size = sizeOf(context, model);
       largestMb = Math.max(largestMb, size);

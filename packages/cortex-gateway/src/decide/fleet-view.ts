@@ -24,7 +24,12 @@ export type EvictionStrategy = 'lru' | 'priority';
 
 export interface NodeView {
   readonly name: string;
+  /** Takes new requests: it answers polls, and nothing of `refusal` keeps it from them. */
   readonly healthy: boolean;
+  /** Why it takes none although it answers, as the end of a sentence about it: drained, its circuit open. */
+  readonly refusal?: string | null;
+  /** Serves what it has, loads nothing. */
+  readonly cordoned?: boolean;
   /** Whether it ever answered: before that, nothing is known of its devices. */
   readonly discovered: boolean;
   readonly harnesses: readonly string[];

@@ -45,7 +45,10 @@ export function considerNode(
   const barred = barredFrom(node, model, entry, held, explicit);
   if (barred !== null) return { node: node.name, reason: barred, unhealthy: false };
   if (!node.healthy) {
-    return { node: node.name, reason: `${node.name} does not answer`, unhealthy: true };
+    return { node: node.name, reason: `${node.name} ${node.refusal ?? 'does not answer'}`, unhealthy: true };
+  }
+  if (node.cordoned === true) {
+    return { node: node.name, reason: `${node.name} is cordoned by an operator`, unhealthy: true };
   }
   const told = needOf(model, entry, held);
   const fit = planFit(

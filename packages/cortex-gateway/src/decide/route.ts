@@ -73,8 +73,7 @@ export function route(view: FleetView, request: RouteRequest): RouteDecision {
   const model = resolveAlias(view, request.model);
   const index = indexOf(view);
   if (index.healthyCount === 0) {
-    const message = 'no healthy nodes available; check that a neuron runs and answers';
-    return reject(model, 'no_healthy_nodes', message, 5);
+    return reject(model, 'no_healthy_nodes', describeNone(view), 5);
   }
   const weighing = toWeighing(view, index, request, model);
   const seen = survey(weighing, index);
@@ -205,7 +204,8 @@ function rejectUnplaced(index: FleetIndex, model: string, nodes: readonly NodeRe
   );
   const down = heldByUnhealthy?.name ?? nodes.find((each) => each.unhealthy)?.node;
   if (down !== undefined) {
-    const message = `model "${model}" needs ${down}, which does not answer; try again shortly`;
+    const why = whyClosed(index.nodeNamed(down));
+    const message = `model "${model}" needs ${down}, which ${why}; try again shortly`;
     return { ...reject(model, 'node_unhealthy', message, 3), nodes };
   }
   const states = holders.flatMap((node) => node.models.get(model) ?? []);
@@ -223,6 +223,17 @@ function rejectUnplaced(index: FleetIndex, model: string, nodes: readonly NodeRe
   }
   const message = `model "${model}" cannot be placed: ${reasons.join('; ')}; unload or unpin something`;
   return { ...reject(model, 'no_feasible_node', message, null), nodes };
+}
+
+function whyClosed(node: NodeView | undefined): string {
+  if (node?.healthy === true && node.cordoned === true) return 'is cordoned by an operator';
+  return node?.refusal ?? 'does not answer';
+}
+
+function describeNone(view: FleetView): string {
+  const kept = view.nodes.flatMap(({ name, refusal }) => (refusal == null ? [] : `${name} ${refusal}`));
+  if (kept.length === 0) return 'no healthy nodes available; check that a neuron runs and answers';
+  return `no healthy nodes available: ${kept.slice(0, 8).join(', ')}`;
 }
 
 function reject(model: string, code: ErrorCode, message: string, retryAfterSecs: number | null): Rejection {

@@ -48,7 +48,7 @@ export class Fleet {
     const rates = options.rates ?? new RateBook();
     const { catalogue, strategy, clock } = options;
     const nowMs = (): number => clock.monotonicMs();
-    this.#picture = new FleetPicture({ nodes: this.#nodes, catalogue, strategy, rates, nowMs });
+    this.#picture = new FleetPicture(rates, nowMs, { nodes: this.#nodes, catalogue, strategy });
     this.#learning = new Learning(rates, this.#affinity);
     this.#poller = new Poller({
       clock: options.clock,
