@@ -71,7 +71,8 @@ export class Fleet {
     this.#line = new WaitingLine({
       waitersMax: options.waitersMax,
       jobs: this.#jobs,
-      decide: (ask, exclude) => this.#decide(ask, exclude),
+      // who has waited once takes what there is
+      decide: (ask, exclude) => this.#decide(ask, { exclude, mayReplicate: false }),
       lease: (ask, decision) => this.#lease(ask, decision, true),
     });
   }
@@ -97,7 +98,7 @@ export class Fleet {
   /** Throws an AppError when the model cannot be served at all. */
   request(ask: Ask, signal: AbortSignal, exclude: ReadonlySet<string> = new Set()): Ticket {
     if (this.#closing.signal.aborted) throw shuttingDown();
-    const decision = this.#decide(ask, exclude);
+    const decision = this.#decide(ask, { exclude });
     if (decision.kind === 'reject') throw toError(decision);
     const { node, terms } = decision;
     const told = { node, why: routeNote(decision.why, terms), expectedMs: terms.totalMs };
@@ -110,7 +111,7 @@ export class Fleet {
 
   /** Another replica that serves right now, or null: a failover never loads. */
   another(ask: Ask, exclude: ReadonlySet<string>): Lease | null {
-    const decision = this.#decide(ask, exclude);
+    const decision = this.#decide(ask, { exclude, mayReplicate: false, mustServeNow: true });
     return decision.kind === 'forward' ? this.#lease(ask, decision, false) : null;
   }
 
@@ -222,8 +223,8 @@ export class Fleet {
     };
   }
 
-  #decide(ask: Ask, exclude: ReadonlySet<string>): RouteDecision {
-    return route(this.view(), { ...this.#toRequest(ask), exclude });
+  #decide(ask: Ask, terms: Partial<RouteRequest>): RouteDecision {
+    return route(this.view(), { ...this.#toRequest(ask), ...terms });
   }
 
   #toRequest({ model, promptTokens, affinity }: Ask): RouteRequest {
@@ -269,7 +270,7 @@ export class Fleet {
   }
 
   #pickForLoad(requested: string): string {
-    const decision = this.#decide({ model: requested }, new Set());
+    const decision = this.#decide({ model: requested }, {});
     if (decision.kind === 'reject') throw toError(decision);
     return decision.node;
   }
