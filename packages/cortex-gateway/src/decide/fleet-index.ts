@@ -94,11 +94,6 @@ export class FleetIndex {
     return this.#present.get(model) ?? none;
   }
 
-  /** Ids of all models that some node has. */
-  presentModels(): Iterable<string> {
-    return this.#present.keys();
-  }
-
   /** The bit of a harness; 0 when no node names it. */
   harnessBit(name: string): number {
     return this.#harnessBits.get(name) ?? 0;

@@ -295,6 +295,17 @@ describe('a further replica', () => {
     assert.equal(told(view(nodes(50, 0), catalogue, { rates }), 'm'), 'forward a');
   });
 
+  test('is found also where the fastest nodes all have one already', () => {
+    const busy = Array.from({ length: 30 }, (_, i) => ({
+      name: `busy${i}`,
+      devices: [gpu(8000)],
+      models: [{ id: 'm', slots: 1, leases: 5 }],
+    }));
+    const measured = busy.map(({ name }) => ({ node: name, model: 'm', serviceMs: 30_000, loadMs: 1000 }));
+    const v = view([...busy, { name: 'free', devices: [gpu(4000)] }], catalogue, { rates: measured });
+    assert.equal(told(v, 'm', { promptTokens: 10 }), 'load free');
+  });
+
   test('is not loaded for a request that failed over or has waited already', () => {
     const ask = { promptTokens: 10, mayReplicate: false };
     assert.equal(told(view(nodes(9), catalogue, { rates }), 'm', ask), 'forward a');
