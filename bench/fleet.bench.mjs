@@ -105,7 +105,7 @@ function buildFleet(full) {
     return node;
   });
   const nowMs = () => 1_000_000;
-  const picture = new FleetPicture({ nodes, catalogue, strategy: 'lru', rates, nowMs });
+  const picture = new FleetPicture(rates, nowMs, { nodes, catalogue, strategy: 'lru' });
   return { nodes, picture };
 }
 

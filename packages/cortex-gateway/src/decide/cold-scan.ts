@@ -115,6 +115,7 @@ function promising(weighing: Weighing, index: FleetIndex, freeOnly: boolean): re
   const count = slots === null ? index.nodes.length : slots.length;
   for (let i = 0; i < count; i++) {
     const slot = slots === null ? i : (slots[i] ?? 0);
+    if (index.scratchA[slot] === taken) continue;
     const evictMs = evictBoundMs(terms, index, slot);
     if (evictMs === impossible || (freeOnly && evictMs > 0)) continue;
     const node = index.jobs[slot] === 0 ? undefined : index.nodes[slot];
@@ -161,6 +162,8 @@ interface BoundTerms {
 
 const impossible = Number.POSITIVE_INFINITY;
 const unknown = Number.NaN;
+/** The model is there, or comes or goes: no place for another load of it. */
+const taken = -1;
 
 function toBoundTerms(weighing: Weighing, index: FleetIndex): BoundTerms {
   const { entry, sizeMb, mean } = weighing;
@@ -183,8 +186,9 @@ function toBoundTerms(weighing: Weighing, index: FleetIndex): BoundTerms {
 }
 
 /**
- * Notes per slot the measured load (or 0 where it is on disk, unmeasured) and the measured prefill. Returns
- * the least that a node which has the model says it takes; 0 = one does not say.
+ * Notes per slot the measured load (or 0 where it is on disk, unmeasured; `taken` where it is no candidate)
+ * and the measured prefill. Returns the least that a node which has the model says it takes; 0 = one does
+ * not say.
  */
 function markMeasured({ model, sizeMb, rates }: Weighing, index: FleetIndex): number {
   const { scratchA, scratchB } = index;
@@ -202,6 +206,7 @@ function markMeasured({ model, sizeMb, rates }: Weighing, index: FleetIndex): nu
     if (measured.loadMs !== null) scratchA[slot] = measured.loadMs;
     if (measured.prefillTokS !== null) scratchB[slot] = measured.prefillTokS;
   }
+  for (const slot of index.residentSlots(model)) scratchA[slot] = taken;
   return leastMb;
 }
 

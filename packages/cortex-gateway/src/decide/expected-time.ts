@@ -238,7 +238,8 @@ function addPrefill(
 ): void {
   const { request, rates } = weighing;
   const prompt = promptTokensOf(request);
-  const cached = held === undefined ? 0 : cachedOn(request, node.name);
+  // what comes up comes up empty
+  const cached = held?.status === 'loaded' ? cachedOn(request, node.name) : 0;
   terms.cachedTokens = Math.min(cached, prompt - 1);
   const rate = rates.get(node.name)?.prefillTokS ?? prefillElsewhere(weighing);
   const crowd = Math.min(terms.ahead, slotsOf(held));

@@ -56,7 +56,7 @@ function lookAt(weighing: Weighing, node: NodeView): Look {
     return { node: name, state, terms: null, cold: null, reason };
   };
   if (weighing.request.exclude?.has(name)) return cannot('cannot', 'it already failed this request');
-  if (!node.healthy) return cannot('cannot', `${name} does not answer`);
+  if (!node.healthy) return cannot('cannot', `${name} ${node.refusal ?? 'does not answer'}`);
   const terms = noTerms();
   const state = weighHolder(weighing, node, node.models.get(weighing.model), terms);
   if (state === 'recovering') return cannot(state, 'the model is recovering there');

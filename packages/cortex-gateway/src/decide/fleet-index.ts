@@ -94,11 +94,6 @@ export class FleetIndex {
     return this.#present.get(model) ?? none;
   }
 
-  /** Ids of all models that some node has. */
-  presentModels(): Iterable<string> {
-    return this.#present.keys();
-  }
-
   /** The bit of a harness; 0 when no node names it. */
   harnessBit(name: string): number {
     return this.#harnessBits.get(name) ?? 0;
@@ -148,7 +143,8 @@ export class FleetIndex {
     let idlestMs = Number.POSITIVE_INFINITY;
     let largestMb = 0;
     for (const model of node.models.values()) {
-      if (model.status !== 'loaded') continue;
+      // what is loading may leave once it is loaded
+      if (model.status !== 'loaded' && model.status !== 'loading') continue;
       idlestMs = Math.min(idlestMs, model.lastUsedMs ?? -1);
       const size = sizeOf(context, model);
       largestMb = Math.max(largestMb, size);

@@ -53,6 +53,7 @@ export function randomFleet({ random, pick }: Seeded, nodesMax: number): FleetSk
     name,
     healthy: random() < 0.9,
     discovered: random() < 0.95,
+    cordoned: random() < 0.05,
     devices: Array.from({ length: pick([1, 1, 2, 4]) }, () => {
       const totalMb = pick([2000, 4000, 8000]);
       return { totalMb, freeMb: random() < 0.2 ? null : int(totalMb) };

@@ -6,6 +6,10 @@ export interface RouteRequest {
   readonly promptTokens?: number;
   /** Prompt tokens that nodes are believed to have in their prefix cache: what affinity is worth. */
   readonly cached?: readonly CachedPrefix[];
+  /** Only a replica that serves right now will do. */
+  readonly mustServeNow?: boolean;
+  /** false = a further replica is out of the question: the request failed over, or has waited already. */
+  readonly mayReplicate?: boolean;
   /** Nodes that already failed this request. */
   readonly exclude?: ReadonlySet<string>;
   /** The fleet's clock; absent = idle times and loads under way count for nothing. */

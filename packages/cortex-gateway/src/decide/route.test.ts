@@ -87,6 +87,22 @@ describe('route()', () => {
     assert.equal(told(busy(4), 'm', { promptTokens: 10_000, cached }), 'forward a');
   });
 
+  test('a failover takes a busy replica rather than a load that would be up sooner', () => {
+    const coming = new Map([['m', { sinceMs: 0, readyMs: 10, waiting: 0 }]]);
+    const nodes = [
+      { name: 'a', models: [{ id: 'm', slots: 1, leases: 9 }] },
+      { name: 'b', pending: ['m'], coming },
+    ];
+    assert.equal(told(view(nodes, [{ id: 'm' }]), 'm', { nowMs: 0 }), 'wait b');
+    assert.equal(told(view(nodes, [{ id: 'm' }]), 'm', { nowMs: 0, mustServeNow: true }), 'forward a');
+  });
+
+  test('a load that comes up has nothing cached, whatever is believed of the node', () => {
+    const v = view([{ name: 'a', models: [{ id: 'm', status: 'loading' }] }]);
+    const decision = route(v, { model: 'm', promptTokens: 50, cached: [{ node: 'a', tokens: 40 }] });
+    assert.equal(decision.kind === 'wait' && decision.terms.cachedTokens, 0);
+  });
+
   test('never believes more tokens cached than the prompt has', () => {
     const v = view([{ name: 'a', models: [{ id: 'm' }] }]);
     const decision = route(v, { model: 'm', promptTokens: 50, cached: [{ node: 'a', tokens: 9000 }] });
@@ -277,6 +293,22 @@ describe('a further replica', () => {
     assert.equal(told(view(nodes(1), catalogue, { rates }), 'm'), 'forward a');
     assert.equal(told(view(nodes(50), catalogue), 'm'), 'forward a');
     assert.equal(told(view(nodes(50, 0), catalogue, { rates }), 'm'), 'forward a');
+  });
+
+  test('is found also where the fastest nodes all have one already', () => {
+    const busy = Array.from({ length: 30 }, (_, i) => ({
+      name: `busy${i}`,
+      devices: [gpu(8000)],
+      models: [{ id: 'm', slots: 1, leases: 5 }],
+    }));
+    const measured = busy.map(({ name }) => ({ node: name, model: 'm', serviceMs: 30_000, loadMs: 1000 }));
+    const v = view([...busy, { name: 'free', devices: [gpu(4000)] }], catalogue, { rates: measured });
+    assert.equal(told(v, 'm', { promptTokens: 10 }), 'load free');
+  });
+
+  test('is not loaded for a request that failed over or has waited already', () => {
+    const ask = { promptTokens: 10, mayReplicate: false };
+    assert.equal(told(view(nodes(9), catalogue, { rates }), 'm', ask), 'forward a');
   });
 
   test('is not loaded while one is coming up, however late', () => {

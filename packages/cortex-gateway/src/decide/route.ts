@@ -76,7 +76,8 @@ export function route(view: FleetView, request: RouteRequest): RouteDecision {
   const weighing = toWeighing(view, index, request, model);
   const seen = survey(weighing, index);
   const { ready, coming, leaving } = seen;
-  if (ready.node !== null && (coming.node === null || scoreOf(ready.terms) <= scoreOf(coming.terms))) {
+  const now = request.mustServeNow === true || coming.node === null;
+  if (ready.node !== null && (now || scoreOf(ready.terms) <= scoreOf(coming.terms))) {
     const cold = paysForReplica(weighing, index, seen);
     return cold === null ? toForward(model, ready, seen.replicas) : toLoad(model, cold, 'halves the wait');
   }
@@ -188,6 +189,7 @@ function isBetter(terms: RouteTerms, node: NodeView, leader: Best): boolean {
  */
 function paysForReplica(weighing: Weighing, index: FleetIndex, seen: Survey): ColdCandidate | null {
   const { ready, coming } = seen;
+  if (weighing.request.mayReplicate === false) return null;
   if (ready.node === null || ready.terms.queueMs === 0 || coming.node !== null) return null;
   if (!isServiceMeasured(weighing, ready.node)) return null;
   const { best } = chooseCold(weighing, index, true);

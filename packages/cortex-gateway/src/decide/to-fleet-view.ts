@@ -21,6 +21,8 @@ type ModelSketch = Partial<ModelView> & { readonly id: string };
 export interface NodeSketch {
   readonly name: string;
   readonly healthy?: boolean;
+  readonly refusal?: string | null;
+  readonly cordoned?: boolean;
   readonly discovered?: boolean;
   readonly harnesses?: readonly string[];
   /** A number is a device of that many MiB without a reading: what is resident counts. */

@@ -8,38 +8,54 @@ import type { RateBook } from '../decide/rate-book.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { NodeState } from './node-state.ts';
 
-export interface PictureOptions {
+export interface PictureFacts {
   /** Sorted by name. */
   readonly nodes: readonly NodeState[];
   readonly catalogue: Catalogue;
   readonly strategy: EvictionStrategy;
-  readonly rates: RateBook;
-  readonly nowMs: () => number;
 }
 
 export class FleetPicture {
-  readonly #slots: ReadonlyMap<NodeState, number>;
+  readonly #rates: RateBook;
+  readonly #nowMs: () => number;
   readonly #changed = new Set<NodeState>();
-  readonly #index: FleetIndex;
-  readonly #view: FleetView;
+  #slots: ReadonlyMap<NodeState, number> = new Map();
+  #index: FleetIndex;
+  #view: FleetView;
 
-  constructor({ nodes, catalogue, strategy, rates, nowMs }: PictureOptions) {
-    const { entries, aliases } = catalogue;
-    this.#slots = new Map(nodes.map((node, slot) => [node, slot]));
-    const facts = { catalogue: entries, aliases, strategy, rates };
-    for (const node of nodes) node.watch({ nowMs, onChanged: () => this.#changed.add(node) });
-    const views = nodes.map((node) => node.toView());
-    this.#index = new FleetIndex(views, facts);
-    this.#view = { ...facts, nodes: this.#index.nodes, index: this.#index };
+  constructor(rates: RateBook, nowMs: () => number, facts: PictureFacts) {
+    this.#rates = rates;
+    this.#nowMs = nowMs;
+    [this.#view, this.#index] = this.#draw(facts);
+  }
+
+  /** Other nodes, another catalogue: all is drawn anew. */
+  replace(facts: PictureFacts): void {
+    [this.#view, this.#index] = this.#draw(facts);
   }
 
   /** As of now; it holds until the next await. */
   view(): FleetView {
     for (const node of this.#changed) {
       const slot = this.#slots.get(node);
+      // one that left the fleet may still change
       if (slot !== undefined) this.#index.update(slot, node.toView());
     }
     this.#changed.clear();
     return this.#view;
+  }
+
+  #draw({ nodes, catalogue, strategy }: PictureFacts): readonly [FleetView, FleetIndex] {
+    const { entries, aliases } = catalogue;
+    const facts = { catalogue: entries, aliases, strategy, rates: this.#rates };
+    const onChanged = (node: NodeState): void => void this.#changed.add(node);
+    for (const node of nodes) node.watch({ nowMs: this.#nowMs, onChanged });
+    this.#slots = new Map(nodes.map((node, slot) => [node, slot]));
+    this.#changed.clear();
+    const index = new FleetIndex(
+      nodes.map((node) => node.toView()),
+      facts,
+    );
+    return [{ ...facts, nodes: index.nodes, index }, index];
   }
 }

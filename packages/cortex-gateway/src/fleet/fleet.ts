@@ -50,20 +50,21 @@ export class Fleet {
   readonly #closing = new AbortController();
   /** Of nodes that left the configuration, until their last request has ended. */
   readonly #leaving = new Set<NodeState>();
-  readonly #rates: RateBook;
   readonly #affinity = new AffinityBook();
   readonly #learning: Learning;
   #settings: FleetSettings;
-  #picture: FleetPicture;
+  readonly #picture: FleetPicture;
 
   constructor(options: FleetOptions) {
     this.#options = options;
     this.#settings = options.settings;
-    this.#rates = options.rates ?? new RateBook();
-    this.#learning = new Learning(this.#rates, this.#affinity);
+    const rates = options.rates ?? new RateBook();
+    this.#learning = new Learning(rates, this.#affinity);
     // every load and every wait of an eviction listens to it
     setMaxListeners(0, this.#closing.signal);
     const { clock, log } = options;
+    const { catalogue, strategy } = options.settings;
+    this.#picture = new FleetPicture(rates, () => clock.monotonicMs(), { nodes: [], catalogue, strategy });
     this.#doubts = new Doubts(clock, () => this.#line.wake());
     this.#nodes = new NodeSet({
       connect: options.connect,
@@ -95,7 +96,8 @@ export class Fleet {
     this.#line = new WaitingLine({
       waitersMax: () => this.#settings.waitersMax,
       jobs: this.#jobs,
-      decide: (ask, exclude) => this.#decide(ask, exclude),
+      // who has waited once takes what there is
+      decide: (ask, exclude) => this.#decide(ask, { exclude, mayReplicate: false }),
       lease: (ask, decision) => this.#lease(ask, decision, true),
     });
     this.#defrag = new Defragmenter({
@@ -105,8 +107,7 @@ export class Fleet {
       afterCycles: () => this.#settings.defragAfterCycles,
       waiting: () => this.#line.size,
     });
-    this.#nodes.replace(options.settings.nodes, options.settings.catalogue);
-    this.#picture = this.#draw();
+    this.#replace(options.settings.nodes, options.settings.catalogue);
   }
 
   /** Resolves when every node was asked once. */
@@ -149,7 +150,7 @@ export class Fleet {
   /** Throws an AppError when the model cannot be served at all. */
   request(ask: Ask, signal: AbortSignal, exclude: ReadonlySet<string> = new Set()): Ticket {
     if (this.#closing.signal.aborted) throw shuttingDown();
-    const decision = this.#decide(ask, exclude);
+    const decision = this.#decide(ask, { exclude });
     if (decision.kind === 'reject') throw toError(decision);
     const { node, terms } = decision;
     const told = { node, why: routeNote(decision.why, terms), expectedMs: terms.totalMs };
@@ -162,7 +163,7 @@ export class Fleet {
 
   /** Another replica that serves right now, or null: a failover never loads. */
   another(ask: Ask, exclude: ReadonlySet<string>): Lease | null {
-    const decision = this.#decide(ask, exclude);
+    const decision = this.#decide(ask, { exclude, mayReplicate: false, mustServeNow: true });
     return decision.kind === 'forward' ? this.#lease(ask, decision, false) : null;
   }
 
@@ -367,8 +368,8 @@ export class Fleet {
     };
   }
 
-  #decide(ask: Ask, exclude: ReadonlySet<string>): RouteDecision {
-    return route(this.view(), { ...this.#toRequest(ask), exclude });
+  #decide(ask: Ask, terms: Partial<RouteRequest>): RouteDecision {
+    return route(this.view(), { ...this.#toRequest(ask), ...terms });
   }
 
   #toRequest({ model, promptTokens, affinity }: Ask): RouteRequest {
@@ -388,14 +389,8 @@ export class Fleet {
 
   #replace(nodes: readonly NodeSpec[], catalogue: Catalogue): NodeSetChange {
     const change = this.#nodes.replace(nodes, catalogue);
-    this.#picture = this.#draw();
+    this.#picture.replace({ nodes: this.#nodes.all, catalogue, strategy: this.#settings.strategy });
     return change;
-  }
-
-  #draw(): FleetPicture {
-    const { catalogue, strategy } = this.#settings;
-    const nowMs = (): number => this.#options.clock.monotonicMs();
-    return new FleetPicture({ nodes: this.#nodes.all, catalogue, strategy, rates: this.#rates, nowMs });
   }
 
   #lease(ask: Ask, decision: Forward, cold: boolean): Lease {
@@ -446,7 +441,7 @@ export class Fleet {
 
   /** A person may load what is poisoned, which no request may. */
   #pickForLoad(requested: string): string {
-    const decision = this.#decide({ model: requested }, new Set());
+    const decision = this.#decide({ model: requested }, {});
     if (decision.kind !== 'reject') return decision.node;
     const view = this.view();
     const model = resolveAlias(view, requested);

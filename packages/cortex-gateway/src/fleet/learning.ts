@@ -12,9 +12,15 @@ import type { NodeState } from './node-state.ts';
 const prefilledMin = 32;
 const decodedMin = 8;
 
+const shownMax = 40_000;
+
+type TokenRate = 'prefillTokS' | 'decodeTokS';
+
 export class Learning {
   readonly #rates: RateBook;
   readonly #affinity: AffinityBook;
+  /** Rates that answers have shown, by name, node and model. */
+  readonly #shown = new Set<string>();
 
   constructor(rates: RateBook, affinity: AffinityBook) {
     this.#rates = rates;
@@ -30,29 +36,36 @@ export class Learning {
     // what was cached is not known: neither is what was read
     const prefilled = facts.cachedTokens === null ? 0 : facts.promptTokens - facts.cachedTokens;
     if (prefillMs !== null && prefillMs > 0 && prefilled >= prefilledMin) {
-      this.#rates.note(node, model, 'prefillTokS', (prefilled * 1000) / prefillMs);
+      this.#note(node, model, 'prefillTokS', (prefilled * 1000) / prefillMs);
     }
     if (facts.decodeMs !== null && facts.decodeMs > 0 && facts.completionTokens >= decodedMin) {
-      this.#rates.note(node, model, 'decodeTokS', (facts.completionTokens * 1000) / facts.decodeMs);
+      this.#note(node, model, 'decodeTokS', (facts.completionTokens * 1000) / facts.decodeMs);
     }
     const own = facts.prefillMs === null || facts.decodeMs === null ? null : facts.prefillMs + facts.decodeMs;
     const serviceMs = own ?? (waited ? null : facts.totalMs);
     if (serviceMs !== null) this.#rates.note(node, model, 'serviceMs', serviceMs);
   }
 
-  /** A neuron tells its own averages: they stand in for what this gateway has not measured. */
+  /** A neuron tells its own averages: they stand in for what answers have not shown to this gateway. */
   polled(node: NodeState): void {
     for (const load of node.health?.models ?? []) {
-      if (load.tok_s_prefill <= 0 && load.tok_s_decode <= 0) continue;
       const model = node.canonicalId(load.id);
-      const known = this.#rates.of(node.name, model);
-      if ((known?.prefillTokS ?? null) === null) {
-        this.#rates.note(node.name, model, 'prefillTokS', load.tok_s_prefill);
-      }
-      if ((known?.decodeTokS ?? null) === null) {
-        this.#rates.note(node.name, model, 'decodeTokS', load.tok_s_decode);
-      }
+      this.#follow(node.name, model, 'prefillTokS', load.tok_s_prefill);
+      this.#follow(node.name, model, 'decodeTokS', load.tok_s_decode);
     }
+  }
+
+  #follow(node: string, model: string, name: TokenRate, value: number): void {
+    if (value <= 0 || this.#shown.has(`${name} ${node}\n${model}`)) return;
+    const known = this.#rates.of(node, model)?.[name] ?? null;
+    // an average that stands still is nothing new
+    if (known === null || Math.abs(known - value) > 0.01 * value) this.#rates.note(node, model, name, value);
+  }
+
+  #note(node: string, model: string, name: TokenRate, value: number): void {
+    if (this.#shown.size >= shownMax) this.#shown.clear();
+    this.#shown.add(`${name} ${node}\n${model}`);
+    this.#rates.note(node, model, name, value);
   }
 
   /** A load was measured, and the copy that it made has an empty cache. */

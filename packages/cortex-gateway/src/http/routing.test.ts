@@ -249,6 +249,63 @@ describe('learning', () => {
   });
 });
 
+describe('replicas', () => {
+  test('50 first requests over three nodes make one load, and all are answered by it', async () => {
+    const three = [{ models: [{ id: 'm' }] }, { models: [{ id: 'm' }] }, {}];
+    const { gateway, neurons } = await setup(three, { models: [{ id: 'm', vram_mb: 1000 }] });
+    const gate = createGate();
+    for (const neuron of neurons) {
+      neuron.onLoad = async () => {
+        await gate.opened;
+        return undefined;
+      };
+    }
+    const calls = Array.from({ length: 50 }, (_, i) => post(gateway, chat(`ask ${i}`)));
+    await neurons[0]?.until(() => neurons[0]?.counters.loads === 1);
+    gate.open();
+    for (const call of calls) {
+      const answer = await call;
+      await answer.text();
+      assert.equal(answer.status, 200);
+    }
+    assert.deepEqual(
+      neurons.map(({ counters }) => counters.loads),
+      [1, 0, 0],
+    );
+  });
+
+  test('a queue that a load would halve brings up one further replica, not more', async () => {
+    const nodes = [{ models: [loaded('m')] }, { models: [{ id: 'm' }] }, { models: [{ id: 'm' }] }];
+    const { gateway, neurons } = await setup(nodes, { models: [{ id: 'm', vram_mb: 1000 }] });
+    neurons[0]?.reportedLoad.set('m', { max_in_flight: 1 });
+    await gateway.fleet.pollNow('n0');
+    const gate = createGate();
+    for (const neuron of neurons) {
+      neuron.onChat = async ({ response }) => {
+        if (neuron.counters.chats > 1 || neuron !== neurons[0]) await gate.opened;
+        response.writeHead(200, { 'content-type': 'application/json' });
+        const usage = { prompt_tokens: 100, completion_tokens: 600 };
+        const timings = { queue_ms: 0, prefill_ms: 100, decode_ms: 20_000 };
+        response.end(JSON.stringify({ choices: [{ message: { content: 'x' } }], usage, timings }));
+      };
+    }
+    // 20 s a request, measured once; a load is expected to take 3 s
+    await (await post(gateway, chat('first'))).text();
+    const calls = Array.from({ length: 4 }, (_, i) => post(gateway, chat(`ask ${i}`)));
+    await neurons[1]?.until(() => (neurons[1]?.counters.chats ?? 0) > 0);
+    gate.open();
+    for (const call of calls) {
+      const answer = await call;
+      await answer.text();
+      assert.equal(answer.status, 200);
+    }
+    assert.deepEqual(
+      neurons.map(({ counters }) => counters.loads),
+      [0, 1, 0],
+    );
+  });
+});
+
 describe('explaining', () => {
   test('GET /admin/explain names the node that the next request goes to, and changes nothing', async () => {
     const { gateway, neurons } = await setup(
