@@ -4,7 +4,14 @@ import type { ServerResponse } from 'node:http';
 import { after, describe, test } from 'node:test';
 import { encodeSse } from 'cortex-core/wire/sse';
 import { encodeErrorFrame } from 'cortex-core/wire/token-frames';
-import { answerWords, type ChatCall, chatStream, createGate, tellFrames } from 'testkit/fake-neuron';
+import {
+  answerWords,
+  type ChatCall,
+  chatStream,
+  createGate,
+  startFakeNeuron,
+  tellFrames,
+} from 'testkit/fake-neuron';
 import {
   ask,
   assertNothingHeld,
@@ -166,6 +173,29 @@ describe('a stream that breaks', () => {
       if (stream.includes(': keep-alive')) gate.open();
     }
     assert.equal(stream.replaceAll(': keep-alive\n\n', ''), whole);
+  });
+
+  test('goes on at the only node there is, once it has started again', async () => {
+    const { gateway, neurons } = await start([{ models: [loaded()] }], {
+      gateway: { keepalive_secs: 0.02 },
+      failover: { give_up_secs: 60 },
+    });
+    const { port } = neurons[0]!;
+    neurons[0]!.onChat = (call) => {
+      open(call).write(tellFrames(call, words).slice(0, 2).join(''), () => void neurons[0]!.close());
+    };
+    const answer = await post(gateway, chat, ask({ stream: true }));
+    let stream = '';
+    let again: Awaited<ReturnType<typeof startFakeNeuron>> | null = null;
+    for await (const chunk of answer.body as unknown as AsyncIterable<Uint8Array>) {
+      stream += Buffer.from(chunk).toString();
+      if (again !== null || !stream.includes(': keep-alive')) continue;
+      again = await startFakeNeuron({ port, models: [loaded()] });
+      again.onChat = answerAll;
+    }
+    closing.push(async () => again?.close());
+    assert.equal(stream.replaceAll(': keep-alive\n\n', ''), whole);
+    assertNothingHeld(gateway);
   });
 
   test('waits for room at the only node that could go on, and asks it when it said', async () => {

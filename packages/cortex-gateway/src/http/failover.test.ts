@@ -56,6 +56,34 @@ describe('a node that refuses', () => {
     assertNothingHeld(gateway);
   });
 
+  test('a model that its node is still loading is waited for, and not loaded anywhere else', async () => {
+    const { gateway, neurons } = await start([
+      { models: [loaded()] },
+      { models: [loaded({ status: 'available' })] },
+    ]);
+    const [neuron] = neurons;
+    neuron!.onChat = (call) => {
+      if (neuron!.counters.chats > 1) return answerWords(call, ['there']);
+      call.response.writeHead(503, { 'content-type': 'application/json', 'retry-after': '60' });
+      call.response.end('{"error":{"message":"loading (100 %)","code":"model_loading"}}');
+    };
+    assert.match(await (await post(gateway, chat, ask())).text(), /there/);
+    assert.equal(neurons[1]!.counters.loads, 0);
+    assertNothingHeld(gateway);
+  });
+
+  test('a model that does not come in time is refused as its node refused it', async () => {
+    const { gateway, neurons } = await start([{ models: [loaded()] }], { failover: { give_up_secs: 0.1 } });
+    neurons[0]!.onChat = ({ response }) => {
+      response.writeHead(503, { 'content-type': 'application/json', 'retry-after': '60' });
+      response.end('{"error":{"message":"loading (9 %)","code":"model_loading"}}');
+    };
+    const answer = await post(gateway, chat, ask());
+    assert.equal(answer.status, 503);
+    assert.equal(answer.headers.get('retry-after'), '60');
+    assert.match(await answer.text(), /9 %/);
+  });
+
   test('a fault of the request is not sent anywhere else', async () => {
     const { gateway, neurons } = await start(two);
     neurons[0]!.onChat = ({ response }) => {

@@ -52,6 +52,10 @@ interface Failed {
  */
 export type Failure = 'wire' | 'refused' | 'broke';
 
+/** `none`: a replica that serves now. `return`: also a node that comes back. `load`: any way there is. */
+export type Patience = 'none' | 'return' | 'load';
+type Hope = 'back' | 'maybe' | 'none';
+
 const askAgainMs = 500;
 
 export class Failover {
@@ -93,15 +97,16 @@ export class Failover {
   }
 
   /**
-   * The next node's lease, or null when the failure stands. `mayWait` false: only a replica that serves now.
+   * The next node's lease, or null when the failure stands.
    * `unfit`: nodes that will not do for this request. Rejects with the signal's reason.
    */
-  async next(mayWait: boolean, unfit: () => readonly string[] = () => []): Promise<Lease | null> {
+  async next(patience: Patience, unfit: () => readonly string[] = () => []): Promise<Lease | null> {
     const { signal, attemptsMax, budget, fleet } = this.#options;
     signal.throwIfAborted();
     if (this.#attempts >= attemptsMax || this.#leftMs() <= 0 || budget.isSpent) return null;
     const exclude = (): Set<string> => new Set([...this.#failed.keys(), ...unfit()]);
-    const lease = fleet.another(exclude()) ?? (mayWait ? await this.#wait(exclude) : null);
+    const lease =
+      fleet.another(exclude()) ?? (patience === 'none' ? null : await this.#wait(exclude, patience));
     if (lease === null || budget.withdraw()) return lease;
     lease.release();
     return null;
@@ -112,12 +117,12 @@ export class Failover {
     return this.#untilMs === null ? Number.POSITIVE_INFINITY : this.#untilMs - clock.monotonicMs();
   }
 
-  async #wait(exclude: () => Set<string>): Promise<Lease | null> {
+  async #wait(exclude: () => Set<string>, patience: Patience): Promise<Lease | null> {
     const { clock, signal } = this.#options;
     const late = new AbortController();
     const timer = clock.setTimer(Math.max(0, this.#leftMs()), () => late.abort());
     try {
-      return await this.#waitUntil(exclude, AbortSignal.any([signal, late.signal]));
+      return await this.#waitUntil(exclude, patience, AbortSignal.any([signal, late.signal]));
     } catch (thrown) {
       signal.throwIfAborted();
       // whatever came of it, the failure that began this is what the client should hear of
@@ -129,15 +134,20 @@ export class Failover {
   }
 
   /** Rejects with an AppError when nobody can serve it, and when the signal aborts. */
-  async #waitUntil(exclude: () => Set<string>, signal: AbortSignal): Promise<Lease | null> {
+  async #waitUntil(
+    exclude: () => Set<string>,
+    patience: Patience,
+    signal: AbortSignal,
+  ): Promise<Lease | null> {
     const { clock, fleet, onWait } = this.#options;
-    for (;;) {
-      const ticket = toTicket(() => fleet.request(exclude(), signal));
+    for (let hope: Hope = 'none'; ; ) {
+      const mayAsk = patience === 'load' || hope === 'back';
+      const ticket = mayAsk ? toTicket(() => fleet.request(exclude(), signal)) : null;
       if (ticket !== null) {
         if (ticket.lease === null) onWait();
         return ticket.lease ?? (await ticket.ready);
       }
-      const hope = await this.#whoIsBack();
+      hope = await this.#whoIsBack();
       signal.throwIfAborted();
       if (hope === 'none') return null;
       if (hope === 'back') continue;
@@ -146,7 +156,7 @@ export class Failover {
     }
   }
 
-  async #whoIsBack(): Promise<'back' | 'maybe' | 'none'> {
+  async #whoIsBack(): Promise<Hope> {
     const hopes = await Promise.all(
       [...this.#failed].map(async ([node, failed]) => {
         const hope = await this.#hopeFor(node, failed);
@@ -158,7 +168,7 @@ export class Failover {
   }
 
   /** A node that was down since it failed, or has started anew, may be asked as a new one. */
-  async #hopeFor(node: string, failed: Failed): Promise<'back' | 'maybe' | 'none'> {
+  async #hopeFor(node: string, failed: Failed): Promise<Hope> {
     const { clock, fleet } = this.#options;
     if (failed.freeAtMs !== null) return clock.monotonicMs() >= failed.freeAtMs ? 'back' : 'maybe';
     if (failed.how !== 'wire') return 'none';

@@ -107,11 +107,13 @@ export class Sender {
       if (outcome.kind === 'refused' && !movable.has(outcome.answer.status)) return outcome;
       if (outcome.kind === 'refused') this.#heed(outcome);
       const isDown = outcome.kind === 'unreachable' || outcome.answer.status === 502;
-      failover.failed(lease.node, isDown ? 'wire' : 'refused');
+      const isComing = outcome.kind === 'refused' && isModelComing(outcome);
+      if (isComing) failover.busy(lease.node, 0);
+      else failover.failed(lease.node, isDown ? 'wire' : 'refused');
       if (isDown) fleet.suspect(lease.node);
       lease.release();
-      // what a node refuses with a time of its own is its answer, unless another serves now
-      const next = await failover.next(isDown);
+      // what else a node refuses with a time of its own is its answer, unless another serves now
+      const next = await failover.next(isDown ? 'load' : isComing ? 'return' : 'none');
       if (next === null) {
         if (outcome.kind === 'refused') return outcome;
         throw outcome.cause;
@@ -124,7 +126,7 @@ export class Sender {
   async again(broken: Answered, cause: unknown): Promise<SendResult> {
     this.#leave(broken, cause);
     const { failover } = this.#options;
-    const next = await failover.next(true);
+    const next = await failover.next('load');
     if (next === null) throw cause;
     return await this.send(next);
   }
@@ -139,7 +141,7 @@ export class Sender {
     this.#leave(broken, cause);
     if (identity === null) return null;
     for (;;) {
-      const next = await failover.next(true, () => fleet.unlike(model, identity));
+      const next = await failover.next('load', () => fleet.unlike(model, identity));
       if (next === null) return null;
       const isSame = (await this.#identityAt(next)) === identity;
       const outcome = isSame ? await this.#once(next, sofar) : null;
@@ -246,6 +248,13 @@ async function readSome(answer: UpstreamAnswer): Promise<Buffer> {
     if (size >= errorBytesMax) break;
   }
   return Buffer.concat(chunks).subarray(0, errorBytesMax);
+}
+
+/** The node has it, but it is just being loaded there: what it says is a matter of seconds. */
+function isModelComing({ answer, body }: Refused): boolean {
+  if (answer.status !== 503) return false;
+  const { code } = readEnvelope(body.toString('utf8'));
+  return code === 'model_loading' || code === 'model_recovering';
 }
 
 function retryAfterMs({ headers }: UpstreamAnswer): number {
