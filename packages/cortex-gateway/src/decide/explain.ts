@@ -58,6 +58,7 @@ function lookAt(weighing: Weighing, node: NodeView): Look {
   if (weighing.request.exclude?.has(name)) return cannot('cannot', 'it already failed this request');
   if (!node.healthy) return cannot('cannot', `${name} ${node.refusal ?? 'does not answer'}`);
   const terms = noTerms();
+  if (node.isStranger === true) return { node: name, state: 'coming', terms, cold: null, reason: '' };
   const state = weighHolder(weighing, node, node.models.get(weighing.model), terms);
   if (state === 'recovering') return cannot(state, 'the model is recovering there');
   if (state !== 'cannot') return { node: name, state, terms, cold: null, reason: '' };

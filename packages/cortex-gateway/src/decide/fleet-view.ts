@@ -40,6 +40,8 @@ export interface NodeView {
   readonly pending: readonly string[];
   /** What is known of those loads, and of loads that others began. */
   readonly coming?: ReadonlyMap<string, ComingView>;
+  /** Another neuron than before answers there, and has not told yet what it has. */
+  readonly isStranger?: boolean;
   /** A move between its devices failed a short while ago: plan none. */
   readonly movesFail?: boolean;
 }

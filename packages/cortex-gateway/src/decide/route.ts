@@ -102,9 +102,8 @@ export function route(view: FleetView, request: RouteRequest): RouteDecision {
   return other === null ? rejectUnplaced(index, model, rejected) : waitForPoll(other, model);
 }
 
-/** A node that answers but has not told yet what it has: another neuron than before is there. */
 function unreadNode(index: FleetIndex): string | null {
-  return index.nodes.find((node) => node.healthy && !node.discovered)?.name ?? null;
+  return index.nodes.find((node) => node.healthy && node.isStranger === true)?.name ?? null;
 }
 
 function waitForPoll(node: string, model: string): Wait {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { modelsConfigSchema } from 'cortex-core/config/models-config';
+import { systemClock } from 'cortex-core/daemon/clock';
 import { discoverySchema, healthSchema, neuronModelsSchema } from 'cortex-core/wire/neuron';
 import { RateBook } from '../decide/rate-book.ts';
 import { route } from '../decide/route.ts';
@@ -12,7 +13,14 @@ import { NodeState } from './node-state.ts';
 const catalogue = toCatalogue(modelsConfigSchema.parse({ models: [{ id: 'm', vram_mb: 1000 }] }));
 
 function createNode(name: string, freeMb: number): NodeState {
-  const node = new NodeState(name, null as unknown as NeuronClient, catalogue);
+  const node = new NodeState(
+    { name, endpoint: 'http://127.0.0.1' },
+    null as unknown as NeuronClient,
+    catalogue,
+    {
+      ...{ clock: systemClock, failuresMax: () => 0, onChange: () => {}, onCircuit: () => {} },
+    },
+  );
   node.discovery = discoverySchema.parse({
     ...{ hostname: name, os: 'linux', kernel: '6', cuda_version: null, driver_version: null },
     devices: [{ index: 0, name: 'gpu', vram_total_mb: 8000 }],

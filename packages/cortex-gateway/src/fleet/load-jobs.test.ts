@@ -107,7 +107,7 @@ describe('deadline', () => {
       const [neuron] = setup.neurons as [FakeNeuron];
       neuron.manner = manner;
       let code = '';
-      const refused = setup.fleet.request('m', signal).ready.catch((error) => {
+      const refused = setup.fleet.request({ model: 'm' }, signal).ready.catch((error) => {
         code = error.code;
       });
       await advanceUntil(clock, 1000, () => code !== '');
@@ -121,7 +121,7 @@ describe('deadline', () => {
         isPolled = true;
       });
       await advanceUntil(clock, 1000, () => isPolled);
-      (await setup.fleet.request('m', signal).ready).release();
+      (await setup.fleet.request({ model: 'm' }, signal).ready).release();
     });
   }
 

@@ -290,6 +290,7 @@ export class NodeState {
       models,
       pending: this.#pending,
       coming: this.#coming(),
+      isStranger: this.isStranger,
       movesFail: this.movesBarredUntilMs !== null,
     };
   }

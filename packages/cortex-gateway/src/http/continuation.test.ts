@@ -61,7 +61,9 @@ describe('a stream that breaks', () => {
     second!.onChat = answerAll;
     for (let count = 1; count <= words.length; count++) {
       first!.onChat = (call) => breakAfter(call, count, 10);
-      const answer = await post(gateway, chat, ask({ stream: true }));
+      // each is a new conversation: one that is known goes where it was
+      const messages = [{ role: 'user', content: `hi ${count}` }];
+      const answer = await post(gateway, chat, ask({ stream: true, messages }));
       assert.equal(await answer.text(), whole, `after ${count} frames`);
       assert.equal(first!.chats.at(-1)!.headers['x-cortex-tokens'], 'tell');
       const { body, headers } = second!.chats.at(-1)!;

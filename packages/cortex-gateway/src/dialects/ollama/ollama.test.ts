@@ -214,7 +214,7 @@ describe('the request', () => {
       ],
       max_tokens: 7,
       stream: true,
-      stream_options: { include_usage: true },
+      stream_options: { include_usage: true, include_prompt_usage: true },
       temperature: 0,
       top_k: 5,
       seed: 1,
