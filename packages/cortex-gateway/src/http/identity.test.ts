@@ -25,6 +25,7 @@ async function gateway(fakes: readonly FakeNeuron[], clock?: FakeClock): Promise
     cortexConfigSchema.parse({
       gateway: { listen: '127.0.0.1:0', metrics_listen: '127.0.0.1:0', poll_interval_secs: 3600 },
       neurons: fakes.map((fake, i) => ({ name: `n${i}`, endpoint: fake.url })),
+      ...(clock === undefined ? {} : { failover: { give_up_secs: 0 } }),
     }),
     modelsConfigSchema.parse({}),
     { log: silentLog, ...(clock === undefined ? {} : { clock }) },

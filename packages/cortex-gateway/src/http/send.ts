@@ -105,7 +105,6 @@ export class Sender {
         return { kind: 'gone' };
       }
       if (outcome.kind === 'refused' && !movable.has(outcome.answer.status)) return outcome;
-      if (outcome.kind === 'refused') this.#heed(outcome);
       const isDown = outcome.kind === 'unreachable' || outcome.answer.status === 502;
       const isComing = outcome.kind === 'refused' && isModelComing(outcome);
       if (isComing) failover.busy(lease.node, 0);
@@ -114,6 +113,8 @@ export class Sender {
       lease.release();
       // what else a node refuses with a time of its own is its answer, unless another serves now
       const next = await failover.next(isDown ? 'load' : isComing ? 'return' : 'none');
+      // one that came up while we waited had told the truth
+      if (outcome.kind === 'refused' && next?.node !== lease.node) this.#heed(outcome);
       if (next === null) {
         if (outcome.kind === 'refused') return outcome;
         throw outcome.cause;
