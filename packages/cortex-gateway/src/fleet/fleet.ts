@@ -18,7 +18,7 @@ import { type Forward, type RouteDecision, route } from '../decide/route.ts';
 import type { RouteRequest } from '../decide/route-request.ts';
 import { AffinityBook } from './affinity-book.ts';
 import type { AnswerFacts, Ask } from './ask.ts';
-import type { Catalogue } from './catalogue.ts';
+import type { AliasOptions, Catalogue } from './catalogue.ts';
 import { Defragmenter, type DefragReport } from './defragmenter.ts';
 import { Doubts } from './doubts.ts';
 import type { FleetOptions, FleetSettings, Ticket } from './fleet-options.ts';
@@ -214,6 +214,11 @@ export class Fleet {
   capabilitiesOf(name: string, model: string): readonly string[] | null {
     const held = this.#nodes.get(name)?.toView().models.get(model);
     return held === undefined || held.capabilities.length === 0 ? null : held.capabilities;
+  }
+
+  /** What an alias says of a request that does not say it itself. */
+  aliasOptions(requested: string): AliasOptions | null {
+    return this.#settings.catalogue.aliasOptions.get(requested) ?? null;
   }
 
   /** Names the weights and the template of a model on a node; null when the node does not say. */
@@ -413,7 +418,7 @@ export class Fleet {
       model,
       wireId,
       why,
-      options: this.#settings.catalogue.aliasOptions.get(ask.model) ?? null,
+      options: this.aliasOptions(ask.model),
       terms: decision.terms,
       ask,
       cold,
@@ -455,6 +460,7 @@ export class Fleet {
   #remove(node: NodeState): void {
     this.#poller.remove(node);
     node.service.stop();
+    this.#doubts.dropAll(node);
     this.#jobs.dropAll(node.name, (model) => outOfService(node.name, 'removed', model));
     this.#leaving.add(node);
     if (node.leaseCount === 0) this.#forget(node);
