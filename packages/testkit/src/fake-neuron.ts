@@ -19,7 +19,7 @@ import { type FakeModel, toRow } from './fake-model.ts';
 
 export { answerWords, chatStream, tellFrames } from './fake-answers.ts';
 export type { FakeModel } from './fake-model.ts';
-export { createGate, type Gate } from './gate.ts';
+export { createGate } from './gate.ts';
 
 export interface FakeNeuronOptions {
   readonly name?: string;

@@ -123,6 +123,7 @@ export class NodeState {
 
   /** A poll has read everything from this one. */
   meet(instance: string | null): void {
+    if (this.isAnother(instance)) this.service.renew();
     this.#instance = instance;
     this.isStranger = false;
     this.changed();
