@@ -1,4 +1,4 @@
-/** A neuron that answers at once with fixed words; a request for `hold` gets a word a second until it leaves. */
+/** A neuron that answers at once; a request for `hold` gets a word a second until its client leaves. */
 import { chatStream, startFakeNeuron } from '../../packages/testkit/dist/fake-neuron.js';
 
 process.on('message', async () => {
