@@ -1,4 +1,7 @@
-/** Seven streams run and a long prompt arrives: the longest time any of them is silent. */
+/**
+ * Seven streams run and a long prompt arrives: the longest time between two tokens of any of them. One that
+ * shows no text of its own (a blank that may belong to a call) comes with the next, and is counted.
+ */
 import { streamChat } from '../lib/client.mjs';
 import { openBare, openNeuron, question, withSides } from '../lib/sides.mjs';
 import { atMost, median, row } from '../lib/stats.mjs';
@@ -36,7 +39,7 @@ async function measure({ url, model }, round) {
     const onText = (count) => {
       if (count === 20 && ++settled.count === streams) settled.done();
     };
-    return streamChat(url, { model, messages: question(round, stream), maxTokens: 220, onText });
+    return streamChat(url, { model, messages: question(round, stream), maxTokens: 220, tells: true, onText });
   });
   await isSettled;
   const arrivedAt = performance.now();
@@ -46,9 +49,9 @@ async function measure({ url, model }, round) {
   const answers = await Promise.all(runs);
   const before = [];
   let gapMs = 0;
-  for (const { times } of answers) {
+  for (const { times, tokensOf } of answers) {
     for (let at = 1; at < times.length; at++) {
-      const length = times[at] - times[at - 1];
+      const length = (times[at] - times[at - 1]) / tokensOf[at];
       if (times[at] <= arrivedAt) before.push(length);
       else if (times[at - 1] < readAt) gapMs = Math.max(gapMs, length);
     }

@@ -11,9 +11,10 @@ const quote = '"'.charCodeAt(0);
 
 /**
  * One streamed chat, greedy, with exactly `maxTokens` tokens. Times are performance.now(). `onText` is called
- * with the number of the text event as it comes.
+ * with the number of the text event as it comes. `tells`: a neuron tells the tokens behind each text, and
+ * `tokensOf` says how many; a token that shows nothing yet comes with the next.
  */
-export function streamChat(url, { model = 'bench', messages, maxTokens, onText = () => {} }) {
+export function streamChat(url, { model = 'bench', messages, maxTokens, tells = false, onText = () => {} }) {
   const body = JSON.stringify({
     model,
     messages,
@@ -40,7 +41,11 @@ export function streamChat(url, { model = 'bench', messages, maxTokens, onText =
     const post = request(`${url}/v1/chat/completions`, {
       agent,
       method: 'POST',
-      headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) },
+      headers: {
+        'content-type': 'application/json',
+        'content-length': Buffer.byteLength(body),
+        ...(tells ? { 'x-cortex-tokens': 'tell' } : {}),
+      },
     });
     post.on('response', (response) => {
       response.on('data', (chunk) => {
@@ -77,6 +82,20 @@ function countTexts(chunk) {
   return count;
 }
 
+/** Per frame with a text: `: tok BYTES ID...` stands before its events. */
+function countTokens(raw) {
+  const counts = [];
+  let pending = 0;
+  for (const line of raw.split('\n')) {
+    if (line.startsWith(': tok ')) pending += line.split(' ').length - 3;
+    else if (/"content":"[^"]/.test(line)) {
+      counts.push(Math.max(1, pending));
+      pending = 0;
+    }
+  }
+  return counts;
+}
+
 function toAnswer(raw, times, sentAt) {
   let text = '';
   let usage = null;
@@ -91,6 +110,7 @@ function toAnswer(raw, times, sentAt) {
   return {
     text,
     times,
+    tokensOf: countTokens(raw),
     promptTokens: usage.prompt_tokens,
     tokens: usage.completion_tokens,
     cachedTokens: usage.prompt_tokens_details?.cached_tokens ?? 0,
