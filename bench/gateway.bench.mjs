@@ -1,7 +1,7 @@
 /**
  * What a gateway adds to a request, and what it holds: client, gateway and mock neuron are three processes on
- * localhost. Seven rounds in turns, each figure a median of the rounds' medians; then a thousand open streams,
- * and the same again after each of several bursts that come and go.
+ * localhost. Seven rounds in turns, each figure the median of the rounds' medians; then many open streams, and
+ * the same again after each of several bursts that come and go.
  *
  *   npm run bench:fleet   or   node bench/gateway.bench.mjs [--requests 300] [--streams 1000] [--bursts 5]
  *
