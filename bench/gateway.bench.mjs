@@ -1,6 +1,6 @@
 /**
  * What a gateway adds to a request, and what it holds: client, gateway and mock neuron are three processes on
- * localhost. Seven rounds in turns, each figure the median of the rounds' medians; then many open streams, and
+ * localhost. Seven rounds in turns, each figure the median of the rounds' medians; then open streams, and
  * the same again after each of several bursts that come and go.
  *
  *   npm run bench:fleet   or   node bench/gateway.bench.mjs [--requests 300] [--streams 1000] [--bursts 5]
