@@ -29,6 +29,8 @@ interface Candidate {
   readonly onDisk: boolean;
   readonly jobs: number;
   readonly freeMb: number;
+  /** What its victims cost in the strategy's measure. */
+  readonly cost: number;
 }
 
 /** The best node for a model that no healthy node serves. `exclude` names nodes not to consider. */
@@ -48,12 +50,16 @@ export function choosePlacement(
   return best === null ? { kind: 'none', rejected } : { kind: 'place', placement: best.placement, rejected };
 }
 
-/** The plan for one given node, e.g. again when a queued load's turn comes. `explicit`: a person asked. */
+/**
+ * The plan for one given node, e.g. again when a queued load's turn comes. `explicit`: a person asked.
+ * `spared`: models that may not leave now.
+ */
 export function considerNode(
   view: FleetView,
   node: NodeView,
   model: string,
   explicit = false,
+  spared?: ReadonlySet<string>,
 ): Candidate | NodeRejection {
   const entry = view.catalogue.get(model);
   const held = node.models.get(model);
@@ -62,7 +68,7 @@ export function considerNode(
   if (!node.healthy) {
     return { node: node.name, reason: `${node.name} does not answer`, unhealthy: true };
   }
-  const fit = planFit(view, node, needOf(model, entry, held));
+  const fit = planFit(view, node, needOf(model, entry, held), spared);
   if (!fit.ok) return { node: node.name, reason: fit.reason, unhealthy: false };
   const names = fit.evict.map((victim) => victim.model);
   return {
@@ -77,6 +83,7 @@ export function considerNode(
     onDisk: held !== undefined,
     jobs: node.pending.length,
     freeMb: fit.freeMb,
+    cost: fit.cost,
   };
 }
 
@@ -117,13 +124,14 @@ function specOf(
   return spec;
 }
 
-/** Pinned first, then on disk, no other load under way, fewest victims, most free, name. */
+/** Pinned first, then on disk, no other load under way, cheapest victims, most free, name. */
 function compare(a: Candidate, b: Candidate): number {
   return (
     Number(b.pinned) - Number(a.pinned) ||
     Number(b.onDisk) - Number(a.onDisk) ||
     Number(a.placement.evict.length > 0) - Number(b.placement.evict.length > 0) ||
     a.jobs - b.jobs ||
+    a.cost - b.cost ||
     a.placement.evict.length - b.placement.evict.length ||
     b.freeMb - a.freeMb ||
     (a.placement.node < b.placement.node ? -1 : 1)
