@@ -7,6 +7,7 @@ import { HttpServer } from 'cortex-core/daemon/http-server';
 import type { Log } from 'cortex-core/daemon/log';
 import { toCatalogue } from './fleet/catalogue.ts';
 import { Fleet } from './fleet/fleet.ts';
+import { toTtl } from './fleet/idle-unloads.ts';
 import { NodeState } from './fleet/node-state.ts';
 import { allowBrowsers } from './http/cors.ts';
 import type { InferenceDeps } from './http/inference.ts';
@@ -79,7 +80,7 @@ function createFleet(
     if (!catalogue.entries.has(target))
       log.warn('alias of a model that is not in the catalogue', { alias, target });
   }
-  const { gateway, eviction, neurons } = config;
+  const { gateway, eviction, queue, neurons } = config;
   const key = gateway.neuron_key ?? null;
   return new Fleet({
     nodes: neurons.map(({ name, endpoint }) => {
@@ -94,6 +95,13 @@ function createFleet(
     missesMax: gateway.unhealthy_after_misses,
     loadTimeoutMs: gateway.load_timeout_secs * 1000,
     waitersMax: gateway.max_waiting_requests,
+    turns: {
+      maxWaitMs: queue.max_wait_secs * 1000,
+      residencyFactor: queue.min_residency_factor,
+      residencyMaxMs: queue.min_residency_max_secs * 1000,
+    },
+    drain: { timeoutMs: eviction.drain_timeout_secs * 1000, cutAfter: eviction.cut_after_drain },
+    ttlMs: toTtl(modelsConfig, eviction.idle_ttl_secs),
     onEvent: (event) => metrics.onFleetEvent(event),
   });
 }

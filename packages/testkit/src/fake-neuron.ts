@@ -66,6 +66,8 @@ export class FakeNeuron {
   failing = false;
   /** in_flight to report per model, instead of 0. */
   readonly reportedInFlight = new Map<string, number>();
+  /** What each model says it takes at once; 0 = it does not say. */
+  slots = { max_in_flight: 0, max_queue_depth: 0 };
   loading: { model_id: string; phase: string; percent: number; eta_secs: number | null }[] = [];
   readonly #deviceMb: readonly number[];
   readonly #server: Server;
@@ -249,7 +251,12 @@ export class FakeNeuron {
       activation: { state: 'ready', pending: [], in_progress: null, completed: [], failed: [] },
       models: [...this.models.values()]
         .filter((model) => model.status === 'loaded')
-        .map(({ id }) => ({ id, in_flight: this.reportedInFlight.get(id) ?? 0, queue_depth: 0 })),
+        .map(({ id }) => ({
+          id,
+          in_flight: this.reportedInFlight.get(id) ?? 0,
+          queue_depth: 0,
+          ...this.slots,
+        })),
       loading: this.loading,
     };
   }

@@ -100,7 +100,7 @@ export function sizeOf(view: FleetView, model: ModelView): number {
 }
 
 /** Pinned there at the rank that pinning gives, or a higher one: never leaves for another model. */
-export function isHeldFor(view: FleetView, node: NodeView, model: string): boolean {
+function isHeldFor(view: FleetView, node: NodeView, model: string): boolean {
   const entry = view.catalogue.get(model);
   return (
     entry !== undefined && entry.residencyPriority >= pinnedPriority && entry.pinnedOn.includes(node.name)

@@ -8,17 +8,29 @@
  */
 import { AppError } from 'cortex-core/wire/errors';
 import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
+import {
+  afterAnswer,
+  afterArrival,
+  afterLoad,
+  afterUnload,
+  type Habits,
+  noHabits,
+} from '../decide/habits.ts';
 import { type RouteDecision, route } from '../decide/route.ts';
 import type { FleetOptions, Ticket } from './fleet-options.ts';
+import { IdleUnloads } from './idle-unloads.ts';
 import { IdleWaits } from './idle-waits.ts';
-import type { Lease } from './lease.ts';
-import type { LifecycleDeps } from './lifecycle-deps.ts';
+import type { Lease, RequestTerms } from './lease.ts';
+import type { FleetEvent, LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadStatus } from './load-job.ts';
 import { LoadJobs } from './load-jobs.ts';
 import type { NodeState } from './node-state.ts';
 import { Poller } from './poller.ts';
-import { shuttingDown, toError } from './rejections.ts';
+import { keyOf, shuttingDown, toError } from './rejections.ts';
 import { WaitingLine } from './waiting-line.ts';
+
+/** Who asks when nobody says: one of equal share and rank. */
+const nobody: RequestTerms = { key: '', session: '', priority: 0, promptTokens: 0 };
 
 export class Fleet {
   readonly #options: FleetOptions;
@@ -28,6 +40,8 @@ export class Fleet {
   readonly #jobs: LoadJobs;
   readonly #line: WaitingLine;
   readonly #idle = new IdleWaits();
+  readonly #unused: IdleUnloads;
+  readonly #habits = new Map<string, Habits>();
   readonly #closing = new AbortController();
 
   constructor(options: FleetOptions) {
@@ -41,20 +55,34 @@ export class Fleet {
       timeoutMs: options.pollTimeoutMs,
       missesMax: options.missesMax,
       random: options.random ?? Math.random,
-      onPolled: () => this.#line.wake(),
+      onPolled: (node) => {
+        this.#line.wake();
+        this.#jobs.consider(node.name);
+        this.#unused.look(node);
+      },
     });
     this.#jobs = new LoadJobs({
       deps: this.#lifecycleDeps(),
       node: (name) => this.#byName.get(name),
       closing: this.#closing.signal,
+      rules: options.turns,
+      lookups: {
+        habits: (node, model) => this.#habits.get(keyOf(node, model)),
+        waiting: (model) => this.#line.parkedFor(model),
+      },
       onEnded: (job, waiters, error) => this.#line.jobEnded(job, waiters, error),
     });
     this.#line = new WaitingLine({
+      clock: options.clock,
       waitersMax: options.waitersMax,
+      maxWaitMs: options.turns.maxWaitMs,
       jobs: this.#jobs,
       decide: (requested, exclude) => route(this.view(), requested, exclude),
-      lease: (decision) => this.#lease(decision, true),
+      hasSlot: (decision) => this.#hasSlot(decision),
+      lease: (decision, terms) => this.#lease(decision, terms, true),
     });
+    const { clock, log, ttlMs } = options;
+    this.#unused = new IdleUnloads({ clock, log, jobs: this.#jobs, ttlMs });
   }
 
   /** Resolves when every node was asked once. */
@@ -69,6 +97,11 @@ export class Fleet {
       catalogue: catalogue.entries,
       aliases: catalogue.aliases,
       strategy,
+      terms: {
+        nowMs: this.#options.clock.monotonicMs(),
+        loadMs: (node, model) => this.#habits.get(keyOf(node, model))?.loadMs ?? null,
+        gapMs: (node, model) => this.#habits.get(keyOf(node, model))?.gapMs ?? null,
+      },
     };
   }
 
@@ -82,22 +115,29 @@ export class Fleet {
   }
 
   /** Throws an AppError when the model cannot be served at all. */
-  request(requested: string, signal: AbortSignal, exclude: ReadonlySet<string> = new Set()): Ticket {
+  request(
+    requested: string,
+    signal: AbortSignal,
+    exclude: ReadonlySet<string> = new Set(),
+    terms: RequestTerms = nobody,
+  ): Ticket {
     if (this.#closing.signal.aborted) throw shuttingDown();
     const decision = route(this.view(), requested, exclude);
     if (decision.kind === 'reject') throw toError(decision);
-    if (decision.kind === 'forward') {
-      const lease = this.#lease(decision, false);
-      return { node: decision.node, why: decision.why, lease, ready: Promise.resolve(lease) };
+    const { node, model, why } = decision;
+    // nobody overtakes those that stand in line for the model
+    if (decision.kind === 'forward' && this.#line.parkedFor(model) === 0 && this.#hasSlot(decision)) {
+      const lease = this.#lease(decision, terms, false);
+      return { node, why, lease, ready: Promise.resolve(lease) };
     }
-    const ready = this.#line.enter(requested, decision, signal, exclude);
-    return { node: decision.node, why: decision.why, lease: null, ready };
+    this.#note(node, model, (habits, nowMs) => afterArrival(habits, nowMs));
+    return { node, why, lease: null, ready: this.#line.enter(requested, decision, signal, exclude, terms) };
   }
 
   /** Another replica that serves right now, or null: a failover never loads. */
   another(requested: string, exclude: ReadonlySet<string>): Lease | null {
     const decision = route(this.view(), requested, exclude);
-    return decision.kind === 'forward' ? this.#lease(decision, false) : null;
+    return decision.kind === 'forward' ? this.#lease(decision, nobody, false) : null;
   }
 
   /** The node does not have the model after all: believe it, ask again. */
@@ -172,6 +212,7 @@ export class Fleet {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(shuttingDown());
     this.#poller.close();
+    this.#unused.close();
     this.#line.rejectAll(shuttingDown);
   }
 
@@ -182,30 +223,55 @@ export class Fleet {
   }
 
   #lifecycleDeps(): LifecycleDeps {
-    const { clock, log, loadTimeoutMs, onEvent } = this.#options;
+    const { clock, log, loadTimeoutMs, drain } = this.#options;
     return {
       clock,
       log,
       loadTimeoutMs,
+      drain,
       view: () => this.view(),
       refresh: (node) => this.#refresh(node),
       idle: (node, model, signal) => this.#idle.wait(node, model, signal),
       changed: () => this.#line.wake(),
-      onEvent: (event) => onEvent?.(event),
+      onEvent: (event) => this.#onEvent(event),
     };
   }
 
-  #lease(decision: RouteDecision & { kind: 'forward' }, cold: boolean): Lease {
+  #onEvent(event: FleetEvent): void {
+    const { node, model } = event;
+    if (event.kind === 'loaded') this.#note(node, model, (habits, now) => afterLoad(habits, event.ms, now));
+    else if (event.kind === 'evicted') this.#note(node, model, afterUnload);
+    this.#options.onEvent?.(event);
+  }
+
+  #note(node: string, model: string, change: (habits: Habits, nowMs: number) => Habits): void {
+    const key = keyOf(node, model);
+    this.#habits.set(key, change(this.#habits.get(key) ?? noHabits, this.#options.clock.monotonicMs()));
+  }
+
+  #hasSlot(decision: { readonly node: string; readonly model: string }): boolean {
+    return this.#byName.get(decision.node)?.hasSlot(decision.model) ?? true;
+  }
+
+  #lease(decision: RouteDecision & { kind: 'forward' }, terms: RequestTerms, cold: boolean): Lease {
     const node = this.#byName.get(decision.node);
     if (node === undefined) throw new Error(`no node ${decision.node}`);
     const { model, wireId } = decision;
-    node.lease(model, this.#options.clock.monotonicMs());
+    const startedMs = this.#options.clock.monotonicMs();
+    node.lease(model, startedMs);
+    this.#note(node.name, model, afterArrival);
+    this.#line.charge(terms, terms.promptTokens, 0);
     let held = true;
     const release = (): void => {
       if (!held) return;
       held = false;
-      node.release(model, this.#options.clock.monotonicMs());
+      const nowMs = this.#options.clock.monotonicMs();
+      node.release(model, nowMs);
+      const isIdle = node.leasesOf(model) === 0;
+      this.#note(node.name, model, (habits) => afterAnswer(habits, nowMs - startedMs, isIdle, nowMs));
       this.#idle.released(node, model);
+      this.#line.wakeModel(model);
+      this.#jobs.consider(node.name);
     };
     const why = cold ? `${decision.why}, after a load` : decision.why;
     return {
@@ -215,6 +281,7 @@ export class Fleet {
       why,
       cold,
       open: (request) => node.client.open(request),
+      charge: (answerTokens) => this.#line.charge(terms, 0, answerTokens),
       release,
     };
   }

@@ -1,8 +1,12 @@
 /** A load that belongs to the fleet: requests attach to it and may leave; the load goes on. */
-import type { Lease } from './lease.ts';
+import type { InLine } from '../decide/fair-share.ts';
+import type { TurnReason } from '../decide/turns.ts';
+import type { Lease, RequestTerms } from './lease.ts';
 
-export interface Waiter {
+export interface Waiter extends InLine, RequestTerms {
   readonly requested: string;
+  /** What `requested` means. */
+  readonly model: string;
   /** Nodes that already failed this request. */
   readonly exclude: Set<string>;
   attempts: number;
@@ -17,6 +21,8 @@ export interface LoadJob {
   /** A person asked for it: it also loads what is poisoned, and runs without waiters. */
   explicit: boolean;
   state: 'queued' | 'draining' | 'unloading' | 'loading';
+  /** Why its turn came; null before it did. */
+  turn: TurnReason | null;
   readonly waiters: Set<Waiter>;
   readonly listeners: ((error: unknown) => void)[];
 }

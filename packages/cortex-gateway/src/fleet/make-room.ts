@@ -1,6 +1,7 @@
 /**
- * The evict half of a load: a victim drains first (it takes no new request and keeps those it has), is
- * unloaded, and the node's memory is read again, so one sufficient eviction is never followed by another.
+ * The evict half of a load. All victims of a plan drain first (they take no new request and keep those they
+ * have) and only then is the first unloaded, so that nobody goes for a plan that fails. The node's memory is
+ * read again after each, so one sufficient eviction is never followed by another. Limit: the time to drain.
  */
 import { AppError } from 'cortex-core/wire/errors';
 import type { Victim } from '../decide/eviction.ts';
@@ -11,25 +12,47 @@ import type { NodeState } from './node-state.ts';
 
 const memoryTriesMax = 20;
 const memoryTryMs = 250;
+/** Between two looks at requests of others, which no release of ours announces. */
+const foreignTryMs = 1000;
 
-/** Drains and unloads the victims of one plan, in its order. */
+/**
+ * Drains and unloads the victims of one plan, in its order. Resolves with those that were still busy when
+ * the time was over; then nobody was unloaded.
+ */
 export async function makeRoom(
   node: NodeState,
   job: LoadJob,
   victims: readonly Victim[],
   deps: LifecycleDeps,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<readonly string[]> {
+  const { cutAfter } = deps.drain;
   for (const each of victims) node.drain(each.model, true);
   try {
+    job.state = 'draining';
+    const busy = await drained(node, victims, deps, signal);
+    if (busy.length > 0) {
+      deps.log.warn('did not drain in time', {
+        node: node.name,
+        models: busy,
+        for: job.model,
+        cut: cutAfter,
+      });
+      if (!cutAfter) return busy;
+    }
+    if (job.waiters.size === 0 && !job.explicit) {
+      throw new AppError('load_cancelled', `nobody waits for model "${job.model}" any more`);
+    }
+    job.state = 'unloading';
     for (const each of victims) {
-      job.state = 'draining';
-      await deps.idle(node, each.model, signal);
-      job.state = 'unloading';
       await unload(node, each, deps, signal);
-      deps.onEvent({ kind: 'evicted', node: node.name, model: each.model });
+      deps.onEvent({ kind: 'evicted', node: node.name, model: each.model, reason: 'room' });
       deps.log.info('evicted', { node: node.name, model: each.model, for: job.model });
     }
+    if (job.turn !== null) {
+      deps.onEvent({ kind: 'swapped', node: node.name, model: job.model, reason: job.turn });
+    }
+    return [];
   } finally {
     for (const each of victims) node.drain(each.model, false);
     deps.changed();
@@ -62,6 +85,41 @@ export async function unload(
   await memoryBack(node, before, victim.vramMb, deps, signal);
 }
 
+/** Waits until no victim answers any more, for the bound at most. Resolves with those that still do. */
+async function drained(
+  node: NodeState,
+  victims: readonly Victim[],
+  deps: LifecycleDeps,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  const late = new AbortController();
+  const onAbort = (): void => late.abort(signal.reason);
+  const timer = deps.clock.setTimer(deps.drain.timeoutMs, () => late.abort(new Error('drain timeout')));
+  signal.addEventListener('abort', onAbort, { once: true });
+  const wait = async ({ model }: Victim): Promise<string | null> => {
+    try {
+      await deps.idle(node, model, late.signal);
+      for (let first = true; (node.toView().models.get(model)?.foreignLoad ?? 0) > 0; first = false) {
+        // the last poll may have counted a request of ours that has ended
+        if (!first) await deps.clock.sleep(foreignTryMs, late.signal);
+        await deps.refresh(node);
+        late.signal.throwIfAborted();
+      }
+      return null;
+    } catch (thrown) {
+      if (signal.aborted || !late.signal.aborted) throw thrown;
+      return model;
+    }
+  };
+  try {
+    const busy = await Promise.all(victims.map(wait));
+    return busy.filter((model): model is string => model !== null);
+  } finally {
+    timer.cancel();
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
 /** A driver shows freed memory late: wait for half of it at least, then go on. */
 async function memoryBack(
   node: NodeState,
@@ -79,7 +137,7 @@ async function memoryBack(
 }
 
 function freeMbOf(node: NodeState): number | null {
-  const readings = node.health?.devices.map((device) => device.vram_free_mb) ?? [];
+  const readings = node.toView().devices.map((device) => device.freeMb);
   if (readings.length === 0) return null;
   return readings.reduce<number | null>((sum, mb) => (sum === null || mb === null ? null : sum + mb), 0);
 }

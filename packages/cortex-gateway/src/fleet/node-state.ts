@@ -14,6 +14,9 @@ interface ModelState {
   foreignLoad: number;
 }
 
+/** Requests that a model gets at once before the first reading after its load. */
+const slotsGuess = 8;
+
 export class NodeState {
   readonly name: string;
   readonly client: NeuronClient;
@@ -22,6 +25,8 @@ export class NodeState {
   readonly #leases = new Map<string, number>();
   readonly #lastUsedMs = new Map<string, number>();
   readonly #draining = new Set<string>();
+  /** Loaded since the last reading of the devices: their memory is not in it yet. */
+  readonly #unread = new Set<string>();
   #pending: readonly string[] = [];
   #view: NodeView | null = null;
   discovery: Discovery | null = null;
@@ -60,8 +65,10 @@ export class NodeState {
     this.changed();
   }
 
-  ingestHealth(health: NeuronHealth): void {
+  /** `isFresh`: asked after the fleet's last own change. */
+  ingestHealth(health: NeuronHealth, isFresh = false): void {
     this.health = health;
+    if (isFresh) this.#unread.clear();
     for (const state of this.#models.values()) state.foreignLoad = 0;
     for (const load of health.models) {
       const id = this.#catalogue.canonicalId(load.id);
@@ -84,6 +91,8 @@ export class NodeState {
         ? newRow(wireId, status, devices)
         : { ...row, status, devices: status === 'loaded' && devices.length > 0 ? [...devices] : row.devices };
     this.#models.set(model, { wireId, row: next, foreignLoad: 0 });
+    if (status === 'loaded') this.#unread.add(model);
+    else this.#unread.delete(model);
     this.epoch++;
     this.changed();
   }
@@ -100,6 +109,15 @@ export class NodeState {
     else this.#leases.delete(model);
     this.#lastUsedMs.set(model, nowMs);
     this.changed();
+  }
+
+  /** Whether the model takes another request, running or in the neuron's own queue. */
+  hasSlot(model: string): boolean {
+    const load = this.health?.models.find((each) => this.#catalogue.canonicalId(each.id) === model);
+    const taken = this.leasesOf(model) + (this.#models.get(model)?.foreignLoad ?? 0);
+    if (load === undefined) return taken < slotsGuess;
+    // 0: the neuron does not say
+    return load.max_in_flight === 0 || taken < load.max_in_flight + load.max_queue_depth;
   }
 
   leasesOf(model: string): number {
@@ -134,6 +152,18 @@ export class NodeState {
     const readings = new Map(this.health?.devices.map((device) => [device.index, device]) ?? []);
     const models = new Map<string, ModelView>();
     for (const [id, state] of this.#models) models.set(id, this.#modelView(id, state));
+    const first = this.discovery?.devices[0]?.index ?? 0;
+    const unread = new Map<number, number>();
+    for (const id of this.#unread) {
+      const model = models.get(id);
+      const devices = model?.devices.length ? model.devices : [first];
+      const share = (model?.vramMb ?? 0) / devices.length;
+      for (const index of devices) unread.set(index, (unread.get(index) ?? 0) + share);
+    }
+    const freeMb = (index: number): number | null => {
+      const read = readings.get(index)?.vram_free_mb ?? null;
+      return read === null ? null : Math.max(0, read - (unread.get(index) ?? 0));
+    };
     return Object.freeze({
       name: this.name,
       healthy: this.healthy,
@@ -142,7 +172,7 @@ export class NodeState {
       devices: (this.discovery?.devices ?? []).map((device) => ({
         index: device.index,
         totalMb: device.vram_total_mb,
-        freeMb: readings.get(device.index)?.vram_free_mb ?? null,
+        freeMb: freeMb(device.index),
       })),
       models,
       pending: this.#pending,

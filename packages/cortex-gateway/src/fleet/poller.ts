@@ -97,8 +97,9 @@ export class Poller {
       const parsedHealth = healthSchema.parse(health);
       if (discovery !== null) node.discovery = discoverySchema.parse(discovery);
       node.rediscover = node.health !== null && parsedHealth.uptime_secs < node.health.uptime_secs;
-      if (node.epoch === epoch) node.ingest(rows);
-      node.ingestHealth(parsedHealth);
+      const isFresh = node.epoch === epoch;
+      if (isFresh) node.ingest(rows);
+      node.ingestHealth(parsedHealth, isFresh);
       if (!node.healthy) log.info('node is healthy', { node: node.name });
       node.healthy = true;
       node.misses = 0;

@@ -21,6 +21,20 @@ export function keyOf(node: string, model: string): string {
   return `${node}\n${model}`;
 }
 
+/** Those in the way still answer requests, and are not cut. */
+export function doesNotDrain(
+  model: string,
+  node: string,
+  busy: readonly string[],
+  drainMs: number,
+): AppError {
+  const who = busy.map((each) => `"${each}"`).join(', ');
+  const message =
+    `no room for model "${model}" on ${node}: ${who} still answers requests after ` +
+    `${Math.round(drainMs / 1000)} s; try again later`;
+  return new AppError('insufficient_vram', message, { retryAfterSecs: 10 });
+}
+
 /** A neuron that says "loaded" and then has not. */
 export function doesNotStay(model: string, node: string): AppError {
   const message = `model "${model}" does not stay loaded; see the log of ${node}`;

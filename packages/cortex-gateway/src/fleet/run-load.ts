@@ -10,6 +10,7 @@ import type { LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadJob } from './load-job.ts';
 import { makeRoom } from './make-room.ts';
 import type { NodeState } from './node-state.ts';
+import { doesNotDrain } from './rejections.ts';
 
 const roundsMax = 4;
 const progressEveryMs = 1000;
@@ -20,24 +21,32 @@ export async function runLoad(
   deps: LifecycleDeps,
   signal: AbortSignal,
 ): Promise<void> {
+  const spared = new Set<string>();
   for (let round = 0; round < roundsMax; round++) {
-    const placement = planNow(node, job, deps);
+    const placement = planNow(node, job, deps, spared);
     if (placement === null) return;
     if (placement.evict.length === 0) return await load(node, job, placement, deps, signal);
-    await makeRoom(node, job, placement.evict, deps, signal);
+    for (const busy of await makeRoom(node, job, placement.evict, deps, signal)) spared.add(busy);
   }
   throw new AppError('insufficient_vram', `${node.name} could not make room for "${job.model}"; try again`, {
     retryAfterSecs: 5,
   });
 }
 
-function planNow(node: NodeState, job: LoadJob, deps: LifecycleDeps): Placement | null {
+/** `spared`: victims of an earlier plan that did not drain in time. */
+function planNow(
+  node: NodeState,
+  job: LoadJob,
+  deps: LifecycleDeps,
+  spared: ReadonlySet<string>,
+): Placement | null {
   const view = deps.view();
   const nodeView = view.nodes.find((each) => each.name === node.name);
   if (nodeView === undefined) throw new AppError('node_unhealthy', `${node.name} is no longer in the fleet`);
   if (nodeView.models.get(job.model)?.status === 'loaded') return null;
-  const candidate = considerNode(view, nodeView, job.model, job.explicit);
+  const candidate = considerNode(view, nodeView, job.model, job.explicit, spared);
   if (!('reason' in candidate)) return candidate.placement;
+  if (spared.size > 0) throw doesNotDrain(job.model, node.name, [...spared], deps.drain.timeoutMs);
   const code = candidate.unhealthy ? 'node_unhealthy' : 'no_feasible_node';
   throw new AppError(code, `model "${job.model}" cannot be loaded: ${candidate.reason}`, {
     ...(candidate.unhealthy ? { retryAfterSecs: 3 } : {}),
@@ -75,7 +84,6 @@ async function load(
     stop.abort();
     signal.removeEventListener('abort', onAbort);
     await watch;
-    deps.refresh(node).catch(() => {});
   }
 }
 

@@ -16,6 +16,7 @@ import type { Principal, Principals } from '../quota/principals.ts';
 import { ClientStream } from './client-stream.ts';
 import { headerOf, routeHeader, toClientHeaders, toUpstreamHeaders } from './headers.ts';
 import type { GatewayMetrics } from './metrics.ts';
+import { requestTerms } from './request-terms.ts';
 import { type SendResult, sendWithFailover } from './send.ts';
 
 export interface InferenceDeps {
@@ -88,6 +89,7 @@ class InferenceCall {
       this.#fail(thrown);
     } finally {
       this.#client.stopKeepAlive();
+      this.#lease?.charge(this.#usage?.completionTokens ?? 0);
       this.#lease?.release();
       const used = this.#usage === null ? 0 : this.#usage.promptTokens + this.#usage.completionTokens;
       reservation.settle(used);
@@ -145,7 +147,11 @@ class InferenceCall {
 
   #ticket(): Ticket {
     try {
-      return this.#deps.fleet.request(this.#request.model, this.#exchange.signal);
+      const { model, inputTokensEstimate } = this.#request;
+      const { signal } = this.#exchange;
+      const header = (name: string): string | null => this.#exchange.header(name);
+      const terms = requestTerms(header, this.#principal, inputTokensEstimate);
+      return this.#deps.fleet.request(model, signal, new Set(), terms);
     } catch (thrown) {
       this.#showRoute(null, toAppError(thrown).message);
       throw thrown;
@@ -170,7 +176,8 @@ class InferenceCall {
       () => {},
     );
     const status = fleet.loadStatus(this.#request.model);
-    const message = `model "${this.#request.model}" is being loaded on ${ticket.node}; try again`;
+    const doing = status === null ? 'is busy' : 'is being loaded';
+    const message = `model "${this.#request.model}" ${doing} on ${ticket.node}; try again`;
     throw new AppError('model_loading', message, {
       retryAfterSecs: Math.min(Math.max(status?.eta ?? 10, 1), 120),
       extras: { loading: status ?? { node: ticket.node, state: 'queued', percent: null, eta: null } },

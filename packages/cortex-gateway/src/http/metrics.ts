@@ -35,7 +35,14 @@ export class GatewayMetrics {
   readonly #completion = this.#counter('cortex_completion_tokens_total', 'Completion tokens');
   readonly #cached = this.#counter('cortex_cached_prompt_tokens_total', 'Prompt tokens whose KV was there');
   readonly #coldStarts = this.#counter('cortex_cold_starts_total', 'Models loaded on demand');
-  readonly #evictions = this.#counter('cortex_evictions_total', 'Models unloaded to make room');
+  readonly #evictions = this.#reasons(
+    'cortex_evictions_total',
+    'Models unloaded: room for another, ttl, or asked by a person',
+  );
+  readonly #swaps = this.#reasons(
+    'cortex_swaps_total',
+    'Loads that displaced models: which were idle, because a request was due, or asked by a person',
+  );
   readonly #duration = this.#histogram('cortex_request_duration_seconds', 'Whole requests', durationBuckets);
   readonly #firstToken = this.#histogram(
     'cortex_time_to_first_token_seconds',
@@ -74,7 +81,8 @@ export class GatewayMetrics {
   onFleetEvent(event: FleetEvent): void {
     const labels = { model: event.model, node: event.node };
     if (event.kind === 'loaded') this.#coldStarts.inc(labels);
-    else this.#evictions.inc(labels);
+    else if (event.kind === 'evicted') this.#evictions.inc({ ...labels, reason: event.reason });
+    else this.#swaps.inc({ ...labels, reason: event.reason });
   }
 
   /** Reads the fleet's last poll at each scrape; what is no longer there has no series. */
@@ -129,6 +137,10 @@ export class GatewayMetrics {
 
   #counter(name: string, help: string): ModelCounter {
     return new Counter({ name, help, labelNames: ['model', 'node'], registers: [this.registry] });
+  }
+
+  #reasons(name: string, help: string): Counter<'model' | 'node' | 'reason'> {
+    return new Counter({ name, help, labelNames: ['model', 'node', 'reason'], registers: [this.registry] });
   }
 
   #histogram(name: string, help: string, buckets: number[]): Histogram<'model' | 'node'> {

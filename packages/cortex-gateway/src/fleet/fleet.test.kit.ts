@@ -1,0 +1,63 @@
+import { modelsConfigSchema } from 'cortex-core/config/models-config';
+import { silentLog } from 'cortex-core/daemon/log';
+import { FakeClock } from 'testkit/clock';
+import { type FakeNeuron, type FakeNeuronOptions, startFakeNeuron } from 'testkit/fake-neuron';
+import type { z } from 'zod';
+import { NeuronClient } from '../upstream/neuron-client.ts';
+import { toCatalogue } from './catalogue.ts';
+import { Fleet } from './fleet.ts';
+import type { FleetOptions } from './fleet-options.ts';
+import { toTtl } from './idle-unloads.ts';
+import type { FleetEvent } from './lifecycle-deps.ts';
+import { NodeState } from './node-state.ts';
+
+export interface FleetSetup {
+  readonly fleet: Fleet;
+  readonly clock: FakeClock;
+  readonly neurons: readonly FakeNeuron[];
+  readonly events: FleetEvent[];
+  close(): Promise<void>;
+}
+
+/** A fleet on fake neurons behind real sockets, with a clock that stands still. */
+export async function setupFleet(
+  neurons: readonly FakeNeuronOptions[],
+  models: z.input<typeof modelsConfigSchema> = {},
+  more: Partial<FleetOptions> & { readonly idleTtlSecs?: number } = {},
+): Promise<FleetSetup> {
+  const fakes = await Promise.all(neurons.map((options) => startFakeNeuron(options)));
+  const config = modelsConfigSchema.parse(models);
+  const catalogue = toCatalogue(config);
+  const clock = new FakeClock();
+  const events: FleetEvent[] = [];
+  const fleet = new Fleet({
+    nodes: fakes.map(({ url }, i) => {
+      return new NodeState(
+        `n${i}`,
+        new NeuronClient({ name: `n${i}`, endpoint: url, key: null, clock }),
+        catalogue,
+      );
+    }),
+    catalogue,
+    strategy: 'lru',
+    clock,
+    log: silentLog,
+    pollIntervalMs: 1e9,
+    pollTimeoutMs: 5000,
+    missesMax: 3,
+    loadTimeoutMs: 60_000,
+    waitersMax: 2000,
+    turns: { maxWaitMs: 60_000, residencyFactor: 1, residencyMaxMs: 30_000 },
+    drain: { timeoutMs: 120_000, cutAfter: false },
+    ttlMs: toTtl(config, more.idleTtlSecs ?? 0),
+    onEvent: (event) => events.push(event),
+    random: () => 0.5,
+    ...more,
+  });
+  await fleet.start();
+  const close = async (): Promise<void> => {
+    await fleet.close();
+    for (const fake of fakes) await fake.close();
+  };
+  return { fleet, clock, neurons: fakes, events, close };
+}
