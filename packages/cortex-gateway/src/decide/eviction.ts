@@ -83,7 +83,7 @@ export function planFit(
   const victims = suffices([]) ? [] : suffices(legal) ? chooseSet(view, node, legal, suffices) : null;
   if (victims === null) {
     const mostMb = Math.floor(sum(freedBy(legal).sizes));
-    return { ok: false, reason: tooFull(view, node, need, legal, mostMb) };
+    return { ok: false, reason: tooFull(node, need, legal, mostMb) };
   }
   const pick = freedBy(victims);
   return {
@@ -132,7 +132,7 @@ function legalVictims(
   spared: ReadonlySet<string>,
 ): ModelView[] {
   return [...node.models.values()].filter(
-    (model) => model.status === 'loaded' && !mustStay(view, node, need, model) && !spared.has(model.id),
+    (model) => mayLeave(model) && !mustStay(view, node, need, model) && !spared.has(model.id),
   );
 }
 
@@ -142,7 +142,15 @@ function mustStay(view: FleetView, node: NodeView, need: MemoryNeed, model: Mode
   );
 }
 
-/** Free MiB per device: the reading, or what the resident models leave when there is none. */
+/** What is still loading may leave once it has loaded: a newcomer has to wait, not to go away. */
+function mayLeave(model: ModelView): boolean {
+  return model.status === 'loaded' || model.status === 'loading';
+}
+
+/**
+ * Free MiB per device: the reading, or what the resident models leave when there is none. What is being
+ * unloaded counts as gone: who needs its memory waits for it.
+ */
 function freeByDevice(view: FleetView, node: NodeView): Map<number, number> {
   const free = new Map<number, number>();
   const unread = new Set<number>();
@@ -150,29 +158,27 @@ function freeByDevice(view: FleetView, node: NodeView): Map<number, number> {
     free.set(device.index, device.freeMb ?? device.totalMb);
     if (device.freeMb === null) unread.add(device.index);
   }
-  if (unread.size === 0) return free;
   for (const model of node.models.values()) {
-    if (!isResident(model)) continue;
+    if (!mayLeave(model) && model.status !== 'unloading') continue;
+    const isLeaving = model.status === 'unloading';
+    if (unread.size === 0 && !isLeaving) continue;
     const devices = devicesOf(node, model);
     const share = sizeOf(view, model) / Math.max(1, devices.length);
     for (const index of devices) {
-      if (unread.has(index)) free.set(index, (free.get(index) ?? 0) - share);
+      if (unread.has(index) === isLeaving) continue;
+      free.set(index, (free.get(index) ?? 0) + (isLeaving ? share : -share));
     }
+  }
+  for (const { index, totalMb } of node.devices) {
+    free.set(index, Math.min(totalMb, free.get(index) ?? 0));
   }
   return free;
 }
 
-function tooFull(
-  view: FleetView,
-  node: NodeView,
-  need: MemoryNeed,
-  legal: readonly ModelView[],
-  mostMb: number,
-): string {
+function tooFull(node: NodeView, need: MemoryNeed, legal: readonly ModelView[], mostMb: number): string {
   const leave = new Set(legal.map((model) => model.id));
   const stays = [...node.models.values()]
-    .filter((model) => isResident(model) && model.id !== need.model && !leave.has(model.id))
-    .filter((model) => model.status === 'loaded' || mustStay(view, node, need, model))
+    .filter((model) => mayLeave(model) && model.id !== need.model && !leave.has(model.id))
     .map((model) => model.id);
   const held = stays.length > 0 ? `; ${stays.join(', ')} may not be displaced` : '';
   return `needs ${need.vramMb} MiB, ${node.name} can free at most ${Math.max(0, mostMb)} MiB${held}`;
@@ -201,10 +207,6 @@ function give(view: FleetView, free: Map<number, number>, node: NodeView, model:
 
 function devicesOf(node: NodeView, model: ModelView): readonly number[] {
   return model.devices.length > 0 ? model.devices : node.devices.slice(0, 1).map((d) => d.index);
-}
-
-function isResident(model: ModelView): boolean {
-  return model.status === 'loaded' || model.status === 'loading' || model.status === 'unloading';
 }
 
 function sum(values: readonly number[]): number {

@@ -2,7 +2,8 @@
  * Which of the requests that stand in line for a model is next.
  *
  * Fair by virtual tokens (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024): each key,
- * and within a key each session, has a counter of the tokens it was served; the lowest is next. Who comes back after a pause is lifted to the lowest of those that wait, so that idleness saves nothing up.
+ * and within a key each session, has a counter of the tokens it was served; the lowest is next. Who comes
+ * back after a pause is lifted to the lowest of those that wait, so that idleness saves nothing up.
  * A higher priority goes before a lower one. A request that has waited for `maxWaitMs` goes before all that
  * have not, by age: neither priorities nor other people's shares may starve it.
  */

@@ -43,8 +43,9 @@ export function costOf(view: FleetView, node: NodeView, victims: readonly ModelV
   );
 }
 
+/** It answers, or somebody waits for the end of its load. */
 export function isBusy(model: ModelView): boolean {
-  return model.leases + model.foreignLoad > 0;
+  return model.leases + model.foreignLoad > 0 || model.status === 'loading';
 }
 
 /** Expected time of a load in ms: as measured, else from the size. */

@@ -66,7 +66,7 @@ export async function unload(
   deps: LifecycleDeps,
   signal: AbortSignal,
 ): Promise<void> {
-  const before = freeMbOf(node);
+  const before = node.readFreeMb();
   node.setStatus(victim.model, victim.wireId, 'unloading');
   const body = { model_id: victim.wireId };
   const answer = await node.client
@@ -82,7 +82,12 @@ export async function unload(
   }
   node.setStatus(victim.model, victim.wireId, 'available');
   node.loadCycles++;
-  await memoryBack(node, before, victim.vramMb, deps, signal);
+  node.returning(victim.model, true);
+  try {
+    await memoryBack(node, before, victim.vramMb, deps, signal);
+  } finally {
+    node.returning(victim.model, false);
+  }
 }
 
 /** Waits until no victim answers any more, for the bound at most. Resolves with those that still do. */
@@ -99,7 +104,7 @@ async function drained(
   const wait = async ({ model }: Victim): Promise<string | null> => {
     try {
       await deps.idle(node, model, late.signal);
-      for (let first = true; (node.toView().models.get(model)?.foreignLoad ?? 0) > 0; first = false) {
+      for (let first = true; isHeldByOthers(node, model); first = false) {
         // the last poll may have counted a request of ours that has ended
         if (!first) await deps.clock.sleep(foreignTryMs, late.signal);
         await deps.refresh(node);
@@ -120,6 +125,12 @@ async function drained(
   }
 }
 
+/** Another gateway uses it, or somebody else's load of it is under way. */
+function isHeldByOthers(node: NodeState, model: string): boolean {
+  const held = node.toView().models.get(model);
+  return held !== undefined && (held.foreignLoad > 0 || held.status === 'loading');
+}
+
 /** A driver shows freed memory late: wait for half of it at least, then go on. */
 async function memoryBack(
   node: NodeState,
@@ -130,14 +141,8 @@ async function memoryBack(
 ): Promise<void> {
   for (let i = 0; i < memoryTriesMax; i++) {
     await deps.refresh(node);
-    const free = freeMbOf(node);
+    const free = node.readFreeMb();
     if (beforeMb === null || free === null || free >= beforeMb + sizeMb / 2) return;
     await deps.clock.sleep(memoryTryMs, signal);
   }
-}
-
-function freeMbOf(node: NodeState): number | null {
-  const readings = node.toView().devices.map((device) => device.freeMb);
-  if (readings.length === 0) return null;
-  return readings.reduce<number | null>((sum, mb) => (sum === null || mb === null ? null : sum + mb), 0);
 }

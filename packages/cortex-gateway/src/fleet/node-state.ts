@@ -27,6 +27,8 @@ export class NodeState {
   readonly #draining = new Set<string>();
   /** Loaded since the last reading of the devices: their memory is not in it yet. */
   readonly #unread = new Set<string>();
+  /** Unloaded, and the readings may not show it yet: who needs their memory waits for it. */
+  readonly #returning = new Set<string>();
   #pending: readonly string[] = [];
   #view: NodeView | null = null;
   discovery: Discovery | null = null;
@@ -111,6 +113,23 @@ export class NodeState {
     this.changed();
   }
 
+  /** Free MiB of all devices as read, less what was loaded since; null = no reading. */
+  readFreeMb(): number | null {
+    const readings = this.health?.devices.map((device) => device.vram_free_mb) ?? [];
+    if (readings.length === 0) return null;
+    const unread = [...this.#shares(this.#unread).values()].reduce((sum, mb) => sum + mb, 0);
+    return readings.reduce<number | null>(
+      (sum, mb) => (sum === null || mb === null ? null : sum + mb),
+      -unread,
+    );
+  }
+
+  returning(model: string, on: boolean): void {
+    if (on) this.#returning.add(model);
+    else this.#returning.delete(model);
+    this.changed();
+  }
+
   /** Whether the model takes another request, running or in the neuron's own queue. */
   hasSlot(model: string): boolean {
     const load = this.health?.models.find((each) => this.#catalogue.canonicalId(each.id) === model);
@@ -152,17 +171,12 @@ export class NodeState {
     const readings = new Map(this.health?.devices.map((device) => [device.index, device]) ?? []);
     const models = new Map<string, ModelView>();
     for (const [id, state] of this.#models) models.set(id, this.#modelView(id, state));
-    const first = this.discovery?.devices[0]?.index ?? 0;
-    const unread = new Map<number, number>();
-    for (const id of this.#unread) {
-      const model = models.get(id);
-      const devices = model?.devices.length ? model.devices : [first];
-      const share = (model?.vramMb ?? 0) / devices.length;
-      for (const index of devices) unread.set(index, (unread.get(index) ?? 0) + share);
-    }
-    const freeMb = (index: number): number | null => {
+    const unread = this.#shares(this.#unread);
+    const returning = this.#shares(this.#returning);
+    const freeMb = (index: number, totalMb: number): number | null => {
       const read = readings.get(index)?.vram_free_mb ?? null;
-      return read === null ? null : Math.max(0, read - (unread.get(index) ?? 0));
+      if (read === null) return null;
+      return Math.min(totalMb, Math.max(0, read - (unread.get(index) ?? 0) + (returning.get(index) ?? 0)));
     };
     return Object.freeze({
       name: this.name,
@@ -172,11 +186,25 @@ export class NodeState {
       devices: (this.discovery?.devices ?? []).map((device) => ({
         index: device.index,
         totalMb: device.vram_total_mb,
-        freeMb: freeMb(device.index),
+        freeMb: freeMb(device.index, device.vram_total_mb),
       })),
       models,
       pending: this.#pending,
     });
+  }
+
+  /** MiB per device of those models. */
+  #shares(ids: ReadonlySet<string>): ReadonlyMap<number, number> {
+    const first = this.discovery?.devices[0]?.index ?? 0;
+    const shares = new Map<number, number>();
+    for (const id of ids) {
+      const row = this.#models.get(id)?.row;
+      if (row === undefined) continue;
+      const mb = row.vram_used_mb ?? this.#catalogue.entries.get(id)?.vramMb ?? row.vram_estimate_mb ?? 0;
+      const devices = row.devices.length > 0 ? row.devices : [first];
+      for (const index of devices) shares.set(index, (shares.get(index) ?? 0) + mb / devices.length);
+    }
+    return shares;
   }
 
   #modelView(id: string, { wireId, row, foreignLoad }: ModelState): ModelView {
