@@ -142,6 +142,24 @@ describe('legal victims', () => {
     }
   });
 
+  test('what is loading may leave later and what is leaving counts as gone: nobody is refused for them', () => {
+    const loading = viewOf(
+      [nodeOf('n', [[1000, 0]], [residentOf('x', { status: 'loading' })])],
+      [entryOf('new')],
+    );
+    assert.deepEqual(victims(loading, 'new'), ['x']);
+    const leaving = viewOf(
+      [nodeOf('n', [[1000, 0]], [residentOf('x', { status: 'unloading' })])],
+      [entryOf('new')],
+    );
+    assert.deepEqual(victims(leaving, 'new'), []);
+    const unread = viewOf(
+      [nodeOf('n', [[1000, null]], [residentOf('x', { status: 'unloading' })])],
+      [entryOf('new')],
+    );
+    assert.deepEqual(victims(unread, 'new'), []);
+  });
+
   test('who did not drain in time is spared when the plan is made again', () => {
     const models = [residentOf('stuck', { lastUsedMs: 1 }), residentOf('other', { lastUsedMs: 2 })];
     const view = viewOf([nodeOf('n', [[2000, 0]], models)], [entryOf('new')]);

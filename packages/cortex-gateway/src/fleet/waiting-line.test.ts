@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { setMaxListeners } from 'node:events';
 import { after, describe, test } from 'node:test';
 import { createGate } from 'testkit/fake-neuron';
-import { type FleetSetup, setupFleet as setup } from './fleet.test.kit.ts';
 import type { Lease, RequestTerms } from './lease.ts';
+import { type FleetSetup, setupFleet as setup } from './waiting-line.test.kit.ts';
 
 const cleanups: (() => Promise<void>)[] = [];
 after(async () => {
@@ -92,6 +92,27 @@ describe('the waiting line', () => {
     (await leased(made, late.ready)).release();
     const swaps = events.flatMap((event) => (event.kind === 'swapped' ? [event.reason] : []));
     assert.equal(swaps[0], 'due');
+  });
+
+  test('a request that comes while another model loads, or leaves, waits for its turn', async () => {
+    const made = await setupFleet([twoModels], {}, atOnce);
+    const { fleet, neurons } = made;
+    const gate = createGate();
+    neurons[0]!.onLoad = () => gate.opened.then(() => undefined);
+    const first = fleet.request('a', alive()).ready;
+    await neurons[0]!.until(() => neurons[0]!.counters.loads === 1);
+    neurons[0]!.models.get('a')!.status = 'loading';
+    await fleet.pollNow('n0');
+    const other = fleet.request('b', alive()).ready;
+    gate.open();
+    (await leased(made, first)).release();
+    const away = createGate();
+    neurons[0]!.onUnload = () => away.opened.then(() => undefined);
+    await neurons[0]!.until(() => neurons[0]!.counters.unloads === 1);
+    const again = fleet.request('b', alive()).ready;
+    away.open();
+    for (const ready of [other, again]) (await leased(made, ready)).release();
+    assert.deepEqual(neurons[0]!.events, ['load a', 'unload a', 'load b']);
   });
 
   test('a thousand aborted requests leave nothing behind, and nobody is evicted for them', async () => {

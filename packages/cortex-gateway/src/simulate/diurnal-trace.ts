@@ -8,7 +8,7 @@ export interface DiurnalSize {
 }
 
 const daySecs = 86_400;
-/** GB of the models, the small ones more often. */
+/** MiB of the models, the small ones more often. */
 const sizesMb = [1500, 3000, 5000, 5000, 9000, 9000, 13_000, 20_000];
 
 /**
@@ -22,9 +22,9 @@ export function diurnal(seed: number, size: DiurnalSize): Scenario {
   );
   const third = Math.floor(size.nodes / 3);
   const nodes = [
-    ...nodesOf('large', third, { devicesMb: [48_000], loadMbPerSec: 2000, prefillTokensPerSec: 4000 }),
-    ...nodesOf('medium', third, { devicesMb: [24_000] }),
-    ...nodesOf('small', size.nodes - 2 * third, { devicesMb: [24_000], loadMbPerSec: 400 }),
+    ...nodesOf('large', third, { devicesMb: [24_000], loadMbPerSec: 2000, prefillTokensPerSec: 4000 }),
+    ...nodesOf('medium', third, { devicesMb: [12_000] }),
+    ...nodesOf('small', size.nodes - 2 * third, { devicesMb: [12_000], loadMbPerSec: 400 }),
   ];
   for (let left = size.requests; left > 0; ) {
     const model = models[popular(writer, models.length)] as CatalogueEntry;
@@ -41,9 +41,9 @@ export function diurnal(seed: number, size: DiurnalSize): Scenario {
   return { nodes, models, requests: writer.done() };
 }
 
-/** Index by a power law: the first tenth of the models gets about half of the requests. */
+/** Index by a power law: the first tenth of the models gets about a third of the sessions. */
 function popular(writer: TraceWriter, count: number): number {
-  return Math.min(count - 1, Math.floor(count * writer.random() ** 3.3));
+  return Math.min(count - 1, Math.floor(count * writer.random() ** 2.2));
 }
 
 /** Seconds since midnight: most at three in the afternoon, next to nothing twelve hours later. */
