@@ -68,7 +68,7 @@ function wantedOf(job: LoadJob, nowMs: number) {
   return {
     model: job.model,
     sinceMs: waiters.reduce((since, each) => Math.min(since, each.sinceMs), nowMs),
-    priority: waiters.reduce((most, each) => Math.max(most, each.priority), 0),
+    priority: waiters.reduce((most, each) => Math.max(most, each.priority), Number.NEGATIVE_INFINITY),
     urgent: job.explicit,
   };
 }

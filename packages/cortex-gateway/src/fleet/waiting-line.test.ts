@@ -173,6 +173,19 @@ describe('the waiting line', () => {
     assert.equal(fleet.waitingCount, 0);
   });
 
+  test('who stands behind others is not refused because the models swap meanwhile', async () => {
+    const made = await setupFleet([twoModels]);
+    const { fleet, neurons } = made;
+    neurons[0]!.slots = { max_in_flight: 1, max_queue_depth: 0 };
+    const all = Array.from({ length: 24 }, (_, i) => fleet.request(i % 2 === 0 ? 'a' : 'b', alive()).ready);
+    const served = all.map((ready) => ready.then((lease) => lease.release()));
+    await leased(
+      made,
+      Promise.all(served).then(() => ({}) as Lease),
+    );
+    assert.equal(fleet.waitingCount, 0);
+  });
+
   test('an orchestrator and its two workers do not swap at each of their calls', async () => {
     const made = await setupFleet([twoModels]);
     const { fleet, clock, events, neurons } = made;

@@ -172,7 +172,11 @@ export class WaitingLine {
     switch (decision.kind) {
       case 'forward':
         if (this.#options.hasSlot(decision)) waiter.resolve(this.#options.lease(decision, waiter));
-        else this.#park(waiter);
+        else {
+          // it is up and full: earlier loads did not fail
+          waiter.attempts = 0;
+          this.#park(waiter);
+        }
         break;
       case 'reject':
         waiter.reject(cause ?? toError(decision));
