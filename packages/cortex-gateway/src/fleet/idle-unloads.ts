@@ -94,7 +94,6 @@ export class IdleUnloads {
     };
     jobs
       .unloadIdle(node, model, isUnused)
-      .then(() => log.info('idle for its time', { node: node.name, model, secs: Math.round(ttl / 1000) }))
       .catch((cause) => {
         // not again at once
         this.#seenMs.set(key, clock.monotonicMs());

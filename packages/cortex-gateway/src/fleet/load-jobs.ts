@@ -187,6 +187,7 @@ export class LoadJobs {
       const victim = { model, wireId: held.wireId, vramMb: sizeOf(deps.view(), held) };
       await unload(node, victim, deps, closing);
       deps.onEvent({ kind: 'evicted', node: node.name, model, reason });
+      deps.log.info('unloaded', { node: node.name, model, reason });
     } finally {
       node.drain(model, false);
       deps.changed();

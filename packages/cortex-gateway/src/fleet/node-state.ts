@@ -134,7 +134,7 @@ export class NodeState {
   hasSlot(model: string): boolean {
     const load = this.health?.models.find((each) => this.#catalogue.canonicalId(each.id) === model);
     const taken = this.leasesOf(model) + (this.#models.get(model)?.foreignLoad ?? 0);
-    if (load === undefined) return taken < slotsGuess;
+    if (load === undefined) return taken < slotsGuess || !this.#unread.has(model);
     // 0: the neuron does not say
     return load.max_in_flight === 0 || taken < load.max_in_flight + load.max_queue_depth;
   }
