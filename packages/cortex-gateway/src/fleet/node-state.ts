@@ -34,6 +34,9 @@ export interface NodeWatcher {
 
 type LiveModelView = { -readonly [K in keyof ModelView]: ModelView[K] };
 
+/** Requests that a model gets at once before the first reading after its load. */
+const slotsGuess = 8;
+
 export class NodeState {
   readonly name: string;
   readonly client: NeuronClient;
@@ -50,6 +53,10 @@ export class NodeState {
   /** Why a model that is said to be loaded is not believed to be. */
   readonly #doubts = new Map<string, string>();
   #instance: string | null = null;
+  /** Loaded since the last reading of the devices: their memory is not in it yet. */
+  readonly #unread = new Set<string>();
+  /** Unloaded, and the readings may not show it yet: who needs their memory waits for it. */
+  readonly #returning = new Set<string>();
   #pending: readonly string[] = [];
   #waitingFor: (model: string) => number = () => 0;
   #healthMs = 0;
@@ -184,9 +191,11 @@ export class NodeState {
     this.changed();
   }
 
-  ingestHealth(health: NeuronHealth): void {
+  /** `isFresh`: asked after the fleet's last own change. */
+  ingestHealth(health: NeuronHealth, isFresh = false): void {
     this.health = health;
     this.#healthMs = this.#watcher?.nowMs() ?? 0;
+    if (isFresh) this.#unread.clear();
     for (const state of this.#models.values()) state.foreignLoad = 0;
     for (const load of health.models) {
       const id = this.#catalogue.canonicalId(load.id);
@@ -216,6 +225,8 @@ export class NodeState {
       slots: this.#models.get(model)?.slots ?? null,
     });
     this.#noteLoading(model, status);
+    if (status === 'loaded') this.#unread.add(model);
+    else this.#unread.delete(model);
     this.epoch++;
     this.changed();
   }
@@ -232,6 +243,32 @@ export class NodeState {
     else this.#leases.delete(model);
     this.#lastUsedMs.set(model, nowMs);
     this.#touch(model);
+  }
+
+  /** Free MiB of all devices as read, less what was loaded since; null = no reading. */
+  readFreeMb(): number | null {
+    const readings = this.health?.devices.map((device) => device.vram_free_mb) ?? [];
+    if (readings.length === 0) return null;
+    const unread = [...this.#shares(this.#unread).values()].reduce((sum, mb) => sum + mb, 0);
+    return readings.reduce<number | null>(
+      (sum, mb) => (sum === null || mb === null ? null : sum + mb),
+      -unread,
+    );
+  }
+
+  returning(model: string, on: boolean): void {
+    if (on) this.#returning.add(model);
+    else this.#returning.delete(model);
+    this.changed();
+  }
+
+  /** Whether the model takes another request, running or in the neuron's own queue. */
+  hasSlot(model: string): boolean {
+    const load = this.health?.models.find((each) => this.#catalogue.canonicalId(each.id) === model);
+    const taken = this.leasesOf(model) + (this.#models.get(model)?.foreignLoad ?? 0);
+    if (load === undefined) return taken < slotsGuess || !this.#unread.has(model);
+    // 0: the neuron does not say
+    return load.max_in_flight === 0 || taken < load.max_in_flight + load.max_queue_depth;
   }
 
   leasesOf(model: string): number {
@@ -273,6 +310,13 @@ export class NodeState {
     const readings = new Map(this.health?.devices.map((device) => [device.index, device]) ?? []);
     const models = new Map<string, ModelView>();
     for (const [id, state] of this.#models) models.set(id, this.#modelView(id, state));
+    const unread = this.#shares(this.#unread);
+    const returning = this.#shares(this.#returning);
+    const freeMb = (index: number, totalMb: number): number | null => {
+      const read = readings.get(index)?.vram_free_mb ?? null;
+      if (read === null) return null;
+      return Math.min(totalMb, Math.max(0, read - (unread.get(index) ?? 0) + (returning.get(index) ?? 0)));
+    };
     return {
       name: this.name,
       healthy: this.healthy && this.service.refusal === null,
@@ -283,9 +327,9 @@ export class NodeState {
       devices: (this.discovery?.devices.filter((device) => device.usable !== false) ?? []).map((device) => ({
         index: device.index,
         totalMb: device.vram_total_mb,
-        freeMb: readings.get(device.index)?.vram_free_mb ?? null,
         kind: device.kind,
         loadCycles: readings.get(device.index)?.load_cycles ?? 0,
+        freeMb: freeMb(device.index, device.vram_total_mb),
       })),
       models,
       pending: this.#pending,
@@ -329,6 +373,20 @@ export class NodeState {
     if (view === undefined) return;
     view.leases = this.leasesOf(model);
     view.lastUsedMs = this.#lastUsedMs.get(model) ?? null;
+  }
+
+  /** MiB per device of those models. */
+  #shares(ids: ReadonlySet<string>): ReadonlyMap<number, number> {
+    const first = this.discovery?.devices[0]?.index ?? 0;
+    const shares = new Map<number, number>();
+    for (const id of ids) {
+      const row = this.#models.get(id)?.row;
+      if (row === undefined) continue;
+      const mb = row.vram_used_mb ?? this.#catalogue.entries.get(id)?.vramMb ?? row.vram_estimate_mb ?? 0;
+      const devices = row.devices.length > 0 ? row.devices : [first];
+      for (const index of devices) shares.set(index, (shares.get(index) ?? 0) + mb / devices.length);
+    }
+    return shares;
   }
 
   #modelView(id: string, { wireId, row, foreignLoad, slots }: ModelState): ModelView {

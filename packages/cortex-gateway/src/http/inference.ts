@@ -18,6 +18,7 @@ import type { Ledger } from '../quota/ledger.ts';
 import type { Principal, Principals } from '../quota/principals.ts';
 import { affinityOf } from './affinity.ts';
 import { AnswerSink } from './answer-sink.ts';
+import { askerOf } from './asker.ts';
 import type { Attachments } from './attachments.ts';
 import { checkContext } from './check-context.ts';
 import { Failover } from './failover.ts';
@@ -122,6 +123,7 @@ class InferenceCall {
       model: parts.request.model,
       promptTokens: parts.request.inputTokensEstimate,
       affinity: affinityOf(parts.exchange.request.headers, parts.request, parts.principal),
+      asker: askerOf((name) => parts.exchange.header(name), parts.principal),
     };
   }
 
@@ -138,6 +140,7 @@ class InferenceCall {
     } finally {
       this.#sink.stopKeepAlive();
       this.#learn();
+      this.#lease?.charge(this.#usage?.completionTokens ?? 0);
       this.#lease?.release();
       settle(this.#usage === null ? 0 : this.#usage.promptTokens + this.#usage.completionTokens);
       this.#record();
@@ -223,7 +226,8 @@ class InferenceCall {
     const lease = await leaseWithin(ticket, coldLoadWaitMs, clock);
     if (lease !== null) return lease;
     const status = fleet.loadStatus(this.#request.model);
-    const message = `model "${this.#request.model}" is being loaded on ${ticket.node}; try again`;
+    const doing = status === null ? 'is busy' : 'is being loaded';
+    const message = `model "${this.#request.model}" ${doing} on ${ticket.node}; try again`;
     throw new AppError('model_loading', message, {
       retryAfterSecs: Math.min(Math.max(status?.eta ?? 10, 1), 120),
       extras: { loading: status ?? { node: ticket.node, state: 'queued', percent: null, eta: null } },

@@ -127,7 +127,7 @@ function orLoad(deps: OllamaDeps, resolve: ResolveName, shape: EmptyShape, infer
     const model = resolve(request.model);
     if (isZero(request.keep_alive)) {
       requireAdmin(exchange, admin.adminKeys());
-      await inference.fleet.unload(model, null);
+      await inference.fleet.operations.unload(model, null);
       return sendEmpty(deps, exchange, request, shape, 'unload');
     }
     const ticket = inference.fleet.request({ model }, exchange.signal);
