@@ -15,7 +15,7 @@ import { toTtl } from './fleet/idle-unloads.ts';
 import { RatesFile } from './fleet/rates-file.ts';
 import { Attachments } from './http/attachments.ts';
 import { allowBrowsers } from './http/cors.ts';
-import type { InferenceDeps } from './http/inference.ts';
+import type { InferenceDeps } from './http/inference-deps.ts';
 import { GatewayMetrics } from './http/metrics.ts';
 import { ResponseStore } from './http/response-store.ts';
 import { RetryBudget } from './http/retry-budget.ts';

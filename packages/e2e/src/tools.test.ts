@@ -95,13 +95,17 @@ describe('tool_choice', () => {
   };
 
   test('required makes a call of a model that would only talk, at any draw', async () => {
-    // with seed 1 this small model draws a city that does not end within the tokens
-    for (const seed of [0, 2, 3, 4, 5, 6]) {
+    let whole = 0;
+    for (let seed = 0; seed < 8; seed++) {
       const { message, finish_reason: reason } = await ask({
         tool_choice: 'required',
         parallel_tool_calls: false,
         seed,
       });
+      assert.equal(message.content ?? '', '');
+      // some draws of this small model name a city that does not end within the tokens
+      if (reason === 'length') continue;
+      whole++;
       assert.equal(reason, 'tool_calls');
       assert.equal(message.tool_calls?.length, 1);
       const call = callOf(message);
@@ -109,6 +113,7 @@ describe('tool_choice', () => {
       const [value] = Object.values(JSON.parse(call.function.arguments) as Record<string, unknown>);
       assert.equal(typeof value, 'string');
     }
+    assert.ok(whole >= 4, `${whole} calls`);
   });
 
   test('a named function is the one that is called', async () => {

@@ -28,7 +28,7 @@ import { ModelLoader } from './models/loader.ts';
 import { MemoryCorrections } from './models/memory-corrections.ts';
 import { Placement } from './models/placement.ts';
 import { PromptModels } from './models/prompt-models.ts';
-import { ModelRegistry } from './models/registry.ts';
+import { ModelRegistry, type RegistryDeps } from './models/registry.ts';
 import { ModelSources } from './models/sources.ts';
 
 export interface NeuronOptions extends GivenDevices {
@@ -67,17 +67,7 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
   const placement = new Placement(machine.slots, machine.placement);
   const corrections = await openCorrections(config, log);
   const loader = new ModelLoader(sources, placement, config.engine, corrections);
-  const registry = new ModelRegistry({
-    get config() {
-      return live.config;
-    },
-    slots: machine.slots,
-    sources,
-    loader,
-    createGate: (spec) => new Admission(toAdmissionLimits(live.config, spec), clock),
-    clock,
-    log,
-  });
+  const registry = createRegistry(live, { machine, sources, loader, clock, log });
   const promptModels = createPromptModels(machine, clock);
   const activation = new DefaultModels(config.default_models, { registry, clock, log, baseDir });
   const gitSha = readOwnGitSha();
@@ -128,6 +118,21 @@ export async function startNeuron(config: NeuronConfig, options: NeuronOptions):
       return closed;
     },
   };
+}
+
+interface RegistryParts extends Pick<RegistryDeps, 'sources' | 'loader' | 'clock' | 'log'> {
+  readonly machine: Machine;
+}
+
+function createRegistry(live: LiveConfig, { machine, ...parts }: RegistryParts): ModelRegistry {
+  return new ModelRegistry({
+    ...parts,
+    get config() {
+      return live.config;
+    },
+    slots: machine.slots,
+    createGate: (spec) => new Admission(toAdmissionLimits(live.config, spec), parts.clock),
+  });
 }
 
 function createPromptModels({ openVocabularies: open }: Machine, clock: Clock): PromptModels | null {

@@ -15,19 +15,11 @@ import { instanceHeader } from 'cortex-core/wire/neuron';
 import { answerWords } from './fake-answers.ts';
 import { drip, readAll, sendJson } from './fake-http.ts';
 import { FakeLoads, type Refusal } from './fake-loads.ts';
+import { type FakeModel, toRow } from './fake-model.ts';
 
 export { answerWords, chatStream, tellFrames } from './fake-answers.ts';
-
-export interface FakeModel {
-  readonly id: string;
-  readonly vramMb: number;
-  status: 'loaded' | 'loading' | 'recovering' | 'poisoned' | 'available';
-  devices: number[];
-  servable?: { ok: boolean; reason?: string; detail?: string };
-  context?: number;
-  /** What it says of its weights; its template is always the same. */
-  weights?: string;
-}
+export type { FakeModel } from './fake-model.ts';
+export { createGate } from './gate.ts';
 
 export interface FakeNeuronOptions {
   readonly name?: string;
@@ -44,11 +36,6 @@ export interface ChatCall {
   readonly response: ServerResponse;
   /** Resolves when the connection closed before the answer ended. */
   readonly aborted: Promise<void>;
-}
-
-export interface Gate {
-  readonly opened: Promise<void>;
-  open(): void;
 }
 
 interface LoadSpec {
@@ -396,30 +383,6 @@ export async function startFakeNeuron(options: FakeNeuronOptions = {}): Promise<
 }
 
 /** A promise that a test opens by hand. */
-export function createGate(): Gate {
-  let open = (): void => {};
-  const opened = new Promise<void>((resolve) => {
-    open = resolve;
-  });
-  return { opened, open };
-}
-
-function toRow(model: FakeModel): unknown {
-  return {
-    id: model.id,
-    harness: 'llamacpp',
-    status: model.status,
-    devices: model.status === 'loaded' ? model.devices : [],
-    vram_used_mb: model.status === 'loaded' ? model.vramMb : null,
-    vram_estimate_mb: model.vramMb,
-    capabilities: ['text'],
-    ...(model.servable === undefined ? {} : { servable: model.servable }),
-    ...(model.weights === undefined || model.status !== 'loaded'
-      ? {}
-      : { weights_digest: model.weights, template_digest: 'template' }),
-    ...(model.context === undefined ? {} : { limit: { context: model.context, output: model.context } }),
-  };
-}
 
 function modelOf(body: Buffer): string {
   try {

@@ -76,6 +76,15 @@ export class Breaker {
     };
   }
 
+  /** Another one is asked now: what failed says nothing of it. */
+  reset(): void {
+    this.close();
+    this.#failures = 0;
+    this.#opened = 0;
+    this.#isProbing = false;
+    this.#to('closed', true);
+  }
+
   /** Idempotent. */
   close(): void {
     this.#timer?.cancel();

@@ -8,14 +8,14 @@
  */
 import { setMaxListeners } from 'node:events';
 import { type Explanation, explain } from '../decide/explain.ts';
-import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
+import type { FleetView } from '../decide/fleet-view.ts';
 import { RateBook } from '../decide/rate-book.ts';
 import type { Forward, RouteDecision } from '../decide/route.ts';
 import type { RouteRequest } from '../decide/route-request.ts';
 import { routeToSlot } from '../decide/route-to-slot.ts';
 import { AffinityBook } from './affinity-book.ts';
 import type { AnswerFacts, Ask } from './ask.ts';
-import type { Catalogue } from './catalogue.ts';
+import type { AliasOptions, Catalogue } from './catalogue.ts';
 import { Defragmenter } from './defragmenter.ts';
 import { Doubts } from './doubts.ts';
 import type { FleetOptions, FleetSettings, Ticket } from './fleet-options.ts';
@@ -28,8 +28,8 @@ import { Learning } from './learning.ts';
 import type { Lease } from './lease.ts';
 import { Leases } from './leases.ts';
 import type { FleetEvent, LifecycleDeps } from './lifecycle-deps.ts';
-import type { LoadStatus } from './load-job.ts';
 import { LoadJobs } from './load-jobs.ts';
+import { NodeFacts } from './node-facts.ts';
 import { NodeSet, type NodeSetChange, type NodeSpec } from './node-set.ts';
 import type { NodeState } from './node-state.ts';
 import { Operations } from './operations.ts';
@@ -59,6 +59,8 @@ export class Fleet {
   readonly #picture: FleetPicture;
   /** What a person asks. */
   readonly operations: Operations;
+  /** What is known of single nodes. */
+  readonly facts: NodeFacts;
 
   constructor(options: FleetOptions) {
     this.#options = options;
@@ -73,29 +75,8 @@ export class Fleet {
     const gapMs = (node: string, model: string) => this.#habits.of(node, model)?.gapMs ?? null;
     this.#picture = new FleetPicture({ rates, gapMs, nowMs }, { nodes: [], catalogue, strategy });
     this.#doubts = new Doubts(clock, () => this.#line.wake());
-    this.#nodes = new NodeSet({
-      connect: options.connect,
-      service: (name) => ({
-        clock,
-        failuresMax: () => this.#settings.failuresMax,
-        onChange: () => this.#line.wake(),
-        onCircuit: (circuit) => log.warn('node circuit', { node: name, circuit }),
-      }),
-    });
-    this.#poller = new Poller({
-      clock,
-      log,
-      settings: () => this.#settings,
-      random: options.random ?? Math.random,
-      onAnother: (node) => this.#doubts.dropAll(node),
-      onPolled: (node) => {
-        this.#learning.polled(node);
-        this.#line.wake();
-        this.#jobs.consider(node.name);
-        this.#unused.look(node);
-        this.#defrag.onPolled(node);
-      },
-    });
+    this.#nodes = this.#createNodes();
+    this.#poller = this.#createPoller();
     const deps = this.#lifecycleDeps();
     this.#jobs = new LoadJobs({
       deps,
@@ -126,7 +107,7 @@ export class Fleet {
       clock,
       habits: this.#habits,
       doubts: this.#doubts,
-      aliasOptions: ({ model }) => this.#settings.catalogue.aliasOptions.get(model) ?? null,
+      aliasOptions: ({ model }) => this.aliasOptions(model),
       charge: (...served) => this.#line.charge(...served),
       onReleased: (node, model) => this.#released(node, model),
       onAnother: (node) => this.suspect(node.name),
@@ -138,6 +119,7 @@ export class Fleet {
       afterCycles: () => this.#settings.defragAfterCycles,
       waiting: () => this.#line.size,
     });
+    this.facts = new NodeFacts(this.#nodes, (node) => this.#refresh(node));
     this.operations = new Operations({
       nodes: this.#nodes,
       jobs: this.#jobs,
@@ -253,54 +235,15 @@ export class Fleet {
     if (node !== undefined) node.misses = 0;
   }
 
-  isHealthy(name: string): boolean {
-    return this.#nodes.get(name)?.healthy ?? false;
-  }
-
-  /** What the model can do on a node; null = not known. */
-  capabilitiesOf(name: string, model: string): readonly string[] | null {
-    const held = this.#nodes.get(name)?.toView().models.get(model);
-    return held === undefined || held.capabilities.length === 0 ? null : held.capabilities;
-  }
-
-  /** Names the weights and the template of a model on a node; null when the node does not say. */
-  identityOf(name: string, model: string): string | null {
-    return this.#nodes.get(name)?.identityOf(model) ?? null;
-  }
-
-  /** Nodes that have the model loaded with other weights or another template. */
-  unlike(model: string, identity: string): readonly string[] {
-    const holders = this.#nodes.all.filter((node) => node.toView().models.get(model)?.status === 'loaded');
-    const others = holders.filter((node) => (node.identityOf(model) ?? identity) !== identity);
-    return others.map((node) => node.name);
-  }
-
-  /** Asks a node now. Null when it does not answer, else for how many seconds it has been up. */
-  async upFor(name: string): Promise<number | null> {
-    const node = this.#nodes.get(name);
-    if (node === undefined) return null;
-    await this.#refresh(node);
-    return node.misses === 0 && node.healthy ? this.lastUpFor(name) : null;
-  }
-
-  /** As of the last poll. */
-  lastUpFor(name: string): number {
-    return this.#nodes.get(name)?.health?.uptime_secs ?? 0;
+  /** What an alias says of a request that does not say it itself. */
+  aliasOptions(requested: string): AliasOptions | null {
+    return this.#settings.catalogue.aliasOptions.get(requested) ?? null;
   }
 
   /** Polls one node now. */
   pollNow(name: string): Promise<void> {
     const node = this.#nodes.get(name);
     return node === undefined ? Promise.resolve() : this.#refresh(node);
-  }
-
-  loadStatus(requested: string): LoadStatus | null {
-    const model = resolveAlias(this.view(), requested);
-    for (const node of this.#nodes.all) {
-      const status = this.#jobs.statusOn(node, model);
-      if (status !== null) return status;
-    }
-    return null;
   }
 
   /** Refuses all who wait, stops polling and loading; running requests go on. Idempotent. */
@@ -319,6 +262,37 @@ export class Fleet {
     this.stop();
     const nodes = [...this.#nodes.all, ...this.#leaving];
     await Promise.all(nodes.map((node) => node.client.close()));
+  }
+
+  #createNodes(): NodeSet {
+    const { connect, clock, log } = this.#options;
+    return new NodeSet({
+      connect,
+      service: (name) => ({
+        clock,
+        failuresMax: () => this.#settings.failuresMax,
+        onChange: () => this.#line.wake(),
+        onCircuit: (circuit) => log.warn('node circuit', { node: name, circuit }),
+      }),
+    });
+  }
+
+  #createPoller(): Poller {
+    const { clock, log, random = Math.random } = this.#options;
+    return new Poller({
+      clock,
+      log,
+      settings: () => this.#settings,
+      random,
+      onAnother: (node) => this.#doubts.dropAll(node),
+      onPolled: (node) => {
+        this.#learning.polled(node);
+        this.#line.wake();
+        this.#jobs.consider(node.name);
+        this.#unused.look(node);
+        this.#defrag.onPolled(node);
+      },
+    });
   }
 
   #lifecycleDeps(): LifecycleDeps {
@@ -381,10 +355,8 @@ export class Fleet {
   }
 
   #learnFrom(event: FleetEvent): void {
-    const { kind, node: name } = event;
-    if (kind === 'loaded') this.#habits.loaded(name, event.model, this.#options.clock.monotonicMs());
-    else if (kind === 'evicted') this.#habits.unloaded(name, event.model);
-    const node = this.#nodes.get(name);
+    this.#habits.happened(event, this.#options.clock.monotonicMs());
+    const node = this.#nodes.get(event.node);
     if (node !== undefined) this.#learning.happened(event, node, this.view());
   }
 
@@ -397,6 +369,7 @@ export class Fleet {
   #remove(node: NodeState): void {
     this.#poller.remove(node);
     node.service.stop();
+    this.#doubts.dropAll(node);
     this.#unused.forget(node);
     this.#habits.forget(node.name);
     this.#jobs.dropAll(node.name, (model) => outOfService(node.name, 'removed', model));

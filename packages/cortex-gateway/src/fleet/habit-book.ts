@@ -7,6 +7,7 @@ import {
   type Habits,
   noHabits,
 } from '../decide/habits.ts';
+import type { FleetEvent } from './lifecycle-deps.ts';
 
 export class HabitBook {
   readonly #nodes = new Map<string, Map<string, Habits>>();
@@ -24,12 +25,9 @@ export class HabitBook {
     this.#note(node, model, (habits) => afterAnswer(habits, isIdle, nowMs));
   }
 
-  loaded(node: string, model: string, nowMs: number): void {
-    this.#note(node, model, (habits) => afterLoad(habits, nowMs));
-  }
-
-  unloaded(node: string, model: string): void {
-    this.#note(node, model, afterUnload);
+  happened(event: FleetEvent, nowMs: number): void {
+    if (event.kind === 'loaded') this.#note(event.node, event.model, (habits) => afterLoad(habits, nowMs));
+    else if (event.kind === 'evicted') this.#note(event.node, event.model, afterUnload);
   }
 
   /** The node left the fleet. */

@@ -88,6 +88,11 @@ export class NodeService {
     };
   }
 
+  /** Another neuron, or another life of it, answers there. */
+  renew(): void {
+    this.#breaker.reset();
+  }
+
   /** Takes its timers along. Idempotent. */
   stop(): void {
     this.#deadline?.cancel();

@@ -13,17 +13,11 @@ import {
 import type { ComingView, ModelView, NodeView } from '../decide/fleet-view.ts';
 import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
+import { LaggingMemory, type MemoryShare } from './lagging-memory.ts';
 import { LoadRate } from './load-rate.ts';
+import { type ModelState, newRow, toModelView } from './model-state.ts';
 import { NodeService, type NodeServiceOptions } from './node-service.ts';
 import type { NodeSpec } from './node-set.ts';
-
-interface ModelState {
-  readonly wireId: string;
-  row: NeuronModel;
-  /** in_flight + queue_depth as polled, less our own leases at that moment. */
-  foreignLoad: number;
-  slots: number | null;
-}
 
 /** Whoever keeps a picture of all nodes. */
 export interface NodeWatcher {
@@ -53,10 +47,7 @@ export class NodeState {
   /** Why a model that is said to be loaded is not believed to be. */
   readonly #doubts = new Map<string, string>();
   #instance: string | null = null;
-  /** Loaded since the last reading of the devices: their memory is not in it yet. */
-  readonly #unread = new Set<string>();
-  /** Unloaded, and the readings may not show it yet: who needs their memory waits for it. */
-  readonly #returning = new Set<string>();
+  readonly #memory = new LaggingMemory((model) => this.#shareOf(model));
   #pending: readonly string[] = [];
   #waitingFor: (model: string) => number = () => 0;
   #healthMs = 0;
@@ -130,6 +121,7 @@ export class NodeState {
 
   /** A poll has read everything from this one. */
   meet(instance: string | null): void {
+    if (this.isAnother(instance)) this.service.renew();
     this.#instance = instance;
     this.isStranger = false;
     this.changed();
@@ -195,7 +187,7 @@ export class NodeState {
   ingestHealth(health: NeuronHealth, isFresh = false): void {
     this.health = health;
     this.#healthMs = this.#watcher?.nowMs() ?? 0;
-    if (isFresh) this.#unread.clear();
+    if (isFresh) this.#memory.read();
     for (const state of this.#models.values()) state.foreignLoad = 0;
     for (const load of health.models) {
       const id = this.#catalogue.canonicalId(load.id);
@@ -225,8 +217,7 @@ export class NodeState {
       slots: this.#models.get(model)?.slots ?? null,
     });
     this.#noteLoading(model, status);
-    if (status === 'loaded') this.#unread.add(model);
-    else this.#unread.delete(model);
+    this.#memory.setLoaded(model, status === 'loaded');
     this.epoch++;
     this.changed();
   }
@@ -247,18 +238,11 @@ export class NodeState {
 
   /** Free MiB of all devices as read, less what was loaded since; null = no reading. */
   readFreeMb(): number | null {
-    const readings = this.health?.devices.map((device) => device.vram_free_mb) ?? [];
-    if (readings.length === 0) return null;
-    const unread = [...this.#shares(this.#unread).values()].reduce((sum, mb) => sum + mb, 0);
-    return readings.reduce<number | null>(
-      (sum, mb) => (sum === null || mb === null ? null : sum + mb),
-      -unread,
-    );
+    return this.#memory.totalFreeMb(this.health?.devices ?? []);
   }
 
   returning(model: string, on: boolean): void {
-    if (on) this.#returning.add(model);
-    else this.#returning.delete(model);
+    this.#memory.returning(model, on);
     this.changed();
   }
 
@@ -266,7 +250,7 @@ export class NodeState {
   hasSlot(model: string): boolean {
     const load = this.health?.models.find((each) => this.#catalogue.canonicalId(each.id) === model);
     const taken = this.leasesOf(model) + (this.#models.get(model)?.foreignLoad ?? 0);
-    if (load === undefined) return taken < slotsGuess || !this.#unread.has(model);
+    if (load === undefined) return taken < slotsGuess || !this.#memory.isUnread(model);
     // 0: the neuron does not say
     return load.max_in_flight === 0 || taken < load.max_in_flight + load.max_queue_depth;
   }
@@ -310,13 +294,7 @@ export class NodeState {
     const readings = new Map(this.health?.devices.map((device) => [device.index, device]) ?? []);
     const models = new Map<string, ModelView>();
     for (const [id, state] of this.#models) models.set(id, this.#modelView(id, state));
-    const unread = this.#shares(this.#unread);
-    const returning = this.#shares(this.#returning);
-    const freeMb = (index: number, totalMb: number): number | null => {
-      const read = readings.get(index)?.vram_free_mb ?? null;
-      if (read === null) return null;
-      return Math.min(totalMb, Math.max(0, read - (unread.get(index) ?? 0) + (returning.get(index) ?? 0)));
-    };
+    const freeMb = this.#memory.lens();
     return {
       name: this.name,
       healthy: this.healthy && this.service.refusal === null,
@@ -329,7 +307,7 @@ export class NodeState {
         totalMb: device.vram_total_mb,
         kind: device.kind,
         loadCycles: readings.get(device.index)?.load_cycles ?? 0,
-        freeMb: freeMb(device.index, device.vram_total_mb),
+        freeMb: freeMb(device, readings.get(device.index)?.vram_free_mb ?? null),
       })),
       models,
       pending: this.#pending,
@@ -375,62 +353,23 @@ export class NodeState {
     view.lastUsedMs = this.#lastUsedMs.get(model) ?? null;
   }
 
-  /** MiB per device of those models. */
-  #shares(ids: ReadonlySet<string>): ReadonlyMap<number, number> {
-    const first = this.discovery?.devices[0]?.index ?? 0;
-    const shares = new Map<number, number>();
-    for (const id of ids) {
-      const row = this.#models.get(id)?.row;
-      if (row === undefined) continue;
-      const mb = row.vram_used_mb ?? this.#catalogue.entries.get(id)?.vramMb ?? row.vram_estimate_mb ?? 0;
-      const devices = row.devices.length > 0 ? row.devices : [first];
-      for (const index of devices) shares.set(index, (shares.get(index) ?? 0) + mb / devices.length);
-    }
-    return shares;
+  #modelView(id: string, state: ModelState): ModelView {
+    return toModelView(id, state, this.#catalogue.entries.get(id), {
+      leases: this.leasesOf(id),
+      lastUsedMs: this.#lastUsedMs.get(id) ?? null,
+      isDraining: this.isStranger || this.#draining.has(id),
+      doubt: this.#doubts.get(id) ?? null,
+    });
   }
 
-  #modelView(id: string, { wireId, row, foreignLoad, slots }: ModelState): ModelView {
-    const entry = this.#catalogue.entries.get(id);
-    const servable = row.servable;
-    return {
-      id,
-      wireId,
-      harness: row.harness,
-      status: row.status,
-      devices: row.devices,
-      vramMb: row.vram_used_mb ?? entry?.vramMb ?? row.vram_estimate_mb,
-      foreignLoad,
-      leases: this.leasesOf(id),
-      slots,
-      lastUsedMs: this.#lastUsedMs.get(id) ?? null,
-      draining: this.isStranger || this.#draining.has(id),
-      unservable:
-        servable === undefined || servable.ok
-          ? (this.#doubts.get(id) ?? null)
-          : (servable.detail ?? servable.reason ?? 'cannot serve'),
-      capabilities:
-        entry !== undefined && entry.capabilities.length > 0 ? entry.capabilities : row.capabilities,
-      limit: row.limit ?? entry?.limit ?? null,
-      cost: entry?.cost ?? row.cost ?? null,
-      toolCall: row.tool_call,
-      reasoning: row.reasoning,
-    };
+  /** Where a model is, and MiB on each of these devices. */
+  #shareOf(model: string): MemoryShare | null {
+    const row = this.#models.get(model)?.row;
+    if (row === undefined) return null;
+    const mb = row.vram_used_mb ?? this.#catalogue.entries.get(model)?.vramMb ?? row.vram_estimate_mb ?? 0;
+    const devices = row.devices.length > 0 ? row.devices : [this.discovery?.devices[0]?.index ?? 0];
+    return { devices, mb: mb / devices.length };
   }
 }
 
 const noLoad = { foreignLoad: 0, slots: null };
-
-function newRow(id: string, status: NeuronModel['status'], devices: readonly number[]): NeuronModel {
-  return {
-    id,
-    harness: 'llamacpp',
-    status,
-    devices: [...devices],
-    vram_used_mb: null,
-    vram_estimate_mb: null,
-    capabilities: [],
-    tool_call: false,
-    reasoning: false,
-    digest: null,
-  };
-}

@@ -6,6 +6,7 @@ import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
 import { considerNode } from '../decide/placement.ts';
 import type { RouteDecision } from '../decide/route.ts';
 import type { Defragmenter, DefragReport } from './defragmenter.ts';
+import type { LoadStatus } from './load-job.ts';
 import type { LoadJobs } from './load-jobs.ts';
 import type { NodeSet } from './node-set.ts';
 import type { NodeState } from './node-state.ts';
@@ -26,6 +27,17 @@ export class Operations {
 
   constructor(options: OperationsOptions) {
     this.#options = options;
+  }
+
+  /** Of a load of that model under way or waiting for its turn; null = there is none. */
+  loadStatus(requested: string): LoadStatus | null {
+    const { nodes, jobs } = this.#options;
+    const model = this.#resolve(requested);
+    for (const node of nodes.all) {
+      const status = jobs.statusOn(node, model);
+      if (status !== null) return status;
+    }
+    return null;
   }
 
   /** Loads a model, on the named node or the best one. Resolves with the node when it is up. */

@@ -242,7 +242,10 @@ describe('a victim', () => {
     const failed = leased(made, fleet.request({ model: 'b' }, alive()).ready);
     await assert.rejects(failed, (cause: { code: string; message: string }) => {
       assert.equal(cause.code, 'insufficient_vram');
-      assert.match(cause.message, /"a" still answers, or is used by another gateway and was not evicted; try again/);
+      assert.match(
+        cause.message,
+        /"a" still answers, or is used by another gateway and was not evicted; try again/,
+      );
       return true;
     });
     assert.equal(neurons[0]!.counters.unloads, 0);

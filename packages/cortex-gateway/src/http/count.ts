@@ -83,7 +83,7 @@ interface AskOptions {
 
 async function ask(node: CountingNode, request: CountRequest, options: AskOptions): Promise<number> {
   const { wireId, capabilities } = node;
-  const body = request.toUpstream({ wireId, capabilities });
+  const body = request.toUpstream({ wireId, capabilities, defaults: node.options ?? {} });
   const answer = await node.open({ path: '/v1/chat/completions/input_tokens', body, ...options });
   const text = await readText(answer);
   if (answer.status >= 300) {

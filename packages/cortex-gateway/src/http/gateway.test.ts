@@ -459,14 +459,14 @@ describe('replicas', () => {
     neurons[0]!.failing = true;
     for (const healthy of [true, true, false]) {
       await gateway.fleet.pollNow('n0');
-      assert.equal(gateway.fleet.isHealthy('n0'), healthy);
+      assert.equal(gateway.fleet.facts.isHealthy('n0'), healthy);
     }
     const answer = await post(gateway, '/v1/chat/completions', ask('m'));
     assert.equal(answer.status, 503);
     assert.equal(answer.headers.get('retry-after'), '5');
     neurons[0]!.failing = false;
     await gateway.fleet.pollNow('n0');
-    assert.equal(gateway.fleet.isHealthy('n0'), true);
+    assert.equal(gateway.fleet.facts.isHealthy('n0'), true);
   });
 });
 

@@ -25,6 +25,7 @@ async function gateway(fakes: readonly FakeNeuron[], clock?: FakeClock): Promise
     cortexConfigSchema.parse({
       gateway: { listen: '127.0.0.1:0', metrics_listen: '127.0.0.1:0', poll_interval_secs: 3600 },
       neurons: fakes.map((fake, i) => ({ name: `n${i}`, endpoint: fake.url })),
+      ...(clock === undefined ? {} : { failover: { give_up_secs: 0 } }),
     }),
     modelsConfigSchema.parse({}),
     { log: silentLog, ...(clock === undefined ? {} : { clock }) },
@@ -210,7 +211,7 @@ describe('another neuron at the same address', () => {
     let turn = 0;
     Object.defineProperty(fake, 'instance', { get: () => `turn-${turn++}` });
     for (let i = 0; i < 3; i++) await to.fleet.pollNow('n0');
-    assert.equal(to.fleet.isHealthy('n0'), false);
+    assert.equal(to.fleet.facts.isHealthy('n0'), false);
   });
 
   test('a neuron too old to say who it is serves as before', async () => {

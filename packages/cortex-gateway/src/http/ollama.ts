@@ -37,7 +37,8 @@ import {
 } from '../dialects/ollama/ollama-models.ts';
 import { describeModel, modelIds } from '../fleet/listing.ts';
 import { type AdminDeps, requireAdmin } from './admin.ts';
-import { type InferenceDeps, inferenceHandler } from './inference.ts';
+import { inferenceHandler } from './inference.ts';
+import type { InferenceDeps } from './inference-deps.ts';
 
 export interface OllamaDeps {
   readonly inference: InferenceDeps;

@@ -39,12 +39,14 @@ export class StreamChecks {
 }
 
 class CheckedStream implements StreamOut {
+  readonly headers?: Readonly<Record<string, string>>;
   readonly #out: StreamOut;
   readonly #grammar: WireGrammar;
   readonly #report: (rule: string) => void;
 
   constructor(out: StreamOut, grammar: WireGrammar, report: (rule: string) => void) {
     this.#out = out;
+    if (out.headers !== undefined) this.headers = out.headers;
     this.#grammar = grammar;
     this.#report = report;
   }

@@ -25,6 +25,7 @@ import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
 import { LostHandles } from './lost-handles.ts';
 import { type EntryStatus, ModelEntry, type ServingModel } from './model-entry.ts';
 import { ModelMover, type RecycleReport } from './model-mover.ts';
+import { notFound, notLoaded, shuttingDown, unloadedMidway } from './registry-errors.ts';
 import type { ModelSources } from './sources.ts';
 
 export interface RegistryDeps {
@@ -377,31 +378,6 @@ function withFile(model: NeuronModel, file: NeuronModel | undefined): NeuronMode
   if (model.limit === undefined) return { ...model, capabilities, tool_call, reasoning };
   const isNew = capabilities.includes('infill') && !model.capabilities.includes('infill');
   return isNew ? { ...model, capabilities: [...model.capabilities, 'infill'] } : model;
-}
-
-function unloadedMidway(id: string): AppError {
-  return new AppError('model_not_loaded', `model "${id}" was unloaded during the answer`);
-}
-
-function shuttingDown(): AppError {
-  return new AppError('shutting_down', 'this neuron is shutting down; try elsewhere', {
-    retryAfterSecs: 15,
-  });
-}
-
-function notLoaded(id: string): AppError {
-  return new AppError('model_not_loaded', `model '${id}' not loaded`, { extras: { model_id: id } });
-}
-
-function notFound(id: string): AppError {
-  return new AppError(
-    'model_not_found',
-    `model "${id.slice(0, 200)}" is not loaded here; POST /models/load first`,
-    {
-      param: 'model',
-      extras: { model_id: id.slice(0, 200) },
-    },
-  );
 }
 
 function rank(model: NeuronModel): number {

@@ -17,6 +17,7 @@ import type { InnerRequest, InnerTurn } from '../inner/inner-request.ts';
 import { type JsonObject, unsaid } from '../request-body.ts';
 import { type OllamaShape, OllamaStream, toWholeAnswer } from './ollama-answer.ts';
 import { estimateTokens, parseOllama, toMaxTokens, toSampling, toStops } from './ollama-body.ts';
+import { OllamaGrammar } from './ollama-grammar.ts';
 import { chatToInner, generateToInner } from './ollama-request.ts';
 import { readTextAnswer, TextAnswerReader } from './text-answer-reader.ts';
 
@@ -25,6 +26,7 @@ export type ResolveName = (name: string) => string;
 export function ollamaChat(resolve: ResolveName): Dialect {
   return {
     name: 'ollama',
+    wireGrammar: () => new OllamaGrammar('chat'),
     parse: (body) => {
       const request = parseOllama(ollamaChatSchema, body);
       return fromInner(chatToInner(request, resolve(request.model)), request.model, 'chat');
@@ -35,6 +37,7 @@ export function ollamaChat(resolve: ResolveName): Dialect {
 export function ollamaGenerate(resolve: ResolveName): Dialect {
   return {
     name: 'ollama',
+    wireGrammar: () => new OllamaGrammar('generate'),
     parse: (body) => {
       const request = parseOllama(ollamaGenerateSchema, body);
       refuseUnread(request);

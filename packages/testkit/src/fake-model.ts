@@ -1,0 +1,29 @@
+/** A model of a fake neuron, and its row in GET /models. */
+
+export interface FakeModel {
+  readonly id: string;
+  readonly vramMb: number;
+  status: 'loaded' | 'loading' | 'recovering' | 'poisoned' | 'available';
+  devices: number[];
+  servable?: { ok: boolean; reason?: string; detail?: string };
+  context?: number;
+  /** What it says of its weights; its template is always the same. */
+  weights?: string;
+}
+
+export function toRow(model: FakeModel): unknown {
+  return {
+    id: model.id,
+    harness: 'llamacpp',
+    status: model.status,
+    devices: model.status === 'loaded' ? model.devices : [],
+    vram_used_mb: model.status === 'loaded' ? model.vramMb : null,
+    vram_estimate_mb: model.vramMb,
+    capabilities: ['text'],
+    ...(model.servable === undefined ? {} : { servable: model.servable }),
+    ...(model.weights === undefined || model.status !== 'loaded'
+      ? {}
+      : { weights_digest: model.weights, template_digest: 'template' }),
+    ...(model.context === undefined ? {} : { limit: { context: model.context, output: model.context } }),
+  };
+}
