@@ -40,6 +40,7 @@ export const importTable = {
   'cortex-gateway/quota': { may: core },
   'cortex-gateway/fleet': { may: [...core, 'cortex-gateway/decide', 'cortex-gateway/upstream'] },
   'cortex-gateway/decide': { may: wire, ...pure },
+  'cortex-gateway/simulate': { may: [...wire, 'cortex-gateway/decide'], ...pure },
   'cortex-gateway/upstream': { may: core },
   'neuron/neuron.ts': { may: [...core, 'neuron'] },
   'neuron/live-config.ts': { may: core },
@@ -57,7 +58,13 @@ export const importTable = {
   'neuron/engine/grammar': { may: wire, ...pure },
   'neuron/libllama': { may: wire },
   'cortex-cli': {
-    may: [...core, 'cortex-gateway/gateway.ts', 'neuron/neuron.ts', 'neuron/machine.ts'],
+    may: [
+      ...core,
+      'cortex-gateway/gateway.ts',
+      'cortex-gateway/simulate',
+      'neuron/neuron.ts',
+      'neuron/machine.ts',
+    ],
   },
   testkit: { may: core },
   e2e: { may: ['*'] },

@@ -19,6 +19,7 @@ import { interruptible } from './interruptible.ts';
 import { parsePort, parsePositiveInt, parseTemperature } from './program-runner.ts';
 import { reloadGateway } from './reload-command.ts';
 import { type RunOptions, runPrompt } from './run-command.ts';
+import type { SimulateOptions } from './simulate-command.ts';
 import type { Terminal } from './terminal.ts';
 import type { UpOptions } from './up-config.ts';
 import { formatVersion, readVersion } from './version.ts';
@@ -251,6 +252,7 @@ function addLocal(program: Command, terminal: Terminal): void {
       ]),
     )
     .action((files: string[], options: CheckOptions) => checkConfigs(terminal, files, options));
+  addSimulate(program, terminal);
   program
     .command('doctor')
     .description('Show what this machine has for models, and which package to add for its GPU.')
@@ -270,6 +272,40 @@ function addLocal(program: Command, terminal: Terminal): void {
       terminal.stdout.write(
         `${options.json === true ? JSON.stringify(found) : formatVersion('cortex', found)}\n`,
       );
+    });
+}
+
+function addSimulate(program: Command, terminal: Terminal): void {
+  const strategies = ['lru', 'priority', 'cost'];
+  program
+    .command('simulate')
+    .description('Play a trace of requests against a fleet on a virtual clock, once per eviction strategy.')
+    .argument('[trace]', 'one request a line, as JSON; docs/scheduling.md tells the fields')
+    .option('--fleet <file>', 'fleet.toml: machines and models')
+    .addOption(new Option('--strategy <names...>', 'only these (default: all)').choices(strategies))
+    .addOption(
+      new Option('--generate <name>', 'make a trace and a fleet instead').choices([
+        'alternation',
+        'chat-embedding',
+        'orchestrator',
+        'agents',
+        'diurnal',
+      ]),
+    )
+    .option('--seed <n>', 'make the same trace again', parsePositiveInt)
+    .option('--out <folder>', 'with --generate: write trace and fleet there, simulate nothing')
+    .option('--json', 'the numbers as JSON')
+    .addHelpText(
+      'after',
+      examples([
+        ['cortex simulate monday.jsonl --fleet fleet.toml', ''],
+        ['cortex simulate --generate agents --seed 1 --strategy lru cost', ''],
+        ['cortex simulate --generate orchestrator --out traces', 'files to start from'],
+      ]),
+    )
+    .action(async (trace: string | undefined, options: SimulateOptions) => {
+      const { runSimulate } = await import('./simulate-command.ts');
+      runSimulate(terminal, trace, options);
     });
 }
 

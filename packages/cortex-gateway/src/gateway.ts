@@ -11,10 +11,11 @@ import { RateBook } from './decide/rate-book.ts';
 import { doubtfulAliases, toCatalogue } from './fleet/catalogue.ts';
 import { Fleet } from './fleet/fleet.ts';
 import type { FleetSettings } from './fleet/fleet-options.ts';
+import { toTtl } from './fleet/idle-unloads.ts';
 import { RatesFile } from './fleet/rates-file.ts';
 import { Attachments } from './http/attachments.ts';
 import { allowBrowsers } from './http/cors.ts';
-import type { InferenceDeps } from './http/inference.ts';
+import type { InferenceDeps } from './http/inference-deps.ts';
 import { GatewayMetrics } from './http/metrics.ts';
 import { ResponseStore } from './http/response-store.ts';
 import { RetryBudget } from './http/retry-budget.ts';
@@ -130,7 +131,7 @@ function createFleet(live: LiveConfig, { metrics, log, clock, rates }: FleetPart
 function toFleetSettings({ config, models }: LiveConfig, log: Log): FleetSettings {
   const catalogue = toCatalogue(models);
   for (const [alias, doubt] of doubtfulAliases(catalogue)) log.warn(`the alias ${doubt}`, { alias });
-  const { gateway, eviction, neurons } = config;
+  const { gateway, eviction, queue, neurons } = config;
   return {
     nodes: neurons,
     catalogue,
@@ -142,6 +143,13 @@ function toFleetSettings({ config, models }: LiveConfig, log: Log): FleetSetting
     defragAfterCycles: eviction.defrag_after_cycles,
     loadTimeoutMs: gateway.load_timeout_secs * 1000,
     waitersMax: gateway.max_waiting_requests,
+    turns: {
+      maxWaitMs: queue.max_wait_secs * 1000,
+      residencyFactor: queue.min_residency_factor,
+      residencyMaxMs: queue.min_residency_max_secs * 1000,
+    },
+    drain: { timeoutMs: eviction.drain_timeout_secs * 1000, cutAfter: eviction.cut_after_drain },
+    ttlMs: toTtl(models, eviction.idle_ttl_secs),
   };
 }
 

@@ -10,7 +10,7 @@ describe('kill -9 of a neuron', () => {
   let fleet: LocalFleet;
   before(async () => {
     fleet = await startLocalFleet({ rooms: [2.5, 2.5, 2.5], models: ['one', 'two'], slots: 8 });
-    await Promise.all(names.map((name) => fleet.gateway.fleet.load('one', name)));
+    await Promise.all(names.map((name) => fleet.gateway.fleet.operations.load('one', name)));
   });
   after(() => fleet.close());
 
@@ -28,7 +28,7 @@ describe('kill -9 of a neuron', () => {
   test('it comes back as another one: what it had is forgotten, and it is given work again', async () => {
     await fleet.node('node1').start();
     await fleet.until('node1', (node) => node.healthy && node.models.get('one')?.status === 'available');
-    await fleet.gateway.fleet.load('one', 'node1');
+    await fleet.gateway.fleet.operations.load('one', 'node1');
     assert.deepEqual(fleet.loadedOn('node1'), ['one']);
     // talks that nobody had before: a known one goes where its prefix is
     const talks = Array.from({ length: 6 }, (_, i) => [{ role: 'user', content: `Is ${i} a number?` }]);

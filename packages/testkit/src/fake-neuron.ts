@@ -100,6 +100,8 @@ export class FakeNeuron {
   deviceMb: readonly number[];
   readonly #loads = new FakeLoads();
   readonly #loadCycles: number[];
+  /** What each model says it takes at once; 0 = it does not say. */
+  slots = { max_in_flight: 0, max_queue_depth: 0 };
   readonly #server: Server;
   readonly #waits = new Set<{ readonly test: () => boolean; readonly resolve: () => void }>();
   readonly #startedMs = performance.now();
@@ -366,6 +368,7 @@ export class FakeNeuron {
         .filter((model) => model.status === 'loaded')
         .map(({ id }) => ({
           ...{ id, in_flight: this.reportedInFlight.get(id) ?? 0, queue_depth: 0 },
+          ...this.slots,
           ...this.reportedLoad.get(id),
         })),
       loading: this.loading,

@@ -90,15 +90,47 @@ const failoverSchema = z.strictObject({
 
 const evictionSchema = z.strictObject({
   strategy: z
-    .enum(['lru', 'priority'])
+    .enum(['lru', 'priority', 'cost'])
     .default('lru')
-    .describe('Which model makes room: the longest unused, or the lowest residency_priority first.'),
+    .describe(
+      'Which model makes room: "lru" the longest unused, "priority" the lowest residency_priority first, ' +
+        '"cost" the one whose reload is least to be expected and quickest.',
+    ),
+  drain_timeout_secs: positiveSeconds()
+    .default(120)
+    .describe('Seconds a model that makes room may go on answering; then other models are tried.'),
+  cut_after_drain: z
+    .boolean()
+    .default(false)
+    .describe('Cut the answers that are left after drain_timeout_secs, and unload the model.'),
+  idle_ttl_secs: seconds()
+    .default(0)
+    .describe(
+      'Unload a model unused for that long; 0 = never. Not for pinned models; `ttl_secs` of a model goes ' +
+        'before it.',
+    ),
   defrag_after_cycles: nonNegativeInt()
     .default(50)
     .describe(
       'Models a node unloads before it is defragmented while nobody waits: moves between its devices, and ' +
         'fresh owners; 0 = never by itself.',
     ),
+});
+
+const queueSchema = z.strictObject({
+  max_wait_secs: seconds()
+    .default(60)
+    .describe(
+      'Seconds a request may wait for a model while another one is kept busy; then the models swap. ' +
+        'docs/scheduling.md states the bound.',
+    ),
+  min_residency_factor: z
+    .number()
+    .nonnegative()
+    .max(100)
+    .default(1)
+    .describe('Least time that a model stays after a load, in times the load took.'),
+  min_residency_max_secs: seconds().default(30).describe('Cap of that time, in seconds.'),
 });
 
 const responsesSchema = z.strictObject({
@@ -125,6 +157,10 @@ const windowSchema = z
   .default({ kind: 'balance' })
   .describe('balance: hard_cap is spent once. rolling: hard_cap is per window of `seconds`.');
 
+function priorityField() {
+  return z.number().int().min(-100).max(100);
+}
+
 const entitlementKeySchema = z
   .strictObject({
     key: nonEmpty().describe('The API key a client sends.'),
@@ -132,8 +168,22 @@ const entitlementKeySchema = z
     key_id: nonEmpty().optional().describe('Name of the key in logs and reports; account_id when left out.'),
     hard_cap: nonNegativeInt().optional().describe('Tokens the key may use; no cap when left out.'),
     window: windowSchema,
+    priority: priorityField()
+      .default(0)
+      .describe('Priority of its requests among those that wait; higher goes first.'),
+    priority_max: priorityField()
+      .optional()
+      .describe('The highest it may ask for with an x-cortex-priority header; `priority` when left out.'),
   })
-  .transform((entry) => ({ ...entry, key_id: entry.key_id ?? entry.account_id }));
+  .refine((entry) => entry.priority_max === undefined || entry.priority_max >= entry.priority, {
+    path: ['priority_max'],
+    message: 'must not be lower than `priority`',
+  })
+  .transform((entry) => ({
+    ...entry,
+    key_id: entry.key_id ?? entry.account_id,
+    priority_max: entry.priority_max ?? entry.priority,
+  }));
 
 const entitlementsSchema = z.strictObject({
   require_auth: z.boolean().default(false).describe('Refuse requests without a known key with 401.'),
@@ -157,6 +207,7 @@ export const cortexConfigSchema = z.strictObject({
   failover: failoverSchema.prefault({}).describe('What happens to a request whose node fails'),
   eviction: evictionSchema.prefault({}).describe('How room is made for a model'),
   responses: responsesSchema.prefault({}).describe('The store of the Responses API, in memory'),
+  queue: queueSchema.prefault({}).describe('Whose turn it is when not all models fit'),
   neurons: z
     .array(neuronEntrySchema)
     .superRefine(unique('name', 'name', (neuron) => neuron.name))

@@ -17,6 +17,7 @@ const envPrefixes: Readonly<Record<ConfigKind, string | null>> = {
   cortex: 'CORTEX_',
   models: null,
   neuron: 'NEURON_',
+  fleet: null,
 };
 
 /** Names with a prefix of ours that are not configuration keys: other parts of Cortex read them. */

@@ -42,6 +42,7 @@ const formerKeys: Readonly<Record<ConfigKind, ReadonlyMap<string, string>>> = {
     ['admission.anon_max_pending', notYet],
     ['admission.kv_max_wait_secs', notYet],
   ]),
+  fleet: new Map(),
 };
 
 /** The former key that `path` is, or is in. */

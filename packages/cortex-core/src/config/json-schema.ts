@@ -1,9 +1,10 @@
 /**
- * The JSON Schemas of the three files, generated from the zod types, and what the loader asks of them: which
- * keys there are and what a value may be. `scripts/generate-schemas.mjs` writes them to config/schema/.
+ * The JSON Schemas of the files, generated from the zod types, and what the loader asks of them: which keys
+ * there are and what a value may be. `scripts/generate-schemas.mjs` writes them to config/schema/.
  */
 import { z } from 'zod';
 import { cortexConfigSchema } from './cortex-config.ts';
+import { fleetConfigSchema } from './fleet-config.ts';
 import { modelsConfigSchema } from './models-config.ts';
 import { neuronConfigSchema } from './neuron-config.ts';
 
@@ -11,6 +12,7 @@ export const configSchemas = {
   cortex: cortexConfigSchema,
   models: modelsConfigSchema,
   neuron: neuronConfigSchema,
+  fleet: fleetConfigSchema,
 } as const;
 
 export type ConfigKind = keyof typeof configSchemas;
@@ -35,6 +37,7 @@ const titles: Readonly<Record<ConfigKind, string>> = {
   cortex: 'cortex.toml: the gateway of Cortex',
   models: 'models.toml: the model catalogue of Cortex',
   neuron: 'neuron.toml: the daemon of one machine of Cortex',
+  fleet: 'fleet.toml: the machines and models of a simulation of Cortex',
 };
 
 /** The schema of a file as written: what has a default is not required. It has no null, as TOML has none. */

@@ -63,8 +63,15 @@ test('an empty cortex.toml is the defaults', () => {
       attach_mb: 4,
       attach_total_mb: 64,
     },
-    eviction: { strategy: 'lru', defrag_after_cycles: 50 },
     responses: { max_entries: 4096, max_mb: 256, keep_secs: 86400 },
+    eviction: {
+      strategy: 'lru',
+      drain_timeout_secs: 120,
+      cut_after_drain: false,
+      idle_ttl_secs: 0,
+      defrag_after_cycles: 50,
+    },
+    queue: { max_wait_secs: 60, min_residency_factor: 1, min_residency_max_secs: 30 },
     neurons: [],
     entitlements: { require_auth: false, keys: [] },
     log: { level: 'info' },
@@ -124,7 +131,9 @@ test('defaults of array entries depend on the entry', () => {
     ],
   );
   const keys = load('cortex', '[[entitlements.keys]]\nkey="k"\naccount_id="me"').entitlements.keys;
-  assert.deepEqual(keys, [{ key: 'k', account_id: 'me', key_id: 'me', window: { kind: 'balance' } }]);
+  assert.deepEqual(keys, [
+    { key: 'k', account_id: 'me', key_id: 'me', priority: 0, priority_max: 0, window: { kind: 'balance' } },
+  ]);
   const spec = load('neuron', 'default_models = [{ model_id = "m" }]').default_models[0];
   assert.deepEqual(spec, { model_id: 'm', harness: 'llamacpp' });
 });
@@ -148,7 +157,7 @@ test('a key in the wrong table names its table', () => {
 
 test('an unknown key with nothing near lists the keys of its table', () => {
   assert.deepEqual(faults('cortex', '[eviction]\nfoobarbaz = 1'), [
-    'FILE:2 eviction.foobarbaz: unknown key; the keys here are strategy, defrag_after_cycles',
+    'FILE:2 eviction.foobarbaz: unknown key; the keys here are strategy, drain_timeout_secs, cut_after_drain, idle_ttl_secs, defrag_after_cycles',
   ]);
 });
 
@@ -217,7 +226,7 @@ test('all faults are reported at once, each with its line', () => {
     'FILE:5 gateway.poll_interval_secs: must be more than 0',
     'FILE:6 gateway.unhealthy_after_misses: must be a whole number, not a fraction',
     'FILE:7 gateway.neuron_key: must not be empty',
-    'FILE:9 eviction.strategy: must be one of "lru", "priority"; did you mean "lru"?',
+    'FILE:9 eviction.strategy: must be one of "lru", "priority", "cost"; did you mean "lru"?',
     'FILE:15 neurons[1].endpoint: must be a URL such as "http://10.0.0.5:13131"',
     'FILE:16 neurons[2].endpoint: is required',
     'FILE:21 entitlements.keys[0].window.kind: must be one of "balance", "rolling"; did you mean "rolling"?',
@@ -229,7 +238,7 @@ test('names that must be unique are', () => {
   assert.deepEqual(faults('cortex', text), [
     'FILE:5 neurons[1].name: name "a" is already used by entry 1',
     'FILE:6 neurons[1].endpoint: endpoint is already used by entry 1',
-    'FILE:7 x: unknown key; the keys here are models_config, state_dir, gateway, failover, eviction, responses, neurons, entitlements, log',
+    'FILE:7 x: unknown key; the keys here are models_config, state_dir, gateway, failover, eviction, queue, responses, neurons, entitlements, log',
   ]);
   assert.deepEqual(faults('models', 'models = [\n {id="m"},\n {id="m"},\n]'), [
     'FILE:3 models[1].id: id "m" is already used by entry 1',
@@ -368,7 +377,7 @@ test('a variable that names no key is an error with the nearest name', () => {
     'environment CORTEX_GATEWAY__LISTN: names no configuration key ("__" separates table and key); did you mean "CORTEX_GATEWAY__LISTEN"?',
     'environment CORTEX_LISTEN: names no configuration key ("__" separates table and key); did you mean "CORTEX_GATEWAY__LISTEN"?',
     'environment CORTEX_NEURONS__0__NAME: names no configuration key (an array is set as a whole, as TOML); did you mean "CORTEX_NEURONS"?',
-    'environment CORTEX_EVICTION__STRATEGY eviction.strategy: must be one of "lru", "priority"; did you mean "lru"?',
+    'environment CORTEX_EVICTION__STRATEGY eviction.strategy: must be one of "lru", "priority", "cost"; did you mean "lru"?',
   ]);
 });
 

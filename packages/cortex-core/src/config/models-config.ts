@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { costSchema, limitSchema } from '../wire/neuron.ts';
 import { chatRequestSchema } from '../wire/openai.ts';
-import { nonEmpty, nonNegativeInt, positiveInt, unique } from './fields.ts';
+import { nonEmpty, nonNegativeInt, positiveInt, seconds, unique } from './fields.ts';
 import { findNearest } from './nearest-key.ts';
 
 const defaultPriority = 100;
@@ -40,6 +40,12 @@ const modelEntrySchema = z
       .strict()
       .optional()
       .describe('Price in USD per million tokens; absent = unpriced, 0 = free.'),
+    ttl_secs: seconds()
+      .optional()
+      .describe(
+        'Unload it when unused for that long; 0 = never. Left out: idle_ttl_secs of cortex.toml, and never ' +
+          'when pinned.',
+      ),
     capabilities: z.array(nonEmpty()).default([]).describe('What it can do, e.g. "text", "vision".'),
   })
   .transform((entry) => ({

@@ -65,7 +65,7 @@ function withMoves(weighing: Weighing, index: FleetIndex, { best, rejected }: Co
 
 export function compareCold(a: ColdCandidate, b: ColdCandidate): number {
   const byName = a.placement.node < b.placement.node ? -1 : 1;
-  return scoreOf(a.terms) - scoreOf(b.terms) || b.freeMb - a.freeMb || byName;
+  return scoreOf(a.terms) - scoreOf(b.terms) || a.cost - b.cost || b.freeMb - a.freeMb || byName;
 }
 
 function planEverywhere(weighing: Weighing, index: FleetIndex): ColdChoice {

@@ -1,13 +1,15 @@
 /**
  * Which models leave a node so that another fits.
  *
- * Memory is counted per device. A newcomer takes the freest `minDevices` devices, so the question asked
- * after each victim is whether those devices together hold enough. Victims are taken in the strategy's
- * order until they do; then every victim that turned out not to be needed is spared. When even all legal
- * victims do not suffice, nothing goes.
+ * Memory is counted per device. A newcomer takes the freest `minDevices` devices, so the question asked of
+ * every set of victims is whether those devices together hold enough without them. Among the sets for which
+ * they do, the cheapest goes (`victim-set.ts`); what a victim costs is the strategy's business
+ * (`victim-cost.ts`). When even all legal victims do not suffice, nothing goes.
  */
 import type { CatalogueEntry, DeviceView, FleetView, ModelView, NodeView } from './fleet-view.ts';
-import { defaultPriority, priorityOf } from './fleet-view.ts';
+import { defaultPriority, pinnedPriority, priorityOf } from './fleet-view.ts';
+import { costOf, inOrder } from './victim-cost.ts';
+import { cheapestSet, lastInOrder } from './victim-set.ts';
 
 export interface Victim {
   readonly model: string;
@@ -30,6 +32,8 @@ export type Fit =
       readonly devices: readonly number[];
       readonly evict: readonly Victim[];
       readonly freeMb: number;
+      /** What the victims cost in the strategy's measure, to compare nodes; 0 without victims. */
+      readonly cost: number;
     }
   | { readonly ok: false; readonly reason: string };
 
@@ -47,9 +51,15 @@ export function needOf(
   };
 }
 
-/** Where on this node the newcomer goes, and who leaves for it. */
-export function planFit(view: FleetView, node: NodeView, need: MemoryNeed): Fit {
-  const free = freeByDevice(view, node);
+const none: ReadonlySet<string> = new Set();
+
+/** Where on this node the newcomer goes, and who leaves for it. `spared`: models that may not leave now. */
+export function planFit(
+  view: FleetView,
+  node: NodeView,
+  need: MemoryNeed,
+  spared: ReadonlySet<string> = none,
+): Fit {
   const big = node.devices.filter((device) => device.totalMb >= need.minDeviceVramMb);
   if (big.length < need.minDevices) {
     const of = need.minDeviceVramMb > 0 ? ` of at least ${need.minDeviceVramMb} MiB` : '';
@@ -62,81 +72,114 @@ export function planFit(view: FleetView, node: NodeView, need: MemoryNeed): Fit 
       reason: `needs ${need.vramMb} MiB, ${node.name} has only ${total} MiB on ${need.minDevices} device(s)`,
     };
   }
-  const taken: ModelView[] = [];
-  const candidates = legalVictims(view, node, need);
-  for (const next of [null, ...candidates]) {
-    if (next !== null) {
-      give(view, free, node, next, 1);
-      taken.push(next);
-    }
-    const pick = pickFreest(big, free, need.minDevices);
-    if (sum(pick.sizes) >= need.vramMb) return spare(view, node, need, big, free, taken);
+  const free = freeByDevice(view, node);
+  const freedBy = (victims: readonly ModelView[]) => {
+    if (need.minDevices === 1) return freestOne(view, node, big, free, victims);
+    const freed = new Map(free);
+    for (const victim of victims) give(view, freed, node, victim);
+    return pickFreest(big, freed, need.minDevices);
+  };
+  const suffices = (victims: readonly ModelView[]) => sum(freedBy(victims).sizes) >= need.vramMb;
+  const legal = legalVictims(view, node, need, spared);
+  const victims = suffices([]) ? [] : suffices(legal) ? chooseSet(view, node, legal, suffices) : null;
+  if (victims === null) {
+    const mostMb = Math.floor(sum(freedBy(legal).sizes));
+    return { ok: false, reason: tooFull(node, need, legal, mostMb) };
   }
-  const most = Math.floor(sum(pickFreest(big, free, need.minDevices).sizes));
-  return { ok: false, reason: tooFull(view, node, need, most) };
-}
-
-/** Free MiB per device: the reading, or what the resident models leave when there is none. */
-export function freeByDevice(view: FleetView, node: NodeView): Map<number, number> {
-  const free = new Map<number, number>();
-  for (const device of node.devices) free.set(device.index, device.freeMb ?? device.totalMb);
-  for (const model of node.models.values()) {
-    if (!isResident(model)) continue;
-    const unread = devicesOf(node, model).filter(
-      (i) => node.devices.find((d) => d.index === i)?.freeMb === null,
-    );
-    const share = sizeOf(view, model) / Math.max(1, devicesOf(node, model).length);
-    for (const index of unread) free.set(index, (free.get(index) ?? 0) - share);
-  }
-  return free;
+  const pick = freedBy(victims);
+  return {
+    ok: true,
+    devices: pick.indices,
+    freeMb: sum(pick.sizes),
+    evict: victims.map((v) => ({ model: v.id, wireId: v.wireId, vramMb: sizeOf(view, v) })),
+    cost: costOf(view, node, victims),
+  };
 }
 
 export function sizeOf(view: FleetView, model: ModelView): number {
   return model.vramMb ?? view.catalogue.get(model.id)?.vramMb ?? 0;
 }
 
-function spare(
+/** Pinned there at the rank that pinning gives, or a higher one: never leaves for another model. */
+function isHeldFor(view: FleetView, node: NodeView, model: string): boolean {
+  const entry = view.catalogue.get(model);
+  return (
+    entry !== undefined && entry.residencyPriority >= pinnedPriority && entry.pinnedOn.includes(node.name)
+  );
+}
+
+function chooseSet(
+  view: FleetView,
+  node: NodeView,
+  legal: readonly ModelView[],
+  suffices: (victims: readonly ModelView[]) => boolean,
+): readonly ModelView[] {
+  const ordered = inOrder(view, node, legal);
+  if (view.strategy !== 'cost') return lastInOrder(ordered, suffices);
+  return cheapestSet(
+    ordered.map((model) => ({
+      item: model,
+      cost: costOf(view, node, [model]),
+      size: sizeOf(view, model),
+    })),
+    suffices,
+  );
+}
+
+function legalVictims(
   view: FleetView,
   node: NodeView,
   need: MemoryNeed,
-  big: readonly DeviceView[],
-  free: Map<number, number>,
-  taken: readonly ModelView[],
-): Fit {
-  const victims: ModelView[] = [];
-  for (const victim of taken) {
-    give(view, free, node, victim, -1);
-    if (sum(pickFreest(big, free, need.minDevices).sizes) >= need.vramMb) continue;
-    give(view, free, node, victim, 1);
-    victims.push(victim);
-  }
-  const pick = pickFreest(big, free, need.minDevices);
-  return {
-    ok: true,
-    devices: pick.indices,
-    freeMb: sum(pick.sizes),
-    evict: victims.map((v) => ({ model: v.id, wireId: v.wireId, vramMb: sizeOf(view, v) })),
-  };
-}
-
-function legalVictims(view: FleetView, node: NodeView, need: MemoryNeed): ModelView[] {
-  const legal = [...node.models.values()].filter(
-    (model) =>
-      model.status === 'loaded' && model.id !== need.model && need.priority >= priorityOf(view, model.id),
+  spared: ReadonlySet<string>,
+): ModelView[] {
+  return [...node.models.values()].filter(
+    (model) => mayLeave(model) && !mustStay(view, node, need, model) && !spared.has(model.id),
   );
-  return legal.sort((a, b) => {
-    const busy = Number(a.leases + a.foreignLoad > 0) - Number(b.leases + b.foreignLoad > 0);
-    if (busy !== 0) return busy;
-    const rank = view.strategy === 'priority' ? priorityOf(view, a.id) - priorityOf(view, b.id) : 0;
-    return rank || (a.lastUsedMs ?? -1) - (b.lastUsedMs ?? -1) || (a.id < b.id ? -1 : 1);
-  });
 }
 
-function tooFull(view: FleetView, node: NodeView, need: MemoryNeed, mostMb: number): string {
+function mustStay(view: FleetView, node: NodeView, need: MemoryNeed, model: ModelView): boolean {
+  return (
+    model.id === need.model || priorityOf(view, model.id) > need.priority || isHeldFor(view, node, model.id)
+  );
+}
+
+/** What is still loading may leave once it has loaded: a newcomer has to wait, not to go away. */
+function mayLeave(model: ModelView): boolean {
+  return model.status === 'loaded' || model.status === 'loading';
+}
+
+/**
+ * Free MiB per device: the reading, or what the resident models leave when there is none. What is being
+ * unloaded counts as gone: who needs its memory waits for it.
+ */
+export function freeByDevice(view: FleetView, node: NodeView): Map<number, number> {
+  const free = new Map<number, number>();
+  const unread = new Set<number>();
+  for (const device of node.devices) {
+    free.set(device.index, device.freeMb ?? device.totalMb);
+    if (device.freeMb === null) unread.add(device.index);
+  }
+  for (const model of node.models.values()) {
+    if (!mayLeave(model) && model.status !== 'unloading') continue;
+    const isLeaving = model.status === 'unloading';
+    if (unread.size === 0 && !isLeaving) continue;
+    const devices = devicesOf(node, model);
+    const share = sizeOf(view, model) / Math.max(1, devices.length);
+    for (const index of devices) {
+      if (unread.has(index) === isLeaving) continue;
+      free.set(index, (free.get(index) ?? 0) + (isLeaving ? share : -share));
+    }
+  }
+  for (const { index, totalMb } of node.devices) {
+    free.set(index, Math.min(totalMb, free.get(index) ?? 0));
+  }
+  return free;
+}
+
+function tooFull(node: NodeView, need: MemoryNeed, legal: readonly ModelView[], mostMb: number): string {
+  const leave = new Set(legal.map((model) => model.id));
   const stays = [...node.models.values()]
-    .filter(
-      (model) => isResident(model) && model.id !== need.model && priorityOf(view, model.id) > need.priority,
-    )
+    .filter((model) => mayLeave(model) && model.id !== need.model && !leave.has(model.id))
     .map((model) => model.id);
   const held = stays.length > 0 ? `; ${stays.join(', ')} may not be displaced` : '';
   return `needs ${need.vramMb} MiB, ${node.name} can free at most ${Math.max(0, mostMb)} MiB${held}`;
@@ -157,24 +200,37 @@ export function pickFreest(
   };
 }
 
-function give(
+/** As `pickFreest` for one device, which is what most models take: without a copy or a sort. */
+function freestOne(
   view: FleetView,
-  free: Map<number, number>,
   node: NodeView,
-  model: ModelView,
-  sign: 1 | -1,
-): void {
+  devices: readonly DeviceView[],
+  free: ReadonlyMap<number, number>,
+  victims: readonly ModelView[],
+): { indices: number[]; sizes: number[] } {
+  let index = 0;
+  let mostMb = Number.NEGATIVE_INFINITY;
+  for (const device of devices) {
+    let mb = free.get(device.index) ?? 0;
+    for (const victim of victims) {
+      const held = devicesOf(node, victim);
+      if (held.includes(device.index)) mb += sizeOf(view, victim) / held.length;
+    }
+    if (mb <= mostMb) continue;
+    index = device.index;
+    mostMb = mb;
+  }
+  return { indices: [index], sizes: [Math.max(0, mostMb)] };
+}
+
+function give(view: FleetView, free: Map<number, number>, node: NodeView, model: ModelView): void {
   const devices = devicesOf(node, model);
   const share = sizeOf(view, model) / Math.max(1, devices.length);
-  for (const index of devices) free.set(index, (free.get(index) ?? 0) + sign * share);
+  for (const index of devices) free.set(index, (free.get(index) ?? 0) + share);
 }
 
 function devicesOf(node: NodeView, model: ModelView): readonly number[] {
   return model.devices.length > 0 ? model.devices : node.devices.slice(0, 1).map((d) => d.index);
-}
-
-function isResident(model: ModelView): boolean {
-  return model.status === 'loaded' || model.status === 'loading' || model.status === 'unloading';
 }
 
 function sum(values: readonly number[]): number {

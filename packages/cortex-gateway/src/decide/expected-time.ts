@@ -290,7 +290,7 @@ function restOfLoad(
 
 /** 1 = in use, falling to 0 with the time it was idle. */
 function missedShare({ nowMs }: Weighing, victim: ModelView): number {
-  if (loadScore(victim) > 0) return 1;
+  if (loadScore(victim) > 0 || victim.status === 'loading') return 1;
   if (nowMs === null || victim.lastUsedMs === null) return 0;
   return Math.min(1, Math.max(0, 1 - (nowMs - victim.lastUsedMs) / missedForMs));
 }

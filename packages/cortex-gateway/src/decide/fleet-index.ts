@@ -33,7 +33,7 @@ export class FleetIndex {
   /** MiB of the k largest devices together, and of the k-th alone. */
   readonly totalMb: Float64Array;
   readonly kthTotalMb: Float64Array;
-  /** MiB of loaded models up to each rank; row of `ranks.length` per node. */
+  /** MiB of loaded and loading models up to each rank; row of `ranks.length` per node. */
   readonly reclaimMb: Float64Array;
   /** MiB of the largest loaded model: how many have to leave at least. */
   readonly largestMb: Float64Array;

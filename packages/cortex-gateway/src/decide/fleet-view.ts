@@ -17,10 +17,24 @@ export interface FleetView {
   readonly rates?: RateSource;
   /** Who holds what, and where there is room; absent = made for each decision. */
   readonly index?: FleetIndex;
+  /** What `cost` weighs; without it every load is guessed from its size and every model is long idle. */
+  readonly terms?: EvictionTerms;
 }
 
-/** `lru`: longest idle first. `priority`: lowest residency priority first, then longest idle. */
-export type EvictionStrategy = 'lru' | 'priority';
+/**
+ * `lru`: longest idle first. `priority`: lowest residency priority first, then longest idle. `cost`: least
+ * waiting for a reload to be expected.
+ */
+export type EvictionStrategy = 'lru' | 'priority' | 'cost';
+
+/** What was measured of models on nodes, as lookups: a decision asks for a few of many. */
+export interface EvictionTerms {
+  readonly nowMs: number;
+  /** Of a load of that model there, ms; null = none was measured. */
+  readonly loadMs: (node: string, model: string) => number | null;
+  /** How long it usually is idle there before it is used again, ms; null = not known. */
+  readonly gapMs: (node: string, model: string) => number | null;
+}
 
 export interface NodeView {
   readonly name: string;
@@ -110,6 +124,8 @@ export interface CatalogueEntry {
 }
 
 export const defaultPriority = 100;
+/** The rank of a pinned model whose entry names none. */
+export const pinnedPriority = 1000;
 
 /** One level, no chaining. */
 export function resolveAlias(view: FleetView, requested: string): string {

@@ -30,11 +30,15 @@ export interface ColdCandidate {
   readonly placement: Placement;
   readonly terms: RouteTerms;
   readonly freeMb: number;
+  /** What its victims cost in the strategy's measure; 0 without victims. */
+  readonly cost: number;
 }
 
 interface NodePlan {
   readonly placement: Placement;
   readonly freeMb: number;
+  /** What its victims cost in the strategy's measure; 0 without victims. */
+  readonly cost: number;
 }
 
 export interface Latitude {
@@ -42,6 +46,8 @@ export interface Latitude {
   readonly explicit?: boolean;
   /** Other models of the node may change their devices for it; the search may take milliseconds. */
   readonly mayMove?: boolean;
+  /** Models that may not leave now. */
+  readonly spared?: ReadonlySet<string>;
 }
 
 /** The plan for one given node, e.g. again when a queued load's turn comes. */
@@ -49,7 +55,7 @@ export function considerNode(
   view: FleetView,
   node: NodeView,
   model: string,
-  { explicit = false, mayMove = true }: Latitude = {},
+  { explicit = false, mayMove = true, spared = nobody }: Latitude = {},
 ): NodePlan | NodeRejection {
   const entry = view.catalogue.get(model);
   const held = node.models.get(model);
@@ -65,19 +71,23 @@ export function considerNode(
   const need = told.vramMb > 0 ? told : { ...told, vramMb: sizeElsewhere(view, model) ?? 0 };
   const reasons: string[] = [];
   for (const part of partsByKind(node)) {
-    const found = fitOn(view, part, need, mayMove);
+    const found = fitOn(view, part, need, mayMove, spared);
     if ('reason' in found) {
       reasons.push(found.reason);
       continue;
     }
-    const { devices, freeMb, ...placed } = found;
+    const { devices, freeMb, cost, ...placed } = found;
     const spec = specOf(node, model, entry, held, devices);
-    return { placement: { node: node.name, model, spec, ...placed }, freeMb };
+    return { placement: { node: node.name, model, spec, ...placed }, freeMb, cost };
   }
   return { node: node.name, reason: reasons[0] ?? `${node.name} has no devices`, unhealthy: false };
 }
 
-type Found = Pick<Placement, 'evict' | 'moves' | 'why'> & Pick<RoomPlan, 'devices' | 'freeMb'>;
+type Found = Pick<Placement, 'evict' | 'moves' | 'why'> &
+  Pick<RoomPlan, 'devices' | 'freeMb'> &
+  Pick<NodePlan, 'cost'>;
+
+const nobody: ReadonlySet<string> = new Set();
 
 /** Free, else after moves where those pay, else after evictions. */
 function fitOn(
@@ -85,20 +95,21 @@ function fitOn(
   part: NodeView,
   need: MemoryNeed,
   mayMove: boolean,
+  spared: ReadonlySet<string>,
 ): Found | { readonly reason: string } {
-  const fit = planFit(view, part, need);
+  const fit = planFit(view, part, need, spared);
   const room = mayMove ? roomByMoves(view, part, need, fit) : null;
   if (room !== null) {
     const { moves, devices, freeMb } = room;
     const names = moves.map((move) => `${move.model} to device ${move.to}`);
-    return { evict: [], moves, devices, freeMb, why: `loads after moving ${names.join(', ')}` };
+    return { evict: [], moves, devices, freeMb, cost: 0, why: `loads after moving ${names.join(', ')}` };
   }
   if (!fit.ok) return fit;
-  const { evict, devices, freeMb } = fit;
+  const { evict, devices, freeMb, cost } = fit;
   const count = evict.length;
   const why =
     count === 0 ? 'loads where it fits free' : `loads after ${count} other${count > 1 ? 's' : ''} left`;
-  return { evict, devices, freeMb, why };
+  return { evict, devices, freeMb, cost, why };
 }
 
 /** Where fragments alone are in the way, and moves do not cost more than what would have to go. */
@@ -154,7 +165,9 @@ function withReservations(view: FleetView, node: NodeView): NodeView {
     ...device,
     freeMb: free.get(device.index) ?? 0,
   }));
-  return { ...node, devices };
+  // what leaves is counted in these readings already
+  const models = new Map([...node.models].filter(([, { status }]) => status !== 'unloading'));
+  return { ...node, devices, models };
 }
 
 function barredFrom(

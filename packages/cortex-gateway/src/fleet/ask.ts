@@ -7,6 +7,18 @@ export interface Ask {
   readonly promptTokens?: number;
   /** What the prompt's head will be again in later requests; absent = nothing is remembered. */
   readonly affinity?: Affinity | null;
+  /** Absent = nobody in particular, of ordinary priority. */
+  readonly asker?: Asker;
+}
+
+/** Who asks, for the order of those that wait. */
+export interface Asker {
+  /** Who pays. */
+  readonly key: string;
+  /** One conversation or agent of theirs. */
+  readonly session: string;
+  /** A higher number goes first. */
+  readonly priority: number;
 }
 
 export interface Affinity {

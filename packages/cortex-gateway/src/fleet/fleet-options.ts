@@ -2,10 +2,11 @@ import type { Clock } from 'cortex-core/daemon/clock';
 import type { Log } from 'cortex-core/daemon/log';
 import type { EvictionStrategy } from '../decide/fleet-view.ts';
 import type { RateBook } from '../decide/rate-book.ts';
+import type { TurnRules } from '../decide/turns.ts';
 import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { Lease } from './lease.ts';
-import type { FleetEvent } from './lifecycle-deps.ts';
+import type { DrainRules, FleetEvent } from './lifecycle-deps.ts';
 import type { NodeSpec } from './node-set.ts';
 
 export interface FleetOptions {
@@ -33,6 +34,10 @@ export interface FleetSettings {
   readonly waitersMax: number;
   /** Unloads of a node after which it is defragmented by itself; 0 = never. */
   readonly defragAfterCycles: number;
+  readonly turns: TurnRules;
+  readonly drain: DrainRules;
+  /** How long a model may be idle before it is unloaded, ms; null = it stays. */
+  readonly ttlMs: (model: string) => number | null;
 }
 
 /** `lease` now, or `ready` later; `ready` rejects with the cause when it cannot be had. */

@@ -46,7 +46,7 @@ function setup() {
   const nodes = [createNode('a', 500), createNode('b', 4000)];
   const [a, b] = nodes as [NodeState, NodeState];
   const facts = { nodes, catalogue, strategy: 'lru' as const };
-  const picture = new FleetPicture(new RateBook(), () => 50_000, facts);
+  const picture = new FleetPicture({ rates: new RateBook(), gapMs: () => null, nowMs: () => 50_000 }, facts);
   const told = (nowMs = 50_000): string => {
     const decision = route(picture.view(), { model: 'm', nowMs });
     return decision.kind === 'reject' ? decision.code : `${decision.kind} ${decision.node}`;

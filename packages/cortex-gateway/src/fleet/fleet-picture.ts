@@ -3,7 +3,7 @@
  * marked. A request that nothing happened before makes nothing.
  */
 import { FleetIndex } from '../decide/fleet-index.ts';
-import type { EvictionStrategy, FleetView } from '../decide/fleet-view.ts';
+import type { EvictionStrategy, EvictionTerms, FleetView } from '../decide/fleet-view.ts';
 import type { RateBook } from '../decide/rate-book.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { NodeState } from './node-state.ts';
@@ -15,17 +15,31 @@ export interface PictureFacts {
   readonly strategy: EvictionStrategy;
 }
 
+export interface PictureSources {
+  readonly rates: RateBook;
+  /** How long a model is usually idle there, ms; null = not known. */
+  readonly gapMs: (node: string, model: string) => number | null;
+  readonly nowMs: () => number;
+}
+
 export class FleetPicture {
-  readonly #rates: RateBook;
-  readonly #nowMs: () => number;
+  readonly #sources: PictureSources;
+  readonly #terms: EvictionTerms;
   readonly #changed = new Set<NodeState>();
   #slots: ReadonlyMap<NodeState, number> = new Map();
   #index: FleetIndex;
   #view: FleetView;
 
-  constructor(rates: RateBook, nowMs: () => number, facts: PictureFacts) {
-    this.#rates = rates;
-    this.#nowMs = nowMs;
+  constructor(sources: PictureSources, facts: PictureFacts) {
+    const { rates, gapMs, nowMs } = sources;
+    this.#sources = sources;
+    this.#terms = {
+      get nowMs() {
+        return nowMs();
+      },
+      loadMs: (node, model) => rates.of(node, model)?.loadMs ?? null,
+      gapMs,
+    };
     [this.#view, this.#index] = this.#draw(facts);
   }
 
@@ -47,9 +61,10 @@ export class FleetPicture {
 
   #draw({ nodes, catalogue, strategy }: PictureFacts): readonly [FleetView, FleetIndex] {
     const { entries, aliases } = catalogue;
-    const facts = { catalogue: entries, aliases, strategy, rates: this.#rates };
+    const { rates, nowMs } = this.#sources;
+    const facts = { catalogue: entries, aliases, strategy, rates, terms: this.#terms };
     const onChanged = (node: NodeState): void => void this.#changed.add(node);
-    for (const node of nodes) node.watch({ nowMs: this.#nowMs, onChanged });
+    for (const node of nodes) node.watch({ nowMs, onChanged });
     this.#slots = new Map(nodes.map((node, slot) => [node, slot]));
     this.#changed.clear();
     const index = new FleetIndex(

@@ -7,36 +7,36 @@
  * what it waits for. Settings are read at each use, so that a reload takes effect without a pause.
  */
 import { setMaxListeners } from 'node:events';
-import { AppError } from 'cortex-core/wire/errors';
-import { instanceHeader } from 'cortex-core/wire/neuron';
-import type { DefragPlan } from '../decide/defrag.ts';
 import { type Explanation, explain } from '../decide/explain.ts';
-import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
-import { considerNode } from '../decide/placement.ts';
+import type { FleetView } from '../decide/fleet-view.ts';
 import { RateBook } from '../decide/rate-book.ts';
-import { type Forward, type RouteDecision, route } from '../decide/route.ts';
+import type { Forward, RouteDecision } from '../decide/route.ts';
 import type { RouteRequest } from '../decide/route-request.ts';
+import { routeToSlot } from '../decide/route-to-slot.ts';
 import { AffinityBook } from './affinity-book.ts';
 import type { AnswerFacts, Ask } from './ask.ts';
 import type { AliasOptions, Catalogue } from './catalogue.ts';
-import { Defragmenter, type DefragReport } from './defragmenter.ts';
+import { Defragmenter } from './defragmenter.ts';
 import { Doubts } from './doubts.ts';
 import type { FleetOptions, FleetSettings, Ticket } from './fleet-options.ts';
 import { FleetPicture } from './fleet-picture.ts';
 import { idleEverywhere } from './foreign-idle.ts';
+import { HabitBook } from './habit-book.ts';
+import { IdleUnloads } from './idle-unloads.ts';
 import { IdleWaits } from './idle-waits.ts';
 import { Learning } from './learning.ts';
-import type { Lease, UpstreamAnswer } from './lease.ts';
+import type { Lease } from './lease.ts';
+import { Leases } from './leases.ts';
 import type { FleetEvent, LifecycleDeps } from './lifecycle-deps.ts';
-import type { LoadStatus } from './load-job.ts';
 import { LoadJobs } from './load-jobs.ts';
+import { NodeFacts } from './node-facts.ts';
 import { NodeSet, type NodeSetChange, type NodeSpec } from './node-set.ts';
 import type { NodeState } from './node-state.ts';
+import { Operations } from './operations.ts';
 import { Poller } from './poller.ts';
-import { noNode, outOfService, shuttingDown, toError } from './rejections.ts';
+import { outOfService, shuttingDown, toError } from './rejections.ts';
 import { routeNote } from './route-note.ts';
 import { WaitingLine } from './waiting-line.ts';
-import { watchedOpen } from './watched-open.ts';
 
 export class Fleet {
   readonly #options: FleetOptions;
@@ -47,6 +47,9 @@ export class Fleet {
   readonly #defrag: Defragmenter;
   readonly #doubts: Doubts;
   readonly #idle = new IdleWaits();
+  readonly #unused: IdleUnloads;
+  readonly #habits = new HabitBook();
+  readonly #leases: Leases;
   readonly #closing = new AbortController();
   /** Of nodes that left the configuration, until their last request has ended. */
   readonly #leaving = new Set<NodeState>();
@@ -54,6 +57,10 @@ export class Fleet {
   readonly #learning: Learning;
   #settings: FleetSettings;
   readonly #picture: FleetPicture;
+  /** What a person asks. */
+  readonly operations: Operations;
+  /** What is known of single nodes. */
+  readonly facts: NodeFacts;
 
   constructor(options: FleetOptions) {
     this.#options = options;
@@ -64,41 +71,46 @@ export class Fleet {
     setMaxListeners(0, this.#closing.signal);
     const { clock, log } = options;
     const { catalogue, strategy } = options.settings;
-    this.#picture = new FleetPicture(rates, () => clock.monotonicMs(), { nodes: [], catalogue, strategy });
+    const nowMs = (): number => clock.monotonicMs();
+    const gapMs = (node: string, model: string) => this.#habits.of(node, model)?.gapMs ?? null;
+    this.#picture = new FleetPicture({ rates, gapMs, nowMs }, { nodes: [], catalogue, strategy });
     this.#doubts = new Doubts(clock, () => this.#line.wake());
-    this.#nodes = new NodeSet({
-      connect: options.connect,
-      service: (name) => ({
-        clock,
-        failuresMax: () => this.#settings.failuresMax,
-        onChange: () => this.#line.wake(),
-        onCircuit: (circuit) => log.warn('node circuit', { node: name, circuit }),
-      }),
-    });
-    this.#poller = new Poller({
-      clock,
-      log,
-      settings: () => this.#settings,
-      random: options.random ?? Math.random,
-      onAnother: (node) => this.#doubts.dropAll(node),
-      onPolled: (node) => {
-        this.#learning.polled(node);
-        this.#line.wake();
-        this.#defrag.onPolled(node);
-      },
-    });
+    this.#nodes = this.#createNodes();
+    this.#poller = this.#createPoller();
     const deps = this.#lifecycleDeps();
     this.#jobs = new LoadJobs({
       deps,
       node: (name) => this.#nodes.get(name),
+      rules: () => this.#settings.turns,
+      lookups: {
+        habits: (node, model) => this.#habits.of(node, model),
+        waiting: (model) => this.#line.parkedFor(model),
+      },
       onEnded: (job, waiters, error) => this.#line.jobEnded(job, waiters, error),
     });
     this.#line = new WaitingLine({
+      clock,
+      maxWaitMs: () => this.#settings.turns.maxWaitMs,
       waitersMax: () => this.#settings.waitersMax,
       jobs: this.#jobs,
       // who has waited once takes what there is
       decide: (ask, exclude) => this.#decide(ask, { exclude, mayReplicate: false }),
+      hasSlot: (decision) => this.#hasSlot(decision),
       lease: (ask, decision) => this.#lease(ask, decision, true),
+    });
+    this.#unused = new IdleUnloads({
+      ...{ clock, log },
+      jobs: this.#jobs,
+      ttlMs: (model) => this.#settings.ttlMs(model),
+    });
+    this.#leases = new Leases({
+      clock,
+      habits: this.#habits,
+      doubts: this.#doubts,
+      aliasOptions: ({ model }) => this.aliasOptions(model),
+      charge: (...served) => this.#line.charge(...served),
+      onReleased: (node, model) => this.#released(node, model),
+      onAnother: (node) => this.suspect(node.name),
     });
     this.#defrag = new Defragmenter({
       deps,
@@ -106,6 +118,15 @@ export class Fleet {
       closing: this.#closing.signal,
       afterCycles: () => this.#settings.defragAfterCycles,
       waiting: () => this.#line.size,
+    });
+    this.facts = new NodeFacts(this.#nodes, (node) => this.#refresh(node));
+    this.operations = new Operations({
+      nodes: this.#nodes,
+      jobs: this.#jobs,
+      defrag: this.#defrag,
+      log,
+      view: () => this.view(),
+      decide: (model) => this.#decide({ model }, {}),
     });
     this.#replace(options.settings.nodes, options.settings.catalogue);
   }
@@ -132,6 +153,10 @@ export class Fleet {
     if (this.#settings !== settings) return;
     for (const node of this.#replace(nodes, catalogue).removed) this.#remove(node);
     this.#line.wake();
+    for (const node of this.#nodes.all) {
+      this.#jobs.consider(node.name);
+      this.#unused.look(node);
+    }
   }
 
   view(): FleetView {
@@ -154,17 +179,21 @@ export class Fleet {
     if (decision.kind === 'reject') throw toError(decision);
     const { node, terms } = decision;
     const told = { node, why: routeNote(decision.why, terms), expectedMs: terms.totalMs };
-    if (decision.kind === 'forward') {
+    // nobody overtakes those that stand in line for the model
+    const { model } = decision;
+    if (decision.kind === 'forward' && this.#line.parkedFor(model) === 0 && this.#hasSlot(decision)) {
       const lease = this.#lease(ask, decision, false);
       return { ...told, lease, ready: Promise.resolve(lease) };
     }
+    this.#habits.arrived(node, model, this.#options.clock.monotonicMs());
     return { ...told, lease: null, ready: this.#line.enter(ask, decision, signal, exclude) };
   }
 
   /** Another replica that serves right now, or null: a failover never loads. */
   another(ask: Ask, exclude: ReadonlySet<string>): Lease | null {
     const decision = this.#decide(ask, { exclude, mayReplicate: false, mustServeNow: true });
-    return decision.kind === 'forward' ? this.#lease(ask, decision, false) : null;
+    if (decision.kind !== 'forward' || !this.#hasSlot(decision)) return null;
+    return this.#lease(ask, decision, false);
   }
 
   /** Each candidate for such a request, its terms, and why it lost. Changes nothing. */
@@ -206,44 +235,9 @@ export class Fleet {
     if (node !== undefined) node.misses = 0;
   }
 
-  isHealthy(name: string): boolean {
-    return this.#nodes.get(name)?.healthy ?? false;
-  }
-
-  /** What the model can do on a node; null = not known. */
-  capabilitiesOf(name: string, model: string): readonly string[] | null {
-    const held = this.#nodes.get(name)?.toView().models.get(model);
-    return held === undefined || held.capabilities.length === 0 ? null : held.capabilities;
-  }
-
   /** What an alias says of a request that does not say it itself. */
   aliasOptions(requested: string): AliasOptions | null {
     return this.#settings.catalogue.aliasOptions.get(requested) ?? null;
-  }
-
-  /** Names the weights and the template of a model on a node; null when the node does not say. */
-  identityOf(name: string, model: string): string | null {
-    return this.#nodes.get(name)?.identityOf(model) ?? null;
-  }
-
-  /** Nodes that have the model loaded with other weights or another template. */
-  unlike(model: string, identity: string): readonly string[] {
-    const holders = this.#nodes.all.filter((node) => node.toView().models.get(model)?.status === 'loaded');
-    const others = holders.filter((node) => (node.identityOf(model) ?? identity) !== identity);
-    return others.map((node) => node.name);
-  }
-
-  /** Asks a node now. Null when it does not answer, else for how many seconds it has been up. */
-  async upFor(name: string): Promise<number | null> {
-    const node = this.#nodes.get(name);
-    if (node === undefined) return null;
-    await this.#refresh(node);
-    return node.misses === 0 && node.healthy ? this.lastUpFor(name) : null;
-  }
-
-  /** As of the last poll. */
-  lastUpFor(name: string): number {
-    return this.#nodes.get(name)?.health?.uptime_secs ?? 0;
   }
 
   /** Polls one node now. */
@@ -252,90 +246,13 @@ export class Fleet {
     return node === undefined ? Promise.resolve() : this.#refresh(node);
   }
 
-  loadStatus(requested: string): LoadStatus | null {
-    const model = resolveAlias(this.view(), requested);
-    for (const node of this.#nodes.all) {
-      const status = this.#jobs.statusOn(node, model);
-      if (status !== null) return status;
-    }
-    return null;
-  }
-
-  /** Loads a model, on the named node or the best one. Resolves with the node when it is up. */
-  async load(requested: string, nodeName: string | null): Promise<string> {
-    const view = this.view();
-    const model = resolveAlias(view, requested);
-    const name = nodeName ?? this.#pickForLoad(requested);
-    const node = this.#nodeOf(name);
-    if (node.toView().models.get(model)?.status === 'loaded') return name;
-    await this.#jobs.load(name, model);
-    return name;
-  }
-
-  /** Unloads a model from the named node or from all. Resolves with the nodes that had it. */
-  async unload(requested: string, nodeName: string | null): Promise<readonly string[]> {
-    const view = this.view();
-    const model = resolveAlias(view, requested);
-    const holders = this.#nodes.all.filter(
-      (node) =>
-        (nodeName === null || node.name === nodeName) && node.toView().models.get(model)?.status === 'loaded',
-    );
-    if (holders.length === 0) {
-      const where = nodeName === null ? 'any node' : nodeName;
-      throw new AppError('model_not_loaded', `model "${model}" is not loaded on ${where}`);
-    }
-    await Promise.all(holders.map((node) => this.#jobs.unload(node, model)));
-    return holders.map((node) => node.name);
-  }
-
-  /** Stops the loads of that model, on the named node or on all. Resolves with the nodes that had one. */
-  async cancel(requested: string, nodeName: string | null): Promise<readonly string[]> {
-    const model = resolveAlias(this.view(), requested);
-    const nodes = nodeName === null ? this.#nodes.all : [this.#nodeOf(nodeName)];
-    const had = await Promise.all(nodes.map((node) => this.#jobs.cancel(node, model)));
-    const stopped = nodes.filter((_, i) => had[i] === true).map((node) => node.name);
-    if (stopped.length > 0) return stopped;
-    const where = nodeName === null ? 'any node' : nodeName;
-    throw new AppError('model_not_loaded', `model "${model}" is not being loaded on ${where}`);
-  }
-
-  /**
-   * `drained`: the node gets no new requests and no loads; running ones end, or are cut after `deadlineMs`.
-   * `cordoned`: no loads only. Loads that wait for their turn there go elsewhere. Returns the node.
-   */
-  drain(name: string, mode: 'cordoned' | 'drained', deadlineMs: number | null): NodeState {
-    const node = this.#nodeOf(name);
-    node.service.close(mode, deadlineMs);
-    this.#jobs.dropQueued(name, (model) => outOfService(name, mode, model));
-    this.#options.log.info('node out of service', { node: name, mode, deadline_ms: deadlineMs });
-    return node;
-  }
-
-  undrain(name: string): NodeState {
-    const node = this.#nodeOf(name);
-    node.service.open();
-    this.#options.log.info('node back in service', { node: name });
-    return node;
-  }
-
-  /** What a defragmentation would do now, on one node or on all; `model`: make room for that one. */
-  planDefrag(nodeName: string | null, requested: string | null): readonly DefragPlan[] {
-    const model = requested === null ? null : resolveAlias(this.view(), requested);
-    return this.#nodesNamed(nodeName).map((node) => this.#defrag.plan(node, model));
-  }
-
-  /** Carries out what `planDefrag` shows, all nodes at once. */
-  defrag(nodeName: string | null, requested: string | null): Promise<readonly DefragReport[]> {
-    const model = requested === null ? null : resolveAlias(this.view(), requested);
-    return Promise.all(this.#nodesNamed(nodeName).map((node) => this.#defrag.run(node, model)));
-  }
-
   /** Refuses all who wait, stops polling and loading; running requests go on. Idempotent. */
   stop(): void {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(shuttingDown());
     this.#poller.close();
     this.#doubts.close();
+    this.#unused.close();
     this.#line.rejectAll(shuttingDown);
     for (const node of this.#nodes.all) node.service.stop();
   }
@@ -345,6 +262,37 @@ export class Fleet {
     this.stop();
     const nodes = [...this.#nodes.all, ...this.#leaving];
     await Promise.all(nodes.map((node) => node.client.close()));
+  }
+
+  #createNodes(): NodeSet {
+    const { connect, clock, log } = this.#options;
+    return new NodeSet({
+      connect,
+      service: (name) => ({
+        clock,
+        failuresMax: () => this.#settings.failuresMax,
+        onChange: () => this.#line.wake(),
+        onCircuit: (circuit) => log.warn('node circuit', { node: name, circuit }),
+      }),
+    });
+  }
+
+  #createPoller(): Poller {
+    const { clock, log, random = Math.random } = this.#options;
+    return new Poller({
+      clock,
+      log,
+      settings: () => this.#settings,
+      random,
+      onAnother: (node) => this.#doubts.dropAll(node),
+      onPolled: (node) => {
+        this.#learning.polled(node);
+        this.#line.wake();
+        this.#jobs.consider(node.name);
+        this.#unused.look(node);
+        this.#defrag.onPolled(node);
+      },
+    });
   }
 
   #lifecycleDeps(): LifecycleDeps {
@@ -357,6 +305,9 @@ export class Fleet {
       get loadTimeoutMs() {
         return settings().loadTimeoutMs;
       },
+      get drain() {
+        return settings().drain;
+      },
       closing: this.#closing.signal,
       view: () => this.view(),
       refresh,
@@ -365,7 +316,7 @@ export class Fleet {
         await idleEverywhere(node, model, { clock, refresh }, signal);
       },
       changed: () => this.#line.wake(),
-      bringBack: (node, model) => void this.#jobs.start(node, model),
+      bringBack: (node, model) => void this.#jobs.start(node, model, null),
       onEvent: (event) => {
         this.#learnFrom(event);
         onEvent?.(event);
@@ -374,7 +325,23 @@ export class Fleet {
   }
 
   #decide(ask: Ask, terms: Partial<RouteRequest>): RouteDecision {
-    return route(this.view(), { ...this.#toRequest(ask), ...terms });
+    const request = { ...this.#toRequest(ask), ...terms };
+    return routeToSlot(this.view(), request, (replica) => this.#hasSlot(replica));
+  }
+
+  #hasSlot({ node, model }: Forward): boolean {
+    return this.#nodes.get(node)?.hasSlot(model) ?? true;
+  }
+
+  #lease(ask: Ask, decision: Forward, cold: boolean): Lease {
+    return this.#leases.take(this.#nodes.named(decision.node), ask, decision, cold);
+  }
+
+  #released(node: NodeState, model: string): void {
+    this.#idle.released(node, model);
+    this.#line.wakeModel(model);
+    this.#jobs.consider(node.name);
+    if (this.#leaving.has(node) && node.leaseCount === 0) this.#forget(node);
   }
 
   #toRequest({ model, promptTokens, affinity }: Ask): RouteRequest {
@@ -388,6 +355,7 @@ export class Fleet {
   }
 
   #learnFrom(event: FleetEvent): void {
+    this.#habits.happened(event, this.#options.clock.monotonicMs());
     const node = this.#nodes.get(event.node);
     if (node !== undefined) this.#learning.happened(event, node, this.view());
   }
@@ -398,69 +366,12 @@ export class Fleet {
     return change;
   }
 
-  #lease(ask: Ask, decision: Forward, cold: boolean): Lease {
-    const node = this.#nodeOf(decision.node);
-    const { model, wireId } = decision;
-    node.lease(model, this.#options.clock.monotonicMs());
-    const watched = watchedOpen(node);
-    let held = true;
-    const release = (): void => {
-      if (!held) return;
-      held = false;
-      watched.end();
-      node.release(model, this.#options.clock.monotonicMs());
-      this.#idle.released(node, model);
-      if (this.#leaving.has(node) && node.leaseCount === 0) this.#forget(node);
-    };
-    const why = routeNote(cold ? `${decision.why}, after a load` : decision.why, decision.terms);
-    return {
-      node: node.name,
-      model,
-      wireId,
-      why,
-      options: this.aliasOptions(ask.model),
-      terms: decision.terms,
-      ask,
-      cold,
-      open: (request) => this.#open(node, model, () => watched.open(request)),
-      release,
-    };
-  }
-
-  #nodeOf(name: string): NodeState {
-    const node = this.#nodes.get(name);
-    if (node === undefined) throw noNode(name);
-    return node;
-  }
-
-  async #open(node: NodeState, model: string, send: () => Promise<UpstreamAnswer>): Promise<UpstreamAnswer> {
-    const answer = await send();
-    if (answer.status < 300) this.#doubts.drop(node, model);
-    const instance = answer.headers[instanceHeader];
-    if (typeof instance === 'string' && node.isAnother(instance)) {
-      node.estrange();
-      this.suspect(node.name);
-    }
-    return answer;
-  }
-
-  /** A person may load what is poisoned, which no request may. */
-  #pickForLoad(requested: string): string {
-    const decision = this.#decide({ model: requested }, {});
-    if (decision.kind !== 'reject') return decision.node;
-    const view = this.view();
-    const model = resolveAlias(view, requested);
-    const node = view.nodes.find(
-      (each) => !('reason' in considerNode(view, each, model, { explicit: true })),
-    );
-    if (node === undefined) throw toError(decision);
-    return node.name;
-  }
-
   #remove(node: NodeState): void {
     this.#poller.remove(node);
     node.service.stop();
     this.#doubts.dropAll(node);
+    this.#unused.forget(node);
+    this.#habits.forget(node.name);
     this.#jobs.dropAll(node.name, (model) => outOfService(node.name, 'removed', model));
     this.#leaving.add(node);
     if (node.leaseCount === 0) this.#forget(node);
@@ -469,13 +380,6 @@ export class Fleet {
   #forget(node: NodeState): void {
     this.#leaving.delete(node);
     node.client.close().catch(() => {});
-  }
-
-  #nodesNamed(name: string | null): readonly NodeState[] {
-    if (name === null) return this.#nodes.all.filter((node) => node.healthy);
-    const node = this.#nodeOf(name);
-    if (!node.healthy) throw new AppError('node_unhealthy', `${name} does not answer; try again shortly`);
-    return [node];
   }
 
   /** A poll that began after this call. */

@@ -303,10 +303,10 @@ describe('drain', () => {
     };
     const { signal } = new AbortController();
     const a = fleet.request({ model: 'a' }, signal).ready;
-    const onFirst = fleet.load('b', 'n0').catch((error) => error.code);
+    const onFirst = fleet.operations.load('b', 'n0').catch((error) => error.code);
     const b = fleet.request({ model: 'b' }, signal).ready;
     await first.until(() => first.counters.loads === 1);
-    fleet.drain('n0', 'drained', null);
+    fleet.operations.drain('n0', 'drained', null);
     assert.equal(await onFirst, 'node_unhealthy');
     const lease = await b;
     assert.deepEqual([lease.node, second.counters.loads], ['n1', 1]);

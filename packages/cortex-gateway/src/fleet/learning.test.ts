@@ -17,6 +17,7 @@ const lease = (queueMs = 0): Lease => ({
   ...{ node: 'a', model: 'm', wireId: 'm', why: '', cold: false, options: null, ask: { model: 'm' } },
   terms: { ...noTerms(), queueMs },
   open: () => Promise.reject(new Error('not used')),
+  charge: () => {},
   release: () => {},
 });
 

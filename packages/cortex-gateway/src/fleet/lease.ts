@@ -22,6 +22,8 @@ export interface Lease {
   readonly cold: boolean;
   /** Sends the request to the node. */
   readonly open: (request: OpenRequest) => Promise<UpstreamAnswer>;
+  /** Counts the tokens of the answer for the asker's share. */
+  charge(answerTokens: number): void;
   /** Idempotent. */
   release(): void;
 }

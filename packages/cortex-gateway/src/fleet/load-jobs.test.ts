@@ -97,7 +97,7 @@ describe('deadline', () => {
       assert.match(error.message, /made no progress for 6\d s and was stopped/);
     }
     assert.deepEqual(neuron.events, ['load m', 'cancel m']);
-    assert.equal(setup.fleet.loadStatus('m'), null);
+    assert.equal(setup.fleet.operations.loadStatus('m'), null);
   });
 
   for (const manner of ['silent', 'drip'] as const) {
@@ -140,7 +140,7 @@ describe('deadline', () => {
       await clock.advance(50_000);
     }
     assert.ok(clock.monotonicMs() > 1_000_000);
-    assert.equal(setup.fleet.loadStatus('m')?.percent, 20);
+    assert.equal(setup.fleet.operations.loadStatus('m')?.percent, 20);
     assert.ok(node.loadRate.bytesPerSec !== null);
     gate.open();
     (await ready).release();

@@ -1,14 +1,18 @@
 /**
- * One load job per model and node; requests attach to it and may leave. A job's waiters get their leases
- * before the node's next job begins. Limit: one lifecycle operation at a time per node.
+ * One load job per model and node; requests attach to it and may leave. A job begins when its turn comes
+ * (`NodeTurns`), and its waiters get their leases before the node's next job begins. Limit: one lifecycle
+ * operation at a time per node.
  */
 import { AppError, toAppError } from 'cortex-core/wire/errors';
+import type { Lookups } from '../decide/contenders.ts';
 import { sizeOf } from '../decide/eviction.ts';
-import type { LifecycleDeps } from './lifecycle-deps.ts';
+import type { TurnReason, TurnRules } from '../decide/turns.ts';
+import type { EvictionReason, LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadJob, LoadStatus, Waiter } from './load-job.ts';
 import { unload } from './make-room.ts';
 import { NodeQueues } from './node-queues.ts';
 import type { NodeState } from './node-state.ts';
+import { NodeTurns } from './node-turns.ts';
 import { keyOf } from './rejections.ts';
 import { runLoad } from './run-load.ts';
 import { stopLoad } from './stop-load.ts';
@@ -16,6 +20,8 @@ import { stopLoad } from './stop-load.ts';
 export interface LoadJobsOptions {
   readonly deps: LifecycleDeps;
   readonly node: (name: string) => NodeState | undefined;
+  readonly rules: () => TurnRules;
+  readonly lookups: Lookups;
   /** `error`: null, or why the load failed. Called before the node's next job begins. */
   readonly onEnded: (job: LoadJob, waiters: readonly Waiter[], error: unknown) => void;
 }
@@ -24,43 +30,53 @@ export class LoadJobs {
   readonly #options: LoadJobsOptions;
   readonly #jobs = new Map<string, LoadJob>();
   readonly #queues = new NodeQueues();
+  readonly #turns: NodeTurns;
+  /** Queues in which a job runs, or what it left is not read yet. */
+  readonly #busy = new Set<string>();
 
   constructor(options: LoadJobsOptions) {
     this.#options = options;
+    const { deps, rules, lookups } = options;
+    this.#turns = new NodeTurns({
+      clock: deps.clock,
+      ...{ rules, lookups },
+      view: deps.view,
+      queued: (name) => (this.#busy.has(this.#queueOf(name)) ? null : this.#on(name)),
+      begin: (job, reason) => this.#begin(job, reason),
+    });
+    deps.closing.addEventListener('abort', () => this.#turns.close(), { once: true });
   }
 
   find(node: string, model: string): LoadJob | null {
     return this.#jobs.get(keyOf(node, model)) ?? null;
   }
 
-  /** The job for that model on that node: the running one, or a new one at the end of the node's queue. */
-  start(name: string, model: string): LoadJob {
-    const existing = this.find(name, model);
-    if (existing !== null) return existing;
-    const job: LoadJob = {
-      node: name,
-      model,
-      explicit: false,
-      state: 'queued',
-      stop: new AbortController(),
-      waiters: new Set(),
-      listeners: [],
-    };
-    this.#jobs.set(keyOf(name, model), job);
-    this.#showPending(name);
-    this.#queues.run(this.#queueOf(name), () => this.#run(job)).catch(() => {});
+  /**
+   * The job for that model on that node: the one there is, or a new one; null = nobody waits for it. It
+   * begins when its turn comes, maybe at once.
+   */
+  start(name: string, model: string, waiter: Waiter | null): LoadJob {
+    const job = this.find(name, model) ?? this.#add(name, model);
+    if (waiter !== null) job.waiters.add(waiter);
+    this.consider(name);
     return job;
   }
 
-  /** A queued job that nobody wants any more is dropped; one that runs goes on. */
+  /** Something changed on that node: a turn may have come. */
+  consider(name: string): void {
+    this.#turns.consider(name);
+  }
+
+  /** A job that has not begun and that nobody wants any more is dropped; one that runs goes on. */
   leave(waiter: Waiter): void {
     for (const [key, job] of this.#jobs) {
       if (!job.waiters.delete(waiter)) continue;
       if (job.waiters.size > 0 || job.explicit || job.state !== 'queued') continue;
-      if (this.#queues.isHead(this.#queueOf(job.node))) continue;
+      if (job.turn !== null && this.#queues.isHead(this.#queueOf(job.node))) continue;
       job.stop.abort(new AppError('load_cancelled', `nobody waits for "${job.model}" any more`));
       this.#jobs.delete(key);
       this.#showPending(job.node);
+      this.consider(job.node);
     }
   }
 
@@ -76,9 +92,10 @@ export class LoadJobs {
   /** Because a person asked. Resolves when the model is up. */
   load(name: string, model: string): Promise<void> {
     return new Promise<void>((resolve, reject) => {
-      const job = this.start(name, model);
+      const job = this.find(name, model) ?? this.#add(name, model);
       job.explicit = true;
       job.listeners.push((error) => (error === null ? resolve() : reject(error)));
+      this.consider(name);
     });
   }
 
@@ -118,18 +135,55 @@ export class LoadJobs {
     // one that does nothing yet ends at once, and its turn passes
     if (wasQueued) this.#end(job, cancelled);
     await ended;
+    this.consider(node.name);
     deps.log.info('load cancelled', { node: node.name, model });
     return true;
   }
 
   /** Drains and unloads, after all that was queued for the node before. */
   unload(node: NodeState, model: string): Promise<void> {
-    return this.#queues.run(this.#queueOf(node.name), () => this.#unloadOn(node, model));
+    return this.#queues.run(this.#queueOf(node.name), () => this.#unloadOn(node, model, 'asked'));
+  }
+
+  /** Unloads what `isUnused` when the node has time for it; a request that came meanwhile keeps it. */
+  unloadIdle(node: NodeState, model: string, isUnused: () => boolean): Promise<void> {
+    return this.#queues.run(this.#queueOf(node.name), async () => {
+      if (isUnused()) await this.#unloadOn(node, model, 'ttl');
+    });
   }
 
   /** Runs work when no other lifecycle operation of that node runs, after what was queued before. */
   exclusive(name: string, work: () => Promise<void>): Promise<void> {
-    return this.#queues.run(name, work);
+    return this.#queues.run(this.#queueOf(name), work);
+  }
+
+  #add(node: string, model: string): LoadJob {
+    const job: LoadJob = {
+      ...{ node, model },
+      explicit: false,
+      state: 'queued',
+      turn: null,
+      stop: new AbortController(),
+      waiters: new Set(),
+      listeners: [],
+    };
+    this.#jobs.set(keyOf(node, model), job);
+    this.#showPending(node);
+    return job;
+  }
+
+  #begin(job: LoadJob, reason: TurnReason): void {
+    const queue = this.#queueOf(job.node);
+    job.turn = reason;
+    this.#busy.add(queue);
+    this.#showPending(job.node);
+    this.#queues
+      .run(queue, () => this.#run(job))
+      .catch(() => {})
+      .finally(() => {
+        this.#busy.delete(queue);
+        this.consider(job.node);
+      });
   }
 
   async #run(job: LoadJob): Promise<void> {
@@ -150,6 +204,8 @@ export class LoadJobs {
       deps.closing.removeEventListener('abort', onClose);
     }
     this.#end(job, error);
+    // the next plan is made on the memory that this load left
+    if (!deps.closing.aborted) await deps.refresh(node).catch(() => {});
   }
 
   #end(job: LoadJob, error: unknown): void {
@@ -174,11 +230,13 @@ export class LoadJobs {
   }
 
   #showPending(name: string): void {
-    const models = this.#on(name).map((job) => job.model);
+    const begun = (job: LoadJob): number => Number(job.turn !== null);
+    const jobs = this.#on(name).sort((a, b) => begun(b) - begun(a));
+    const models = jobs.map((job) => job.model);
     this.#options.node(name)?.setPending(models, (model) => this.find(name, model)?.waiters.size ?? 0);
   }
 
-  async #unloadOn(node: NodeState, model: string): Promise<void> {
+  async #unloadOn(node: NodeState, model: string, reason: EvictionReason): Promise<void> {
     const { deps } = this.#options;
     const held = node.toView().models.get(model);
     if (held?.status !== 'loaded') return;
@@ -187,9 +245,12 @@ export class LoadJobs {
       await deps.idle(node, model, deps.closing);
       const victim = { model, wireId: held.wireId, vramMb: sizeOf(deps.view(), held) };
       await unload(node, victim, deps, deps.closing);
+      deps.onEvent({ kind: 'evicted', node: node.name, model, reason });
+      deps.log.info('unloaded', { node: node.name, model, reason });
     } finally {
       node.drain(model, false);
       deps.changed();
+      this.consider(node.name);
     }
   }
 }

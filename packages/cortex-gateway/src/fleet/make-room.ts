@@ -1,6 +1,7 @@
 /**
- * The evict half of a load: a victim drains first (it takes no new request and keeps those it has), is
- * unloaded, and the node's memory is read again, so one sufficient eviction is never followed by another.
+ * The evict half of a load. All victims of a plan drain first (they take no new request and keep those they
+ * have) and only then is the first unloaded, so that nobody goes for a plan that fails. The node's memory is
+ * read again after each, so one sufficient eviction is never followed by another. Limit: the time to drain.
  */
 import { AppError } from 'cortex-core/wire/errors';
 import type { Victim } from '../decide/eviction.ts';
@@ -11,25 +12,47 @@ import type { NodeState } from './node-state.ts';
 
 const memoryTriesMax = 20;
 const memoryTryMs = 250;
+/** Between two looks at a load of others, which no event of ours ends. */
+const foreignTryMs = 1000;
 
-/** Drains and unloads the victims of one plan, in its order. */
+/**
+ * Drains and unloads the victims of one plan, in its order. Resolves with those that were still busy when
+ * the time was over; then nobody was unloaded.
+ */
 export async function makeRoom(
   node: NodeState,
   job: LoadJob,
   victims: readonly Victim[],
   deps: LifecycleDeps,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<readonly string[]> {
+  const { cutAfter } = deps.drain;
   for (const each of victims) node.drain(each.model, true);
   try {
+    job.state = 'draining';
+    const busy = await drained(node, victims, deps, signal);
+    if (busy.length > 0) {
+      deps.log.warn('did not drain in time', {
+        node: node.name,
+        models: busy,
+        for: job.model,
+        cut: cutAfter,
+      });
+      if (!cutAfter) return busy;
+    }
+    if (job.waiters.size === 0 && !job.explicit) {
+      throw new AppError('load_cancelled', `nobody waits for model "${job.model}" any more`);
+    }
+    job.state = 'unloading';
     for (const each of victims) {
-      job.state = 'draining';
-      await deps.idle(node, each.model, signal);
-      job.state = 'unloading';
       await unload(node, each, deps, signal);
-      deps.onEvent({ kind: 'evicted', node: node.name, model: each.model });
+      deps.onEvent({ kind: 'evicted', node: node.name, model: each.model, reason: 'room' });
       deps.log.info('evicted', { node: node.name, model: each.model, for: job.model });
     }
+    if (job.turn !== null) {
+      deps.onEvent({ kind: 'swapped', node: node.name, model: job.model, reason: job.turn });
+    }
+    return [];
   } finally {
     for (const each of victims) node.drain(each.model, false);
     deps.changed();
@@ -43,7 +66,7 @@ export async function unload(
   deps: LifecycleDeps,
   signal: AbortSignal,
 ): Promise<void> {
-  const before = freeMbOf(node);
+  const before = node.readFreeMb();
   node.setStatus(victim.model, victim.wireId, 'unloading');
   const body = { model_id: victim.wireId };
   const answer = await node.client
@@ -59,7 +82,52 @@ export async function unload(
   }
   node.setStatus(victim.model, victim.wireId, 'available');
   node.loadCycles++;
-  await memoryBack(node, before, victim.vramMb, deps, signal);
+  node.returning(victim.model, true);
+  try {
+    await memoryBack(node, before, victim.vramMb, deps, signal);
+  } finally {
+    node.returning(victim.model, false);
+  }
+}
+
+/** Waits until no victim answers any more, for the bound at most. Resolves with those that still do. */
+async function drained(
+  node: NodeState,
+  victims: readonly Victim[],
+  deps: LifecycleDeps,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  const late = new AbortController();
+  const onAbort = (): void => late.abort(signal.reason);
+  const timer = deps.clock.setTimer(deps.drain.timeoutMs, () => late.abort(new Error('drain timeout')));
+  signal.addEventListener('abort', onAbort, { once: true });
+  const wait = async ({ model }: Victim): Promise<string | null> => {
+    try {
+      // somebody else's load of it may be under way
+      while (node.toView().models.get(model)?.status === 'loading') {
+        await deps.clock.sleep(foreignTryMs, late.signal);
+        await deps.refresh(node);
+        late.signal.throwIfAborted();
+      }
+      await deps.idle(node, model, late.signal);
+      return null;
+    } catch (thrown) {
+      if (signal.aborted || !(late.signal.aborted || isHeldByOthers(thrown))) throw thrown;
+      return model;
+    }
+  };
+  try {
+    const busy = await Promise.all(victims.map(wait));
+    return busy.filter((model): model is string => model !== null);
+  } finally {
+    timer.cancel();
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+/** Another gateway goes on using it. */
+function isHeldByOthers(thrown: unknown): boolean {
+  return thrown instanceof AppError && thrown.code === 'insufficient_vram';
 }
 
 /** A driver shows freed memory late: wait for half of it at least, then go on. */
@@ -72,14 +140,8 @@ async function memoryBack(
 ): Promise<void> {
   for (let i = 0; i < memoryTriesMax; i++) {
     await deps.refresh(node);
-    const free = freeMbOf(node);
+    const free = node.readFreeMb();
     if (beforeMb === null || free === null || free >= beforeMb + sizeMb / 2) return;
     await deps.clock.sleep(memoryTryMs, signal);
   }
-}
-
-function freeMbOf(node: NodeState): number | null {
-  const readings = node.health?.devices.map((device) => device.vram_free_mb) ?? [];
-  if (readings.length === 0) return null;
-  return readings.reduce<number | null>((sum, mb) => (sum === null || mb === null ? null : sum + mb), 0);
 }

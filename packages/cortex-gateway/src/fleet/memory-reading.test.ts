@@ -43,9 +43,9 @@ test('without a reading the resident models are counted: room is made, and not f
   const { gateway, neuron } = await setup({ ...ab, models: [...ab.models, huge] }, (fake) => {
     fake.reportedFreeMb.set(0, null);
   });
-  assert.equal(await gateway.fleet.load('b', null), 'box');
+  assert.equal(await gateway.fleet.operations.load('b', null), 'box');
   assert.deepEqual(neuron.events, ['unload a', 'load b']);
-  await assert.rejects(gateway.fleet.load('huge', null), /needs 9000 MiB, box has only 1500 MiB/);
+  await assert.rejects(gateway.fleet.operations.load('huge', null), /needs 9000 MiB, box has only 1500 MiB/);
   assert.deepEqual(neuron.events, ['unload a', 'load b']);
 });
 
@@ -59,7 +59,7 @@ test('the load waits until the unloaded memory is back, and evicts nobody else f
       };
     },
   );
-  const load = gateway.fleet.load('b', null);
+  const load = gateway.fleet.operations.load('b', null);
   await neuron.until(() => neuron.counters.unloads === 1);
   for (let polls = neuron.counters.health; neuron.counters.health < polls + 3; ) await clock.advance(250);
   assert.equal(neuron.counters.loads, 0);
@@ -77,7 +77,7 @@ test('memory that never comes back does not hold the load for ever', async () =>
     };
   });
   let outcome = 'none';
-  const load = gateway.fleet.load('b', null).then(
+  const load = gateway.fleet.operations.load('b', null).then(
     () => {
       outcome = 'loaded';
     },

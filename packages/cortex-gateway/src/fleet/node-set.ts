@@ -3,6 +3,7 @@ import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { NodeServiceOptions } from './node-service.ts';
 import { NodeState } from './node-state.ts';
+import { noNode } from './rejections.ts';
 
 export interface NodeSpec {
   readonly name: string;
@@ -34,6 +35,13 @@ export class NodeSet {
 
   get(name: string): NodeState | undefined {
     return this.#byName.get(name);
+  }
+
+  /** Throws `not_found` for a name that no node has. */
+  named(name: string): NodeState {
+    const node = this.#byName.get(name);
+    if (node === undefined) throw noNode(name);
+    return node;
   }
 
   /** A node at another address is another node. Removed ones are the caller's to close. */

@@ -13,17 +13,11 @@ import {
 import type { ComingView, ModelView, NodeView } from '../decide/fleet-view.ts';
 import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
+import { LaggingMemory, type MemoryShare } from './lagging-memory.ts';
 import { LoadRate } from './load-rate.ts';
+import { type ModelState, newRow, toModelView } from './model-state.ts';
 import { NodeService, type NodeServiceOptions } from './node-service.ts';
 import type { NodeSpec } from './node-set.ts';
-
-interface ModelState {
-  readonly wireId: string;
-  row: NeuronModel;
-  /** in_flight + queue_depth as polled, less our own leases at that moment. */
-  foreignLoad: number;
-  slots: number | null;
-}
 
 /** Whoever keeps a picture of all nodes. */
 export interface NodeWatcher {
@@ -33,6 +27,9 @@ export interface NodeWatcher {
 }
 
 type LiveModelView = { -readonly [K in keyof ModelView]: ModelView[K] };
+
+/** Requests that a model gets at once before the first reading after its load. */
+const slotsGuess = 8;
 
 export class NodeState {
   readonly name: string;
@@ -50,6 +47,7 @@ export class NodeState {
   /** Why a model that is said to be loaded is not believed to be. */
   readonly #doubts = new Map<string, string>();
   #instance: string | null = null;
+  readonly #memory = new LaggingMemory((model) => this.#shareOf(model));
   #pending: readonly string[] = [];
   #waitingFor: (model: string) => number = () => 0;
   #healthMs = 0;
@@ -185,9 +183,11 @@ export class NodeState {
     this.changed();
   }
 
-  ingestHealth(health: NeuronHealth): void {
+  /** `isFresh`: asked after the fleet's last own change. */
+  ingestHealth(health: NeuronHealth, isFresh = false): void {
     this.health = health;
     this.#healthMs = this.#watcher?.nowMs() ?? 0;
+    if (isFresh) this.#memory.read();
     for (const state of this.#models.values()) state.foreignLoad = 0;
     for (const load of health.models) {
       const id = this.#catalogue.canonicalId(load.id);
@@ -217,6 +217,7 @@ export class NodeState {
       slots: this.#models.get(model)?.slots ?? null,
     });
     this.#noteLoading(model, status);
+    this.#memory.setLoaded(model, status === 'loaded');
     this.epoch++;
     this.changed();
   }
@@ -233,6 +234,25 @@ export class NodeState {
     else this.#leases.delete(model);
     this.#lastUsedMs.set(model, nowMs);
     this.#touch(model);
+  }
+
+  /** Free MiB of all devices as read, less what was loaded since; null = no reading. */
+  readFreeMb(): number | null {
+    return this.#memory.totalFreeMb(this.health?.devices ?? []);
+  }
+
+  returning(model: string, on: boolean): void {
+    this.#memory.returning(model, on);
+    this.changed();
+  }
+
+  /** Whether the model takes another request, running or in the neuron's own queue. */
+  hasSlot(model: string): boolean {
+    const load = this.health?.models.find((each) => this.#catalogue.canonicalId(each.id) === model);
+    const taken = this.leasesOf(model) + (this.#models.get(model)?.foreignLoad ?? 0);
+    if (load === undefined) return taken < slotsGuess || !this.#memory.isUnread(model);
+    // 0: the neuron does not say
+    return load.max_in_flight === 0 || taken < load.max_in_flight + load.max_queue_depth;
   }
 
   leasesOf(model: string): number {
@@ -274,6 +294,7 @@ export class NodeState {
     const readings = new Map(this.health?.devices.map((device) => [device.index, device]) ?? []);
     const models = new Map<string, ModelView>();
     for (const [id, state] of this.#models) models.set(id, this.#modelView(id, state));
+    const freeMb = this.#memory.lens();
     return {
       name: this.name,
       healthy: this.healthy && this.service.refusal === null,
@@ -284,9 +305,9 @@ export class NodeState {
       devices: (this.discovery?.devices.filter((device) => device.usable !== false) ?? []).map((device) => ({
         index: device.index,
         totalMb: device.vram_total_mb,
-        freeMb: readings.get(device.index)?.vram_free_mb ?? null,
         kind: device.kind,
         loadCycles: readings.get(device.index)?.load_cycles ?? 0,
+        freeMb: freeMb(device, readings.get(device.index)?.vram_free_mb ?? null),
       })),
       models,
       pending: this.#pending,
@@ -332,48 +353,23 @@ export class NodeState {
     view.lastUsedMs = this.#lastUsedMs.get(model) ?? null;
   }
 
-  #modelView(id: string, { wireId, row, foreignLoad, slots }: ModelState): ModelView {
-    const entry = this.#catalogue.entries.get(id);
-    const servable = row.servable;
-    return {
-      id,
-      wireId,
-      harness: row.harness,
-      status: row.status,
-      devices: row.devices,
-      vramMb: row.vram_used_mb ?? entry?.vramMb ?? row.vram_estimate_mb,
-      foreignLoad,
+  #modelView(id: string, state: ModelState): ModelView {
+    return toModelView(id, state, this.#catalogue.entries.get(id), {
       leases: this.leasesOf(id),
-      slots,
       lastUsedMs: this.#lastUsedMs.get(id) ?? null,
-      draining: this.isStranger || this.#draining.has(id),
-      unservable:
-        servable === undefined || servable.ok
-          ? (this.#doubts.get(id) ?? null)
-          : (servable.detail ?? servable.reason ?? 'cannot serve'),
-      capabilities:
-        entry !== undefined && entry.capabilities.length > 0 ? entry.capabilities : row.capabilities,
-      limit: row.limit ?? entry?.limit ?? null,
-      cost: entry?.cost ?? row.cost ?? null,
-      toolCall: row.tool_call,
-      reasoning: row.reasoning,
-    };
+      isDraining: this.isStranger || this.#draining.has(id),
+      doubt: this.#doubts.get(id) ?? null,
+    });
+  }
+
+  /** Where a model is, and MiB on each of these devices. */
+  #shareOf(model: string): MemoryShare | null {
+    const row = this.#models.get(model)?.row;
+    if (row === undefined) return null;
+    const mb = row.vram_used_mb ?? this.#catalogue.entries.get(model)?.vramMb ?? row.vram_estimate_mb ?? 0;
+    const devices = row.devices.length > 0 ? row.devices : [this.discovery?.devices[0]?.index ?? 0];
+    return { devices, mb: mb / devices.length };
   }
 }
 
 const noLoad = { foreignLoad: 0, slots: null };
-
-function newRow(id: string, status: NeuronModel['status'], devices: readonly number[]): NeuronModel {
-  return {
-    id,
-    harness: 'llamacpp',
-    status,
-    devices: [...devices],
-    vram_used_mb: null,
-    vram_estimate_mb: null,
-    capabilities: [],
-    tool_call: false,
-    reasoning: false,
-    digest: null,
-  };
-}

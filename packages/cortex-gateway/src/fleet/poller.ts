@@ -154,8 +154,9 @@ export class Poller {
       if (!isAgain && (isAnother || isLate)) return await this.#pollOnce(node, true);
       if (found !== null) this.#discover(node, found);
       if (!isLate) node.meet(instance);
-      if (node.epoch === epoch) node.ingest(rows);
-      node.ingestHealth(parsed);
+      const isFresh = node.epoch === epoch;
+      if (isFresh) node.ingest(rows);
+      node.ingestHealth(parsed, isFresh);
       node.polledEpoch = epoch;
       if (!node.healthy) log.info('node is healthy', { node: node.name });
       node.healthy = true;

@@ -31,6 +31,15 @@ export function keyOf(node: string, model: string): string {
   return `${node}\n${model}`;
 }
 
+/** Those in the way still answer requests, and are not cut. */
+export function doesNotDrain(model: string, node: string, busy: readonly string[]): AppError {
+  const who = busy.map((each) => `"${each}"`).join(', ');
+  const message =
+    `no room for model "${model}" on ${node}: ${who} still answers, or is used by another gateway ` +
+    'and was not evicted; try again later';
+  return new AppError('insufficient_vram', message, { retryAfterSecs: 10 });
+}
+
 /** A neuron that says "loaded" and then has not. */
 export function doesNotStay(model: string, node: string): AppError {
   const message = `model "${model}" does not stay loaded; see the log of ${node}`;

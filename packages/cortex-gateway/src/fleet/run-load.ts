@@ -10,7 +10,7 @@ import type { LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadJob } from './load-job.ts';
 import { makeRoom } from './make-room.ts';
 import type { NodeState } from './node-state.ts';
-import { doesNotStay } from './rejections.ts';
+import { doesNotDrain, doesNotStay } from './rejections.ts';
 import { runMoves } from './run-moves.ts';
 import { stopLoad } from './stop-load.ts';
 import { watchLoad } from './watch-load.ts';
@@ -25,16 +25,17 @@ export async function runLoad(
 ): Promise<void> {
   // the load before this one changed what the node has: its memory is read before more is promised
   if (node.isStale) await deps.refresh(node);
+  const spared = new Set<string>();
   for (let round = 0; round < roundsMax; round++) {
     signal.throwIfAborted();
-    const placement = planNow(node, job, deps);
+    const placement = planNow(node, job, deps, spared);
     if (placement === null) return;
     if (placement.moves !== undefined) {
       await moveAside(node, job, placement.moves, deps, signal);
       continue;
     }
     if (placement.evict.length === 0) return await load(node, job, placement, deps, signal);
-    await makeRoom(node, job, placement.evict, deps, signal);
+    for (const busy of await makeRoom(node, job, placement.evict, deps, signal)) spared.add(busy);
   }
   throw new AppError('insufficient_vram', `${node.name} could not make room for "${job.model}"; try again`, {
     retryAfterSecs: 5,
@@ -59,19 +60,26 @@ async function moveAside(
   }
 }
 
-function planNow(node: NodeState, job: LoadJob, deps: LifecycleDeps): Placement | null {
+/** `spared`: victims of an earlier plan that did not drain in time. */
+function planNow(
+  node: NodeState,
+  job: LoadJob,
+  deps: LifecycleDeps,
+  spared: ReadonlySet<string>,
+): Placement | null {
   const view = deps.view();
   const nodeView = view.nodes.find((each) => each.name === node.name);
   if (nodeView === undefined) throw new AppError('node_unhealthy', `${node.name} is no longer in the fleet`);
   const status = nodeView.models.get(job.model)?.status;
   if (status === 'loaded') return null;
-  const candidate = considerNode(view, nodeView, job.model, { explicit: job.explicit });
+  const candidate = considerNode(view, nodeView, job.model, { explicit: job.explicit, spared });
   if (!('reason' in candidate)) {
     // another gateway loads it there: it has its room, and the neuron lets us attach
     if (status !== 'loading') return candidate.placement;
     const { moves: _, ...placement } = candidate.placement;
     return { ...placement, evict: [] };
   }
+  if (spared.size > 0) throw doesNotDrain(job.model, node.name, [...spared]);
   const code = candidate.unhealthy ? 'node_unhealthy' : 'no_feasible_node';
   throw new AppError(code, `model "${job.model}" cannot be loaded: ${candidate.reason}`, {
     ...(candidate.unhealthy ? { retryAfterSecs: 3 } : {}),
@@ -115,6 +123,5 @@ async function load(
     stop.abort();
     signal.removeEventListener('abort', onAbort);
     await watch;
-    deps.refresh(node).catch(() => {});
   }
 }

@@ -1,30 +1,44 @@
 /**
  * The requests that cannot be served at once: each is attached to a load job, or parked until a state
- * changes, and then decides again. Limits: waiting requests, attempts per request.
+ * changes or a slot is free, and then decides again. Who is next is `nextInLine`'s decision: fair between
+ * keys and sessions, and nobody who is due is passed by. Limits: waiting requests, attempts per request.
  */
+import type { Clock } from 'cortex-core/daemon/clock';
 import { AppError, toAppError } from 'cortex-core/wire/errors';
-import type { RouteDecision } from '../decide/route.ts';
-import type { Ask } from './ask.ts';
+import { chargeShare, createFairShare, enterShare, nextInLine } from '../decide/fair-share.ts';
+import type { Forward, RouteDecision } from '../decide/route.ts';
+import type { Ask, Asker } from './ask.ts';
 import type { Lease } from './lease.ts';
 import type { LoadJob, Waiter } from './load-job.ts';
 import type { LoadJobs } from './load-jobs.ts';
 import { doesNotStay, toError } from './rejections.ts';
 
+type Unserved = RouteDecision & { readonly kind: 'forward' | 'load' | 'wait' };
+
 export interface WaitingLineOptions {
+  readonly clock: Clock;
   readonly waitersMax: () => number;
+  /** Who has waited that long is served by age, ms. */
+  readonly maxWaitMs: () => number;
   readonly jobs: LoadJobs;
   /** Decides for a request on the current view. */
   readonly decide: (ask: Ask, exclude: ReadonlySet<string>) => RouteDecision;
+  /** Whether the replica takes another request now. */
+  readonly hasSlot: (decision: Forward) => boolean;
   /** Takes the lease of a request that waited, in the tick of the decision. */
-  readonly lease: (ask: Ask, decision: RouteDecision & { kind: 'forward' }) => Lease;
+  readonly lease: (ask: Ask, decision: Forward) => Lease;
 }
+
+const nobody: Asker = { key: '', session: '', priority: 0 };
 
 const attemptsMax = 4;
 
 export class WaitingLine {
   readonly #options: WaitingLineOptions;
-  readonly #parked = new Set<Waiter>();
+  /** By model, in the order they came. */
+  readonly #parked = new Map<string, Set<Waiter>>();
   readonly #waiting = new Set<Waiter>();
+  readonly #share = createFairShare();
 
   constructor(options: WaitingLineOptions) {
     this.#options = options;
@@ -34,15 +48,20 @@ export class WaitingLine {
     return this.#waiting.size;
   }
 
+  /** Requests that are parked for a model: who comes now stands behind them. */
+  parkedFor(model: string): number {
+    return this.#parked.get(model)?.size ?? 0;
+  }
+
+  /** Counts what a request was served, for the shares of those that wait. */
+  charge({ asker = nobody }: Ask, promptTokens: number, answerTokens: number): void {
+    chargeShare(this.#share, asker, promptTokens, answerTokens);
+  }
+
   /** Throws an AppError when the line is full; rejects with the cause when no lease can be had. */
-  enter(
-    ask: Ask,
-    decision: RouteDecision & { kind: 'load' | 'wait' },
-    signal: AbortSignal,
-    exclude: ReadonlySet<string>,
-  ): Promise<Lease> {
+  enter(ask: Ask, decision: Unserved, signal: AbortSignal, exclude: ReadonlySet<string>): Promise<Lease> {
     if (this.#waiting.size >= this.#options.waitersMax()) {
-      throw new AppError('overloaded', 'too many requests wait for a model to load; try again', {
+      throw new AppError('overloaded', 'too many requests wait for a model; try again', {
         retryAfterSecs: 5,
       });
     }
@@ -51,9 +70,13 @@ export class WaitingLine {
 
   /** A job's waiters decide again, or hear why it failed. */
   jobEnded(job: LoadJob, waiters: readonly Waiter[], error: unknown): void {
+    if (error === null) {
+      for (const waiter of waiters) this.#park(waiter);
+      this.wakeModel(job.model);
+      return;
+    }
     for (const waiter of waiters) {
-      if (error === null) this.#settle(waiter);
-      else if (mayGoOn(error) && waiter.attempts < attemptsMax) {
+      if (mayGoOn(error) && waiter.attempts < attemptsMax) {
         waiter.exclude.add(job.node);
         this.#settle(waiter, error);
       } else waiter.reject(error);
@@ -62,7 +85,21 @@ export class WaitingLine {
 
   /** States changed: who is parked decides again. */
   wake(): void {
-    for (const waiter of [...this.#parked]) this.#settle(waiter);
+    for (const model of [...this.#parked.keys()]) this.wakeModel(model);
+  }
+
+  /** A slot or a replica of that model may be free. */
+  wakeModel(model: string): void {
+    const { clock, maxWaitMs } = this.#options;
+    const line = new Set(this.#parked.get(model) ?? []);
+    while (line.size > 0) {
+      const next = nextInLine(line, this.#share, clock.monotonicMs(), maxWaitMs());
+      if (next === null) return;
+      line.delete(next);
+      this.#settle(next);
+      // still parked, and not because of what it must avoid: those behind it fare no better
+      if (next.exclude.size === 0 && this.#parked.get(model)?.has(next)) return;
+    }
   }
 
   rejectAll(cause: () => AppError): void {
@@ -71,10 +108,11 @@ export class WaitingLine {
 
   async #wait(
     ask: Ask,
-    decision: RouteDecision & { kind: 'load' | 'wait' },
+    decision: Unserved,
     signal: AbortSignal,
     exclude: ReadonlySet<string>,
   ): Promise<Lease> {
+    const { asker = nobody } = ask;
     let settle: Waiter | null = null;
     const onAbort = (): void => settle?.reject(signal.reason);
     try {
@@ -82,11 +120,14 @@ export class WaitingLine {
         const end = (): void => {
           waiter.done = true;
           this.#waiting.delete(waiter);
-          this.#parked.delete(waiter);
+          this.#unpark(waiter);
           this.#options.jobs.leave(waiter);
         };
         const waiter: Waiter = {
+          ...asker,
           ask,
+          model: decision.model,
+          sinceMs: this.#options.clock.monotonicMs(),
           exclude: new Set(exclude),
           attempts: 0,
           done: false,
@@ -100,40 +141,48 @@ export class WaitingLine {
           },
         };
         settle = waiter;
+        enterShare(this.#share, asker, this.#waiting);
         this.#waiting.add(waiter);
         if (signal.aborted) return waiter.reject(signal.reason);
         signal.addEventListener('abort', onAbort, { once: true });
         this.#attach(waiter, decision);
+        if (decision.kind === 'forward') this.wakeModel(decision.model);
       });
     } finally {
       signal.removeEventListener('abort', onAbort);
     }
   }
 
-  #attach(waiter: Waiter, decision: RouteDecision & { kind: 'load' | 'wait' }): void {
+  #attach(waiter: Waiter, decision: Unserved): void {
     const { jobs } = this.#options;
     const running = jobs.find(decision.node, decision.model);
-    if (decision.kind === 'load') jobs.start(decision.node, decision.model).waiters.add(waiter);
-    else if (running !== null) running.waiters.add(waiter);
-    else this.#parked.add(waiter);
+    if (decision.kind === 'load' || (decision.kind === 'wait' && running !== null)) {
+      jobs.start(decision.node, decision.model, waiter);
+    } else this.#park(waiter);
   }
 
   /** Decides again for a waiter. `cause`: why its last attempt failed, preferred to a routing error. */
   #settle(waiter: Waiter, cause: unknown = null): void {
     if (waiter.done) return;
-    this.#parked.delete(waiter);
     const decision = this.#options.decide(waiter.ask, waiter.exclude);
     switch (decision.kind) {
       case 'forward':
-        waiter.resolve(this.#options.lease(waiter.ask, decision));
+        if (this.#options.hasSlot(decision)) waiter.resolve(this.#options.lease(waiter.ask, decision));
+        else {
+          // it is up and full: earlier loads did not fail
+          waiter.attempts = 0;
+          this.#park(waiter);
+        }
         break;
       case 'reject':
         waiter.reject(cause ?? toError(decision));
         break;
       case 'wait':
+        this.#unpark(waiter);
         this.#attach(waiter, decision);
         break;
       case 'load':
+        this.#unpark(waiter);
         waiter.attempts++;
         if (waiter.attempts < attemptsMax) this.#attach(waiter, decision);
         else waiter.reject(cause ?? doesNotStay(decision.model, decision.node));
@@ -141,6 +190,18 @@ export class WaitingLine {
       default:
         decision satisfies never;
     }
+  }
+
+  #park(waiter: Waiter): void {
+    if (waiter.done) return;
+    const line = this.#parked.get(waiter.model) ?? new Set();
+    line.add(waiter);
+    this.#parked.set(waiter.model, line);
+  }
+
+  #unpark(waiter: Waiter): void {
+    const line = this.#parked.get(waiter.model);
+    if (line?.delete(waiter) && line.size === 0) this.#parked.delete(waiter.model);
   }
 }
 

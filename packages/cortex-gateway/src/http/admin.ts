@@ -53,17 +53,17 @@ export function adminHandlers(deps: AdminDeps) {
   return {
     load: guarded(async (exchange) => {
       const { model, node } = await bodyOf(exchange, targetSchema, targetShape);
-      const on = await fleet.load(model, node ?? null);
+      const on = await fleet.operations.load(model, node ?? null);
       exchange.sendJson(200, { status: 'loaded', model, node: on });
     }),
     unload: guarded(async (exchange) => {
       const { model, node } = await bodyOf(exchange, targetSchema, targetShape);
-      const nodes = await fleet.unload(model, node ?? null);
+      const nodes = await fleet.operations.unload(model, node ?? null);
       exchange.sendJson(200, { status: 'unloaded', model, nodes });
     }),
     cancel: guarded(async (exchange) => {
       const { model, node } = await bodyOf(exchange, targetSchema, targetShape);
-      const nodes = await fleet.cancel(model, node ?? null);
+      const nodes = await fleet.operations.cancel(model, node ?? null);
       exchange.sendJson(200, { status: 'cancelled', model, nodes });
     }),
     drain: guarded(async (exchange) => {
@@ -75,19 +75,19 @@ export function adminHandlers(deps: AdminDeps) {
         });
       }
       const deadlineMs = deadline == null ? null : deadline * 1000;
-      const state = fleet.drain(node, cordon ? 'cordoned' : 'drained', deadlineMs);
+      const state = fleet.operations.drain(node, cordon ? 'cordoned' : 'drained', deadlineMs);
       exchange.sendJson(200, { node, ...describeService(state) });
     }),
     undrain: guarded(async (exchange) => {
       const { node } = await bodyOf(exchange, undrainSchema, '{"node"}');
-      exchange.sendJson(200, { node, ...describeService(fleet.undrain(node)) });
+      exchange.sendJson(200, { node, ...describeService(fleet.operations.undrain(node)) });
     }),
     reload: guarded(async (exchange) => exchange.sendJson(200, await reload(deps))),
     defrag: guarded(async (exchange) => {
       const { node, model, dry_run } = await bodyOf(exchange, defragSchema, '{"node"?,"model"?,"dry_run"?}');
       const nodes = dry_run
-        ? fleet.planDefrag(node ?? null, model ?? null).map(describePlan)
-        : (await fleet.defrag(node ?? null, model ?? null)).map(describeReport);
+        ? fleet.operations.planDefrag(node ?? null, model ?? null).map(describePlan)
+        : (await fleet.operations.defrag(node ?? null, model ?? null)).map(describeReport);
       exchange.sendJson(200, { dry_run, nodes } satisfies DefragAnswer);
     }),
     explain: guarded((exchange) => exchange.sendJson(200, describeRoute(fleet, exchange.query))),

@@ -146,8 +146,8 @@ describe('POST /admin/defrag', () => {
 
   test('carries out moves, then gives worn devices a fresh owner', async () => {
     const { gateway, neuron } = await setup(fragmented);
-    await gateway.fleet.unload('a', null);
-    await gateway.fleet.load('a', 'box');
+    await gateway.fleet.operations.unload('a', null);
+    await gateway.fleet.operations.load('a', 'box');
     neuron.events.length = 0;
     const { nodes } = JSON.parse((await defrag(gateway, { node: 'box' })).text);
     assert.deepEqual(nodes[0].done, { moves: 1, recycled: 1, reloading: [], error: null });
@@ -159,7 +159,7 @@ describe('POST /admin/defrag', () => {
 
   test('a recycle waits for the running answer, and requests wait for the recycle', async () => {
     const { gateway, neuron } = await setup({ models: [loaded('a', 0, 400), loaded('b', 0, 300)] });
-    await gateway.fleet.unload('b', null);
+    await gateway.fleet.operations.unload('b', null);
     const gate = createGate();
     neuron.onChat = async (call) => {
       if (neuron.counters.chats === 1) await gate.opened;
@@ -196,8 +196,8 @@ describe('eviction.defrag_after_cycles', () => {
     );
     for (let i = 0; i < 2; i++) {
       assert.equal(neuron.counters.recycles, 0);
-      await gateway.fleet.unload('b', null);
-      await gateway.fleet.load('b', null);
+      await gateway.fleet.operations.unload('b', null);
+      await gateway.fleet.operations.load('b', null);
       await gateway.fleet.pollNow('box');
     }
     await neuron.until(() => neuron.counters.recycles === 1);
@@ -221,7 +221,7 @@ describe('eviction.defrag_after_cycles', () => {
       };
       const busy = ask(gateway, 'a');
       await neuron.until(() => neuron.counters.chats === 1);
-      await gateway.fleet.unload('b', null);
+      await gateway.fleet.operations.unload('b', null);
       await gateway.fleet.pollNow('box');
       assert.equal(neuron.counters.recycles, 0);
       gate.open();

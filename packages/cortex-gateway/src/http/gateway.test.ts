@@ -147,7 +147,7 @@ describe('loads', () => {
     }
     assert.equal(neurons[0]!.counters.loads, 10);
     const metrics = await (await fetch(`http://127.0.0.1:${gateway.metricsPort}/metrics`)).text();
-    assert.match(metrics, /cortex_evictions_total\{model="a",node="n0"\} 5/);
+    assert.match(metrics, /cortex_evictions_total\{model="a",node="n0",reason="room"\} 5/);
     assert.match(metrics, /cortex_cold_starts_total\{model="b",node="n0"\} 5/);
     assert.match(metrics, /cortex_completion_tokens_total\{model="b",node="n0"\} 10/);
   });
@@ -257,7 +257,11 @@ describe('silence', () => {
   });
 
   test('a victim keeps its running stream, and goes when that ended', async () => {
-    const { gateway, neurons } = await setup([{ devices: [1500], models: [loaded('a'), { id: 'b' }] }]);
+    const { gateway, neurons } = await setup(
+      [{ devices: [1500], models: [loaded('a'), { id: 'b' }] }],
+      {},
+      { queue: { max_wait_secs: 0 } },
+    );
     const [neuron] = neurons;
     const gate = createGate();
     neuron!.onChat = async ({ response }) => {
@@ -369,7 +373,7 @@ describe('pass-through', () => {
         await neuron!.until(() => neuron!.counters.aborted === aborted + 1);
       }
     }
-    await gateway.fleet.unload('m', null);
+    await gateway.fleet.operations.unload('m', null);
   });
 
   test('a truncated stream ends with a typed error and no [DONE]', async () => {
@@ -455,14 +459,14 @@ describe('replicas', () => {
     neurons[0]!.failing = true;
     for (const healthy of [true, true, false]) {
       await gateway.fleet.pollNow('n0');
-      assert.equal(gateway.fleet.isHealthy('n0'), healthy);
+      assert.equal(gateway.fleet.facts.isHealthy('n0'), healthy);
     }
     const answer = await post(gateway, '/v1/chat/completions', ask('m'));
     assert.equal(answer.status, 503);
     assert.equal(answer.headers.get('retry-after'), '5');
     neurons[0]!.failing = false;
     await gateway.fleet.pollNow('n0');
-    assert.equal(gateway.fleet.isHealthy('n0'), true);
+    assert.equal(gateway.fleet.facts.isHealthy('n0'), true);
   });
 });
 

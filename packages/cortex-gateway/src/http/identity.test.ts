@@ -211,7 +211,7 @@ describe('another neuron at the same address', () => {
     let turn = 0;
     Object.defineProperty(fake, 'instance', { get: () => `turn-${turn++}` });
     for (let i = 0; i < 3; i++) await to.fleet.pollNow('n0');
-    assert.equal(to.fleet.isHealthy('n0'), false);
+    assert.equal(to.fleet.facts.isHealthy('n0'), false);
   });
 
   test('a neuron too old to say who it is serves as before', async () => {

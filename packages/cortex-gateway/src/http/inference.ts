@@ -2,57 +2,28 @@
  * The one handler of all dialects: parse, budget, lease, send, relay. What a request meets, in that order.
  */
 
-import type { Clock } from 'cortex-core/daemon/clock';
 import type { Exchange } from 'cortex-core/daemon/http-server';
-import type { Log } from 'cortex-core/daemon/log';
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { AnswerProbe, AnswerTail, type TokenUsage } from '../dialects/answer-probe.ts';
 import type { Dialect, InferenceRequest, StreamOut } from '../dialects/dialect.ts';
 import { isShapeFault, toUpstreamError } from '../dialects/upstream-error.ts';
 import type { Ask } from '../fleet/ask.ts';
-import type { Fleet } from '../fleet/fleet.ts';
 import type { Ticket } from '../fleet/fleet-options.ts';
 import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
 import { advertisedLimit } from '../fleet/listing.ts';
-import type { Ledger } from '../quota/ledger.ts';
-import type { Principal, Principals } from '../quota/principals.ts';
+import type { Principal } from '../quota/principals.ts';
 import { affinityOf } from './affinity.ts';
+import { answerFacts } from './answer-facts.ts';
 import { AnswerSink } from './answer-sink.ts';
-import type { Attachments } from './attachments.ts';
+import { askerOf } from './asker.ts';
 import { checkContext } from './check-context.ts';
 import { Failover } from './failover.ts';
 import { headerOf, routeHeader, toClientHeaders, toUpstreamHeaders } from './headers.ts';
-import { leaseWithin } from './lease-within.ts';
-import type { GatewayMetrics } from './metrics.ts';
-import type { RetryBudget } from './retry-budget.ts';
+import type { InferenceDeps } from './inference-deps.ts';
+import { leaseWithin, notYet } from './lease-within.ts';
 import { type Answered, Sender, type SendResult } from './send.ts';
-import type { StreamChecks } from './stream-checks.ts';
 import { StreamRelay } from './stream-relay.ts';
 import { readWhole } from './whole-answer.ts';
-
-export interface InferenceDeps {
-  readonly fleet: Fleet;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly principals: Principals;
-  readonly ledger: Ledger;
-  readonly metrics: GatewayMetrics;
-  readonly idleMs: number;
-  readonly coldLoadWaitMs: number;
-  readonly keepAliveMs: number;
-  readonly failover: FailoverSettings;
-  readonly attachments: Attachments;
-  readonly prefixHygiene: boolean;
-  readonly streamChecks: StreamChecks;
-}
-
-export interface FailoverSettings {
-  readonly budget: RetryBudget;
-  readonly attemptsMax: number;
-  readonly giveUpMs: number;
-  /** Streams that broke go on at another node. */
-  readonly continues: boolean;
-}
 
 const outputTokensDefault = 4096;
 
@@ -122,6 +93,7 @@ class InferenceCall {
       model: parts.request.model,
       promptTokens: parts.request.inputTokensEstimate,
       affinity: affinityOf(parts.exchange.request.headers, parts.request, parts.principal),
+      asker: askerOf((name) => parts.exchange.header(name), parts.principal),
     };
   }
 
@@ -138,6 +110,7 @@ class InferenceCall {
     } finally {
       this.#sink.stopKeepAlive();
       this.#learn();
+      this.#lease?.charge(this.#usage?.completionTokens ?? 0);
       this.#lease?.release();
       settle(this.#usage === null ? 0 : this.#usage.promptTokens + this.#usage.completionTokens);
       this.#record();
@@ -222,12 +195,8 @@ class InferenceCall {
     const { clock, coldLoadWaitMs, fleet } = this.#deps;
     const lease = await leaseWithin(ticket, coldLoadWaitMs, clock);
     if (lease !== null) return lease;
-    const status = fleet.loadStatus(this.#request.model);
-    const message = `model "${this.#request.model}" is being loaded on ${ticket.node}; try again`;
-    throw new AppError('model_loading', message, {
-      retryAfterSecs: Math.min(Math.max(status?.eta ?? 10, 1), 120),
-      extras: { loading: status ?? { node: ticket.node, state: 'queued', percent: null, eta: null } },
-    });
+    const { model } = this.#request;
+    throw notYet(model, ticket, fleet.operations.loadStatus(model));
   }
 
   #sender(): Sender {
@@ -239,8 +208,8 @@ class InferenceCall {
       fleet: {
         another: (exclude) => fleet.another(this.#ask, exclude),
         request: (exclude, patience) => fleet.request(this.#ask, patience, exclude),
-        upFor: (node) => fleet.upFor(node),
-        lastUpFor: (node) => fleet.lastUpFor(node),
+        upFor: (node) => fleet.facts.upFor(node),
+        lastUpFor: (node) => fleet.facts.lastUpFor(node),
       },
       ...{ clock, signal, budget: settings.budget },
       ...{ attemptsMax: settings.attemptsMax, giveUpMs: settings.giveUpMs },
@@ -381,19 +350,12 @@ class InferenceCall {
 
   /** What a whole answer shows of its node; a broken one shows nothing. */
   #learn(): void {
-    const usage = this.#usage;
-    if (this.#lease === null || this.#sentMs === null || this.#failed || usage === null) return;
+    if (this.#lease === null || this.#sentMs === null || this.#failed || this.#usage === null) return;
     if (this.#sink.signal.aborted) return;
-    const first = this.#probe?.firstTokenMs ?? null;
-    this.#deps.fleet.learn(this.#lease, {
-      promptTokens: usage.isReported === true ? usage.promptTokens : this.#request.inputTokensEstimate,
-      cachedTokens: usage.isReported === true ? usage.cachedTokens : null,
-      completionTokens: usage.completionTokens,
-      prefillMs: usage.prefillMs ?? null,
-      decodeMs: usage.decodeMs ?? null,
-      firstTokenMs: first === null ? null : first - this.#sentMs,
-      totalMs: this.#deps.clock.monotonicMs() - this.#sentMs,
-    });
+    const nowMs = this.#deps.clock.monotonicMs();
+    const times = { sentMs: this.#sentMs, firstTokenMs: this.#probe?.firstTokenMs ?? null, nowMs };
+    const facts = answerFacts(this.#usage, this.#request.inputTokensEstimate, times);
+    this.#deps.fleet.learn(this.#lease, facts);
   }
 
   #record(): void {

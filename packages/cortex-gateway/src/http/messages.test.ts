@@ -142,7 +142,7 @@ describe("errors come in Anthropic's envelope with its types", () => {
     assert.deepEqual([status, body.error.code], [400, 'vision_unsupported']);
     assert.match(body.error.message, /^messages\.0\.content\.0: /);
     assert.equal(neuron.counters.chats, 0);
-    assert.equal(gateway.fleet.isHealthy('n'), true);
+    assert.equal(gateway.fleet.facts.isHealthy('n'), true);
     assert.equal((await fetch(`${gateway.url}/v1/messages`, { method: 'POST', body: ask() })).status, 200);
   });
 });

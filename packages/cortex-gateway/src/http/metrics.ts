@@ -49,7 +49,6 @@ export class GatewayMetrics {
     help: 'Requests that joined the answer to an identical one',
     registers: [this.registry],
   });
-  readonly #evictions = this.#counter('cortex_evictions_total', 'Models unloaded to make room');
   readonly #moves = this.#counter('cortex_model_moves_total', 'Models moved to another device of their node');
   readonly #recycles = new Counter({
     name: 'cortex_device_recycles_total',
@@ -57,6 +56,14 @@ export class GatewayMetrics {
     labelNames: ['node', 'device'],
     registers: [this.registry],
   });
+  readonly #evictions = this.#reasons(
+    'cortex_evictions_total',
+    'Models unloaded: room for another, ttl, or asked by a person',
+  );
+  readonly #swaps = this.#reasons(
+    'cortex_swaps_total',
+    'Loads that displaced models: which were idle, because a request was due, or asked by a person',
+  );
   readonly #duration = this.#histogram('cortex_request_duration_seconds', 'Whole requests', durationBuckets);
   readonly #firstToken = this.#histogram(
     'cortex_time_to_first_token_seconds',
@@ -127,7 +134,8 @@ export class GatewayMetrics {
     const labels = { model: event.model, node: event.node };
     if (event.kind === 'loaded') this.#coldStarts.inc(labels);
     else if (event.kind === 'moved') this.#moves.inc(labels);
-    else this.#evictions.inc(labels);
+    else if (event.kind === 'evicted') this.#evictions.inc({ ...labels, reason: event.reason });
+    else this.#swaps.inc({ ...labels, reason: event.reason });
   }
 
   /** Reads the fleet's last poll at each scrape; what is no longer there has no series. */
@@ -182,6 +190,10 @@ export class GatewayMetrics {
 
   #counter(name: string, help: string): ModelCounter {
     return new Counter({ name, help, labelNames: ['model', 'node'], registers: [this.registry] });
+  }
+
+  #reasons(name: string, help: string): Counter<'model' | 'node' | 'reason'> {
+    return new Counter({ name, help, labelNames: ['model', 'node', 'reason'], registers: [this.registry] });
   }
 
   #histogram(name: string, help: string, buckets: number[]): Histogram<'model' | 'node'> {

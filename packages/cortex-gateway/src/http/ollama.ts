@@ -37,7 +37,8 @@ import {
 } from '../dialects/ollama/ollama-models.ts';
 import { describeModel, modelIds } from '../fleet/listing.ts';
 import { type AdminDeps, requireAdmin } from './admin.ts';
-import { type InferenceDeps, inferenceHandler } from './inference.ts';
+import { inferenceHandler } from './inference.ts';
+import type { InferenceDeps } from './inference-deps.ts';
 
 export interface OllamaDeps {
   readonly inference: InferenceDeps;
@@ -127,7 +128,7 @@ function orLoad(deps: OllamaDeps, resolve: ResolveName, shape: EmptyShape, infer
     const model = resolve(request.model);
     if (isZero(request.keep_alive)) {
       requireAdmin(exchange, admin.adminKeys());
-      await inference.fleet.unload(model, null);
+      await inference.fleet.operations.unload(model, null);
       return sendEmpty(deps, exchange, request, shape, 'unload');
     }
     const ticket = inference.fleet.request({ model }, exchange.signal);

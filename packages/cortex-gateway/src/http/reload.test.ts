@@ -57,7 +57,7 @@ describe('reload', () => {
     const cold = fleet.request({ model: 'cold' }, new AbortController().signal).ready;
     await neuron.until(() => neuron.counters.loads === 1);
     const before = nodeOf(fleet, 'n0');
-    fleet.drain('n0', 'cordoned', null);
+    fleet.operations.drain('n0', 'cordoned', null);
     const models = modelsConfigSchema.parse({ models: [{ id: 'm', vram_mb: 77 }], aliases: { fast: 'm' } });
     await gateway.reload(cortexConfigOver(neurons), models);
     assert.equal(nodeOf(fleet, 'n0'), before);

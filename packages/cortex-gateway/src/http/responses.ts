@@ -17,7 +17,8 @@ import { TurnFitter } from '../dialects/responses/truncation.ts';
 import { advertisedLimit } from '../fleet/listing.ts';
 import { digestOf, keysIn } from '../quota/principals.ts';
 import { countHandler } from './count.ts';
-import { type InferenceDeps, inferenceHandler } from './inference.ts';
+import { inferenceHandler } from './inference.ts';
+import type { InferenceDeps } from './inference-deps.ts';
 import type { CallerShelf, ResponseStore } from './response-store.ts';
 
 type Handler = (exchange: Exchange) => void | Promise<void>;

@@ -14,6 +14,7 @@ import { AppError } from 'cortex-core/wire/errors';
 import type { InferenceRequest } from '../dialects/dialect.ts';
 import { readEnvelope } from '../dialects/upstream-error.ts';
 import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
+import type { NodeFacts } from '../fleet/node-facts.ts';
 import type { Failover } from './failover.ts';
 import { headerOf } from './headers.ts';
 
@@ -23,14 +24,8 @@ export interface SendFleet {
   suspect(node: string): void;
   disown(lease: Lease): void;
   doubt(lease: Lease, code: string): void;
-  isHealthy(node: string): boolean;
   pollNow(node: string): Promise<void>;
-  /** Names weights and template; null when they are not known. */
-  identityOf(node: string, model: string): string | null;
-  /** What the model can do there; null = not known. */
-  capabilitiesOf(node: string, model: string): readonly string[] | null;
-  /** Nodes whose weights or template of the model are others. */
-  unlike(model: string, identity: string): readonly string[];
+  readonly facts: Pick<NodeFacts, 'isHealthy' | 'identityOf' | 'capabilitiesOf' | 'unlike'>;
 }
 
 export interface SendOptions {
@@ -136,13 +131,13 @@ export class Sender {
   async goOn(broken: Answered, sofar: Continuation, cause: unknown): Promise<Answered | null> {
     const { fleet, failover } = this.#options;
     const { model, node } = broken.lease;
-    const identity = broken.identity ?? fleet.identityOf(node, model);
+    const identity = broken.identity ?? fleet.facts.identityOf(node, model);
     if (sofar.tokens.length > this.#brokeAt) failover.progressed();
     this.#brokeAt = sofar.tokens.length;
     this.#leave(broken, cause);
     if (identity === null) return null;
     for (;;) {
-      const next = await failover.next('load', () => fleet.unlike(model, identity));
+      const next = await failover.next('load', () => fleet.facts.unlike(model, identity));
       if (next === null) return null;
       const isSame = (await this.#identityAt(next)) === identity;
       const outcome = isSame ? await this.#once(next, sofar) : null;
@@ -164,7 +159,7 @@ export class Sender {
     try {
       return request.toUpstream({
         wireId: lease.wireId,
-        capabilities: fleet.capabilitiesOf(lease.node, lease.model),
+        capabilities: fleet.facts.capabilitiesOf(lease.node, lease.model),
         defaults: lease.options ?? {},
         ...(sofar === null ? {} : { overrides: { [continuationField]: sofar } }),
       });
@@ -192,9 +187,9 @@ export class Sender {
   /** What was loaded only now is asked for what it is. */
   async #identityAt({ node, model }: Lease): Promise<string | null> {
     const { fleet } = this.#options;
-    const known = fleet.identityOf(node, model);
+    const known = fleet.facts.identityOf(node, model);
     if (known === null) await fleet.pollNow(node);
-    return known ?? fleet.identityOf(node, model);
+    return known ?? fleet.facts.identityOf(node, model);
   }
 
   async #once(lease: Lease, sofar: Continuation | null): Promise<Answered | Refused | Unreachable> {
@@ -210,7 +205,7 @@ export class Sender {
         signal,
         idleMs,
         // a whole answer arrives at its end: while the node answers polls, its silence is work
-        ...(request.stream ? {} : { stillAlive: () => fleet.isHealthy(lease.node) }),
+        ...(request.stream ? {} : { stillAlive: () => fleet.facts.isHealthy(lease.node) }),
       });
       if (answer.status >= 300) return { kind: 'refused', lease, answer, body: await readSome(answer) };
       if (sofar !== null && headerOf(answer.headers, continuedHeader) !== String(sofar.tokens.length)) {
@@ -219,7 +214,12 @@ export class Sender {
       }
       const begun = await withFirstChunk(answer);
       fleet.noteAlive(lease.node);
-      return { kind: 'answer', lease, answer: begun, identity: fleet.identityOf(lease.node, lease.model) };
+      return {
+        kind: 'answer',
+        lease,
+        answer: begun,
+        identity: fleet.facts.identityOf(lease.node, lease.model),
+      };
     } catch (cause) {
       if (!signal.aborted) return { kind: 'unreachable', cause };
       lease.release();

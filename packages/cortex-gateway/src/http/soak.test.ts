@@ -122,9 +122,9 @@ class SoakFleet {
     const model = this.#random.pick(models);
     try {
       if (kind === 'die') await this.#replace(at);
-      if (kind === 'load') await fleet.load(model, `n${at}`);
-      if (kind === 'unload') await fleet.unload(model, null);
-      if (kind === 'defrag') await fleet.defrag(`n${at}`, null);
+      if (kind === 'load') await fleet.operations.load(model, `n${at}`);
+      if (kind === 'unload') await fleet.operations.unload(model, null);
+      if (kind === 'defrag') await fleet.operations.defrag(`n${at}`, null);
       if (kind === 'poll') await fleet.pollNow(`n${at}`);
       return kind;
     } catch {

@@ -6,6 +6,9 @@ import type { Clock } from 'cortex-core/daemon/clock';
 import { AppError } from 'cortex-core/wire/errors';
 import type { Principal } from './principals.ts';
 
+/** What the ledger needs to know of a principal. */
+type Budget = Omit<Principal, 'priority' | 'priorityMax'>;
+
 export interface Reservation {
   /** Books what was really used and frees the rest. Only the first call counts. */
   settle(tokens: number): void;
@@ -28,7 +31,7 @@ export class Ledger {
   }
 
   /** Throws `insufficient_quota` or `rate_limit_exceeded` when the estimate does not fit the cap. */
-  reserve(principal: Principal, tokens: number): Reservation {
+  reserve(principal: Budget, tokens: number): Reservation {
     if (principal.hardCap === null) return { settle: () => {} };
     const account = this.#accountOf(principal);
     this.#expire(account, principal);
@@ -45,7 +48,7 @@ export class Ledger {
     };
   }
 
-  #accountOf(principal: Principal): Account {
+  #accountOf(principal: Budget): Account {
     const existing = this.#accounts.get(principal.keyId);
     if (existing !== undefined) return existing;
     const account: Account = { reserved: 0, used: 0, slices: [] };
@@ -53,7 +56,7 @@ export class Ledger {
     return account;
   }
 
-  #book(account: Account, principal: Principal, tokens: number): void {
+  #book(account: Account, principal: Budget, tokens: number): void {
     account.used += tokens;
     if (principal.windowSecs === null) return;
     const sliceMs = (principal.windowSecs * 1000) / slicesPerWindow;
@@ -63,7 +66,7 @@ export class Ledger {
     else account.slices.push({ startMs, tokens });
   }
 
-  #expire(account: Account, principal: Principal): void {
+  #expire(account: Account, principal: Budget): void {
     if (principal.windowSecs === null) return;
     const oldestMs = this.#clock.monotonicMs() - principal.windowSecs * 1000;
     while (account.slices[0] !== undefined && account.slices[0].startMs <= oldestMs) {
@@ -71,7 +74,7 @@ export class Ledger {
     }
   }
 
-  #refusal(principal: Principal, account: Account): AppError {
+  #refusal(principal: Budget, account: Account): AppError {
     const { keyId, hardCap, windowSecs } = principal;
     if (windowSecs === null) {
       const message = `key "${keyId}" has used its budget of ${hardCap} tokens; ask for more, or send less`;

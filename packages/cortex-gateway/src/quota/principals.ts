@@ -10,6 +10,10 @@ export interface Principal {
   readonly hardCap: number | null;
   /** Length of the rolling window; null = the cap is spent once. */
   readonly windowSecs: number | null;
+  /** Among requests that wait; a higher one goes first. */
+  readonly priority: number;
+  /** The highest that a request of it may ask for. */
+  readonly priorityMax: number;
 }
 
 /** Who has no key, or one we do not know, where keys are not required. */
@@ -18,6 +22,8 @@ export const anonymous: Principal = {
   keyId: 'anonymous',
   hardCap: null,
   windowSecs: null,
+  priority: 0,
+  priorityMax: 0,
 };
 
 export class Principals {
@@ -38,6 +44,8 @@ export class Principals {
         keyId: entry.key_id,
         hardCap: entry.hard_cap ?? null,
         windowSecs: entry.window.kind === 'rolling' ? entry.window.seconds : null,
+        priority: entry.priority,
+        priorityMax: entry.priority_max,
       });
     }
   }

@@ -1,0 +1,60 @@
+/** What is known of one model on one node, and how decisions see it. */
+import type { NeuronModel } from 'cortex-core/wire/neuron';
+import type { CatalogueEntry, ModelView } from '../decide/fleet-view.ts';
+
+export interface ModelState {
+  readonly wireId: string;
+  row: NeuronModel;
+  /** in_flight + queue_depth as polled, less our own leases at that moment. */
+  foreignLoad: number;
+  slots: number | null;
+}
+
+export interface ModelUse {
+  readonly leases: number;
+  readonly lastUsedMs: number | null;
+  readonly isDraining: boolean;
+  /** Why it is not believed to be loaded; null = it is. */
+  readonly doubt: string | null;
+}
+
+export function toModelView(
+  id: string,
+  { wireId, row, foreignLoad, slots }: ModelState,
+  entry: CatalogueEntry | undefined,
+  { leases, lastUsedMs, isDraining, doubt }: ModelUse,
+): ModelView {
+  const servable = row.servable;
+  return {
+    ...{ id, wireId, foreignLoad, leases, slots, lastUsedMs },
+    harness: row.harness,
+    status: row.status,
+    devices: row.devices,
+    vramMb: row.vram_used_mb ?? entry?.vramMb ?? row.vram_estimate_mb,
+    draining: isDraining,
+    unservable:
+      servable === undefined || servable.ok ? doubt : (servable.detail ?? servable.reason ?? 'cannot serve'),
+    capabilities:
+      entry !== undefined && entry.capabilities.length > 0 ? entry.capabilities : row.capabilities,
+    limit: row.limit ?? entry?.limit ?? null,
+    cost: entry?.cost ?? row.cost ?? null,
+    toolCall: row.tool_call,
+    reasoning: row.reasoning,
+  };
+}
+
+/** Of a model that the fleet itself put there. */
+export function newRow(id: string, status: NeuronModel['status'], devices: readonly number[]): NeuronModel {
+  return {
+    id,
+    harness: 'llamacpp',
+    status,
+    devices: [...devices],
+    vram_used_mb: null,
+    vram_estimate_mb: null,
+    capabilities: [],
+    tool_call: false,
+    reasoning: false,
+    digest: null,
+  };
+}

@@ -1,0 +1,49 @@
+/** What is known of single nodes and of the models on them, for whoever holds a lease there. */
+import type { NodeSet } from './node-set.ts';
+import type { NodeState } from './node-state.ts';
+
+export class NodeFacts {
+  readonly #nodes: NodeSet;
+  readonly #refresh: (node: NodeState) => Promise<void>;
+
+  /** `refresh`: a poll that began after the call. */
+  constructor(nodes: NodeSet, refresh: (node: NodeState) => Promise<void>) {
+    this.#nodes = nodes;
+    this.#refresh = refresh;
+  }
+
+  isHealthy(name: string): boolean {
+    return this.#nodes.get(name)?.healthy ?? false;
+  }
+
+  /** What the model can do on a node; null = not known. */
+  capabilitiesOf(name: string, model: string): readonly string[] | null {
+    const held = this.#nodes.get(name)?.toView().models.get(model);
+    return held === undefined || held.capabilities.length === 0 ? null : held.capabilities;
+  }
+
+  /** Names the weights and the template of a model on a node; null when the node does not say. */
+  identityOf(name: string, model: string): string | null {
+    return this.#nodes.get(name)?.identityOf(model) ?? null;
+  }
+
+  /** Nodes that have the model loaded with other weights or another template. */
+  unlike(model: string, identity: string): readonly string[] {
+    const holders = this.#nodes.all.filter((node) => node.toView().models.get(model)?.status === 'loaded');
+    const others = holders.filter((node) => (node.identityOf(model) ?? identity) !== identity);
+    return others.map((node) => node.name);
+  }
+
+  /** Asks a node now. Null when it does not answer, else for how many seconds it has been up. */
+  async upFor(name: string): Promise<number | null> {
+    const node = this.#nodes.get(name);
+    if (node === undefined) return null;
+    await this.#refresh(node);
+    return node.misses === 0 && node.healthy ? this.lastUpFor(name) : null;
+  }
+
+  /** As of the last poll. */
+  lastUpFor(name: string): number {
+    return this.#nodes.get(name)?.health?.uptime_secs ?? 0;
+  }
+}

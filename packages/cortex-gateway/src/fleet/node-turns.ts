@@ -1,0 +1,74 @@
+/**
+ * When a load job may begin: at most one per node, in the order that `chooseTurn` decides. A job that has to
+ * wait is asked again when something changed on its node, or when its time has come.
+ */
+import type { Clock } from 'cortex-core/daemon/clock';
+import { type Lookups, toContender } from '../decide/contenders.ts';
+import type { FleetView } from '../decide/fleet-view.ts';
+import { chooseTurn, type TurnReason, type TurnRules } from '../decide/turns.ts';
+import type { LoadJob } from './load-job.ts';
+
+export interface NodeTurnsOptions {
+  readonly clock: Clock;
+  readonly rules: () => TurnRules;
+  readonly view: () => FleetView;
+  readonly lookups: Lookups;
+  /** The jobs of a node that have not begun; null = one runs. */
+  readonly queued: (node: string) => readonly LoadJob[] | null;
+  readonly begin: (job: LoadJob, reason: TurnReason) => void;
+}
+
+export class NodeTurns {
+  readonly #options: NodeTurnsOptions;
+  readonly #timers = new Map<string, { cancel(): void }>();
+  #isClosed = false;
+
+  constructor(options: NodeTurnsOptions) {
+    this.#options = options;
+  }
+
+  /** Begins the next job of that node, if one may begin now. */
+  consider(name: string): void {
+    this.#timers.get(name)?.cancel();
+    this.#timers.delete(name);
+    if (this.#isClosed) return;
+    const { clock, rules, lookups } = this.#options;
+    const jobs = this.#options.queued(name);
+    if (jobs === null || jobs.length === 0) return;
+    const view = this.#options.view();
+    const node = view.index?.nodeNamed(name);
+    const nowMs = clock.monotonicMs();
+    const contenders = jobs.map((job) => {
+      const wanted = wantedOf(job, nowMs);
+      // a node that left the fleet: the job begins, and says so
+      if (node === undefined) return { ...wanted, loadMs: 0, evict: [] };
+      return toContender(view, node, wanted, lookups);
+    });
+    const turn = chooseTurn(nowMs, contenders, rules());
+    if (turn.kind === 'start') {
+      const job = jobs.find((each) => each.model === turn.model);
+      if (job !== undefined) this.#options.begin(job, turn.reason);
+      return;
+    }
+    if (turn.untilMs === null) return;
+    const timer = clock.setTimer(Math.ceil(turn.untilMs - nowMs), () => this.consider(name));
+    this.#timers.set(name, timer);
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.#isClosed = true;
+    for (const timer of this.#timers.values()) timer.cancel();
+    this.#timers.clear();
+  }
+}
+
+function wantedOf(job: LoadJob, nowMs: number) {
+  const waiters = [...job.waiters];
+  return {
+    model: job.model,
+    sinceMs: waiters.reduce((since, each) => Math.min(since, each.sinceMs), nowMs),
+    priority: waiters.reduce((most, each) => Math.max(most, each.priority), Number.NEGATIVE_INFINITY),
+    urgent: job.explicit,
+  };
+}

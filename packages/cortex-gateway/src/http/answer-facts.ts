@@ -1,0 +1,25 @@
+/** From what an answer said and when it came to what it teaches of its node. */
+import type { TokenUsage } from '../dialects/answer-probe.ts';
+import type { AnswerFacts } from '../fleet/ask.ts';
+
+/** On the same clock, ms. */
+interface AnswerTimes {
+  readonly sentMs: number;
+  readonly firstTokenMs: number | null;
+  readonly nowMs: number;
+}
+
+/** `estimate`: prompt tokens, where the answer does not tell. */
+export function answerFacts(usage: TokenUsage, estimate: number, times: AnswerTimes): AnswerFacts {
+  const isTold = usage.isReported === true;
+  const { sentMs, firstTokenMs, nowMs } = times;
+  return {
+    promptTokens: isTold ? usage.promptTokens : estimate,
+    cachedTokens: isTold ? usage.cachedTokens : null,
+    completionTokens: usage.completionTokens,
+    prefillMs: usage.prefillMs ?? null,
+    decodeMs: usage.decodeMs ?? null,
+    firstTokenMs: firstTokenMs === null ? null : firstTokenMs - sentMs,
+    totalMs: nowMs - sentMs,
+  };
+}
