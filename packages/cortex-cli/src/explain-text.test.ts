@@ -52,6 +52,20 @@ test('an explanation is a table of every candidate, its terms and why it lost', 
   );
 });
 
+test('a load that waits for its turn says what is in the way', () => {
+  const text = renderExplanation(
+    readExplanation({
+      ...{ requested: 'm', model: 'm', prompt_tokens: 1, decision: 'load', node: 'n0', candidates: [] },
+      ...{ why: 'loads after 1 other left', turn: 'its turn comes in 35.0 s at the latest' },
+    }),
+    plain,
+  );
+  assert.equal(
+    text,
+    'm, 1 prompt tokens: is loaded on n0; loads after 1 other left; its turn comes in 35.0 s at the latest\n',
+  );
+});
+
 test('a refusal and a terminal that is attacked', () => {
   const text = renderExplanation(
     readExplanation({

@@ -11,13 +11,15 @@ const verbs: Readonly<Record<string, string>> = {
 };
 
 export function renderExplanation(explanation: Explanation, style: Style): string {
-  const { requested, model, promptTokens, decision, node, why, candidates } = explanation;
+  const { requested, model, promptTokens, decision, node, why, turn, candidates } = explanation;
   const name = toPrintable(requested === model ? model : `${requested} (${model})`);
   const where =
     node === null
       ? style.red('is refused')
       : `${verbs[decision] ?? decision} ${style.green(toPrintable(node))}`;
-  const head = `${style.bold(name)}, ${promptTokens} prompt tokens: ${where}; ${toPrintable(why)}`;
+  const head = `${style.bold(name)}, ${promptTokens} prompt tokens: ${where}; ${toPrintable(why)}${
+    turn === null ? '' : `; ${toPrintable(turn)}`
+  }`;
   if (candidates.length === 0) return `${head}\n`;
   const columns = [
     { title: 'NODE' },

@@ -47,6 +47,8 @@ export interface Explanation {
   readonly decision: string;
   readonly node: string | null;
   readonly why: string;
+  /** When its load begins, and what is in the way; null = at once, or there is none. */
+  readonly turn: string | null;
   readonly candidates: readonly {
     readonly node: string;
     readonly state: string;
@@ -69,6 +71,7 @@ interface ExplainedTerms {
 
 export function readExplanation(answer: unknown): Explanation {
   const node = field(answer, 'node');
+  const turn = field(answer, 'turn');
   return {
     requested: asText(field(answer, 'requested')),
     model: asText(field(answer, 'model')),
@@ -76,6 +79,7 @@ export function readExplanation(answer: unknown): Explanation {
     decision: asText(field(answer, 'decision')),
     node: typeof node === 'string' ? node : null,
     why: asText(field(answer, 'why')),
+    turn: typeof turn === 'string' ? turn : null,
     candidates: asList(field(answer, 'candidates')).map((each) => ({
       node: asText(field(each, 'node')),
       state: asText(field(each, 'state')),

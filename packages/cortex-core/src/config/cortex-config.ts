@@ -206,8 +206,8 @@ export const cortexConfigSchema = z.strictObject({
   gateway: gatewaySchema.prefault({}).describe('The gateway itself'),
   failover: failoverSchema.prefault({}).describe('What happens to a request whose node fails'),
   eviction: evictionSchema.prefault({}).describe('How room is made for a model'),
-  responses: responsesSchema.prefault({}).describe('The store of the Responses API, in memory'),
   queue: queueSchema.prefault({}).describe('Whose turn it is when not all models fit'),
+  responses: responsesSchema.prefault({}).describe('The store of the Responses API, in memory'),
   neurons: z
     .array(neuronEntrySchema)
     .superRefine(unique('name', 'name', (neuron) => neuron.name))

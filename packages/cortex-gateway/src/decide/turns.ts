@@ -86,7 +86,7 @@ export function chooseTurn(nowMs: number, contenders: readonly Contender[], rule
 }
 
 /** How long a model stays at least after its load, ms. */
-function residencyMs(loadMs: number, rules: TurnRules): number {
+export function residencyMs(loadMs: number, rules: TurnRules): number {
   return Math.min(rules.residencyFactor * loadMs, rules.residencyMaxMs);
 }
 

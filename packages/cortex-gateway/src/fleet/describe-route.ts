@@ -15,7 +15,8 @@ export function describeRoute(fleet: Fleet, query: URLSearchParams) {
     });
   }
   const promptTokens = tokensOf(query.get('prompt_tokens'));
-  const { model, decision, node, why, candidates } = fleet.explain({ model: requested, promptTokens });
+  const explanation = fleet.explain({ model: requested, promptTokens });
+  const { model, decision, node, why, turn, candidates } = explanation;
   return {
     requested,
     model,
@@ -23,6 +24,7 @@ export function describeRoute(fleet: Fleet, query: URLSearchParams) {
     decision,
     node,
     why,
+    turn,
     candidates: candidates.map((each) => ({
       node: each.node,
       state: each.state,

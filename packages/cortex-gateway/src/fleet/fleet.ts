@@ -196,9 +196,15 @@ export class Fleet {
     return this.#lease(ask, decision, false);
   }
 
-  /** Each candidate for such a request, its terms, and why it lost. Changes nothing. */
-  explain(ask: Ask): Explanation {
-    return explain(this.view(), this.#toRequest(ask));
+  /**
+   * Each candidate for such a request, its terms, and why it lost. `turn`: when its load begins, and what is
+   * in the way; null = at once, or there is none. Changes nothing.
+   */
+  explain(ask: Ask): Explanation & { readonly turn: string | null } {
+    const explanation = explain(this.view(), this.#toRequest(ask));
+    const { decision, node, model } = explanation;
+    const hasLoad = decision === 'load' || (node !== null && this.#jobs.find(node, model) !== null);
+    return { ...explanation, turn: node !== null && hasLoad ? this.#jobs.outlook(node, model) : null };
   }
 
   /** What an answer showed of the node that gave it. */

@@ -67,6 +67,12 @@ export class LoadJobs {
     this.#turns.consider(name);
   }
 
+  /** When a load of that model would begin there, in words; null = at once, or it has begun. */
+  outlook(name: string, model: string): string | null {
+    const job = this.find(name, model);
+    return job !== null && job.turn !== null ? null : this.#turns.outlook(name, model);
+  }
+
   /** A job that has not begun and that nobody wants any more is dropped; one that runs goes on. */
   leave(waiter: Waiter): void {
     for (const [key, job] of this.#jobs) {

@@ -3,9 +3,10 @@
  * wait is asked again when something changed on its node, or when its time has come.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
-import { type Lookups, toContender } from '../decide/contenders.ts';
+import { type Lookups, toContender, type Wanted } from '../decide/contenders.ts';
 import type { FleetView } from '../decide/fleet-view.ts';
-import { chooseTurn, type TurnReason, type TurnRules } from '../decide/turns.ts';
+import { turnNote } from '../decide/turn-note.ts';
+import { type Contender, chooseTurn, type TurnReason, type TurnRules } from '../decide/turns.ts';
 import type { LoadJob } from './load-job.ts';
 
 export interface NodeTurnsOptions {
@@ -32,19 +33,12 @@ export class NodeTurns {
     this.#timers.get(name)?.cancel();
     this.#timers.delete(name);
     if (this.#isClosed) return;
-    const { clock, rules, lookups } = this.#options;
+    const { clock, rules } = this.#options;
     const jobs = this.#options.queued(name);
     if (jobs === null || jobs.length === 0) return;
-    const view = this.#options.view();
-    const node = view.index?.nodeNamed(name);
     const nowMs = clock.monotonicMs();
-    const contenders = jobs.map((job) => {
-      const wanted = wantedOf(job, nowMs);
-      // a node that left the fleet: the job begins, and says so
-      if (node === undefined) return { ...wanted, loadMs: 0, evict: [] };
-      return toContender(view, node, wanted, lookups);
-    });
-    const turn = chooseTurn(nowMs, contenders, rules());
+    const wanted = jobs.map((job) => wantedOf(job, nowMs));
+    const turn = chooseTurn(nowMs, this.#contenders(name, wanted), rules());
     if (turn.kind === 'start') {
       const job = jobs.find((each) => each.model === turn.model);
       if (job !== undefined) this.#options.begin(job, turn.reason);
@@ -55,15 +49,38 @@ export class NodeTurns {
     this.#timers.set(name, timer);
   }
 
+  /** When the load of that model would have its turn there, for one more request; null = at once. */
+  outlook(name: string, model: string): string | null {
+    const { clock, rules, queued } = this.#options;
+    const jobs = queued(name);
+    if (jobs === null) return 'its turn comes after the load that runs there';
+    const nowMs = clock.monotonicMs();
+    const wanted: Wanted[] = jobs.map((job) => wantedOf(job, nowMs));
+    if (jobs.every((job) => job.model !== model)) {
+      wanted.push({ model, sinceMs: nowMs, priority: 0, urgent: false });
+    }
+    return turnNote(model, nowMs, this.#contenders(name, wanted), rules());
+  }
+
   /** Idempotent. */
   close(): void {
     this.#isClosed = true;
     for (const timer of this.#timers.values()) timer.cancel();
     this.#timers.clear();
   }
+
+  #contenders(name: string, wanted: readonly Wanted[]): readonly Contender[] {
+    const view = this.#options.view();
+    const node = view.index?.nodeNamed(name);
+    return wanted.map((each) => {
+      // a node that left the fleet: the job begins, and says so
+      if (node === undefined) return { ...each, loadMs: 0, evict: [] };
+      return toContender(view, node, each, this.#options.lookups);
+    });
+  }
 }
 
-function wantedOf(job: LoadJob, nowMs: number) {
+function wantedOf(job: LoadJob, nowMs: number): Wanted {
   const waiters = [...job.waiters];
   return {
     model: job.model,
