@@ -1,6 +1,7 @@
 /** The command line of `cortex`: names, options and help; what they do is in the *-command files. */
 import { Command, Option } from 'commander';
 import { type CheckOptions, CONFIG_KINDS, checkConfigs } from './check-command.ts';
+import { addClientCommands } from './clients/client-commands.ts';
 import type { DoctorOptions } from './doctor-command.ts';
 import { type DrainOptions, drainNode } from './drain-command.ts';
 import { type ExplainOptions, explainModel } from './explain-command.ts';
@@ -37,6 +38,7 @@ export function createProgram(terminal: Terminal): Command {
   addQueries(program, terminal);
   addExplain(program, terminal);
   addRun(program, terminal);
+  addClientCommands(program, terminal, { addGatewayOptions, examples });
   addLocal(program, terminal);
   return program;
 }
