@@ -1,6 +1,6 @@
 /**
- * The agents that `cortex launch` starts. What each reads was seen from the real programs: Claude Code 2.1.197,
- * Codex 0.169.0, opencode 1.18.33.
+ * The agents that `cortex launch` starts. What each reads was seen from the real programs:
+ * Claude Code 2.1.197, Codex 0.169.0, opencode 1.18.33.
  */
 import { type ClientRecipe, exportLines, type LaunchPlan, type RecipeInput } from './client-recipe.ts';
 
@@ -19,7 +19,7 @@ export const claudeRecipe: ClientRecipe = {
   launch: claudePlan,
 };
 
-/** A token, not a key: Claude Code asks at a terminal before it uses a key, and never before it uses a token. */
+/** A token, not a key: before Claude Code uses a key it asks at the terminal; a token it takes. */
 function claudePlan({ url, model, context, output, apiKey }: RecipeInput): LaunchPlan {
   return {
     program: 'claude',
@@ -105,7 +105,7 @@ export const opencodeRecipe: ClientRecipe = {
   notes: [
     'Its own prompt and tools take about 8,000 tokens; the limits let it compact in time.',
     'It asks for a title while it asks the question, so the model needs two slots or one of them waits.',
-    'With npm "@ai-sdk/anthropic" it speaks Anthropic Messages, with "@ai-sdk/openai" Responses; all three work.',
+    'With npm "@ai-sdk/anthropic" it speaks Anthropic Messages, with "@ai-sdk/openai" Responses; all work.',
   ],
   launch: (input) => ({
     program: 'opencode',

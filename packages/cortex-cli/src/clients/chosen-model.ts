@@ -15,8 +15,8 @@ interface Row extends ChosenModel {
 }
 
 /**
- * The one that was asked for, whether loaded or not; else one that is loaded and answers in text, the one with
- * the largest context first, for agents need it.
+ * The one that was asked for, whether loaded or not; else one that is loaded and answers in text. Of several
+ * the one with the largest context: agents need it.
  */
 export async function chooseModel(
   client: GatewayClient,

@@ -1,6 +1,6 @@
 /**
- * `cortex launch claude|codex|opencode`: starts the client with everything it needs in its environment and its
- * arguments. No file is written, so whatever the person has configured is as it was afterwards.
+ * `cortex launch claude|codex|opencode`: starts the client with everything it needs in its environment and
+ * its arguments. No file is written, so whatever the person has configured is as it was afterwards.
  */
 import { spawn } from 'node:child_process';
 import { constants, existsSync } from 'node:fs';

@@ -92,6 +92,10 @@ export const sdkRecipes: readonly ClientRecipe[] = [
     `  apiKey: ${q(apiKey)},`,
     `  configuration: { baseURL: ${q(`${url}/v1`)} },`,
     '});',
-    `const anthropic = new ChatAnthropic({ model: ${q(model)}, apiKey: ${q(apiKey)}, anthropicApiUrl: ${q(url)} });`,
+    'const anthropic = new ChatAnthropic({',
+    `  model: ${q(model)},`,
+    `  apiKey: ${q(apiKey)},`,
+    `  anthropicApiUrl: ${q(url)},`,
+    '});',
   ]),
 ];

@@ -45,7 +45,10 @@ const openWebUi: ClientRecipe = {
     {
       into: 'shell',
       language: 'sh',
-      text: `${exportLines({ OPENAI_API_BASE_URL: `${url}/v1`, OPENAI_API_KEY: apiKey, ENABLE_OLLAMA_API: 'false' })}\nopen-webui serve`,
+      text: withEnv(
+        { OPENAI_API_BASE_URL: `${url}/v1`, OPENAI_API_KEY: apiKey, ENABLE_OLLAMA_API: 'false' },
+        'open-webui serve',
+      ),
     },
   ],
   notes: [
@@ -91,7 +94,10 @@ const aider: ClientRecipe = {
     {
       into: 'shell',
       language: 'sh',
-      text: `${exportLines({ OPENAI_API_BASE: `${input.url}/v1`, OPENAI_API_KEY: input.apiKey })}\naider --model openai/${input.model}`,
+      text: withEnv(
+        { OPENAI_API_BASE: `${input.url}/v1`, OPENAI_API_KEY: input.apiKey },
+        `aider --model openai/${input.model}`,
+      ),
     },
   ],
   notes: ['It knows no limits of the model unless .aider.model.metadata.json says them, and warns of it.'],
@@ -105,7 +111,10 @@ const qwenCode: ClientRecipe = {
     {
       into: 'shell',
       language: 'sh',
-      text: `${exportLines({ OPENAI_BASE_URL: `${input.url}/v1`, OPENAI_API_KEY: input.apiKey, OPENAI_MODEL: input.model })}\nqwen`,
+      text: withEnv(
+        { OPENAI_BASE_URL: `${input.url}/v1`, OPENAI_API_KEY: input.apiKey, OPENAI_MODEL: input.model },
+        'qwen',
+      ),
     },
   ],
   notes: [],
@@ -116,7 +125,7 @@ const ollama: ClientRecipe = {
   title: 'Ollama clients',
   speaks: "Ollama's API",
   snippets: ({ url, model }) => [
-    { into: 'shell', language: 'sh', text: `${exportLines({ OLLAMA_HOST: url })}\nollama run ${model}` },
+    { into: 'shell', language: 'sh', text: withEnv({ OLLAMA_HOST: url }, `ollama run ${model}`) },
   ],
   notes: ['What a client asks to pull, push or delete is refused: models.toml says what there is.'],
 };
@@ -148,6 +157,10 @@ export const toolRecipes: readonly ClientRecipe[] = [
   ollama,
   curl,
 ];
+
+function withEnv(env: Readonly<Record<string, string>>, command: string): string {
+  return `${exportLines(env)}\n${command}`;
+}
 
 function toJson(value: unknown): string {
   return JSON.stringify(value, null, 2);
