@@ -16,7 +16,7 @@ import { type Forward, type RouteDecision, route } from '../decide/route.ts';
 import type { RouteRequest } from '../decide/route-request.ts';
 import { AffinityBook } from './affinity-book.ts';
 import type { AnswerFacts, Ask } from './ask.ts';
-import type { Catalogue } from './catalogue.ts';
+import { aliasOptionsOf, type Catalogue } from './catalogue.ts';
 import type { FleetOptions, FleetSettings, Ticket } from './fleet-options.ts';
 import { FleetPicture } from './fleet-picture.ts';
 import { idleEverywhere } from './foreign-idle.ts';
@@ -332,7 +332,7 @@ export class Fleet {
   }
 
   #toRequest({ model, promptTokens, affinity }: Ask): RouteRequest {
-    const resolved = this.#settings.catalogue.aliases.get(model) ?? model;
+    const resolved = resolveAlias(this.view(), model);
     return {
       model,
       promptTokens: promptTokens ?? 1,
@@ -378,7 +378,7 @@ export class Fleet {
       model,
       wireId,
       why,
-      options: this.#settings.catalogue.aliasOptions.get(ask.model) ?? null,
+      options: aliasOptionsOf(this.#settings.catalogue, ask.model, model),
       terms: decision.terms,
       ask,
       cold,
