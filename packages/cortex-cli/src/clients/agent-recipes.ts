@@ -29,6 +29,8 @@ function claudePlan({ url, model, context, output, apiKey }: RecipeInput): Launc
       ANTHROPIC_BASE_URL: url,
       ANTHROPIC_AUTH_TOKEN: apiKey,
       ANTHROPIC_API_KEY: null,
+      CLAUDE_CODE_USE_BEDROCK: null,
+      CLAUDE_CODE_USE_VERTEX: null,
       ANTHROPIC_MODEL: model,
       ANTHROPIC_DEFAULT_OPUS_MODEL: model,
       ANTHROPIC_DEFAULT_SONNET_MODEL: model,
@@ -55,7 +57,7 @@ export const codexRecipe: ClientRecipe = {
   ],
   notes: [
     'Its own prompt and tools take about 10,000 tokens.',
-    'It warns that it has no metadata of the model: it knows the limits from these lines.',
+    'It warns that it has no metadata of the model: it has the context from these lines.',
   ],
   launch: (input) => ({
     program: 'codex',
@@ -66,18 +68,12 @@ export const codexRecipe: ClientRecipe = {
 };
 
 /** Keys of config.toml with values in TOML. */
-function codexOverrides({
-  url,
-  model,
-  context,
-  output,
-}: RecipeInput): readonly (readonly [string, string])[] {
+function codexOverrides({ url, model, context }: RecipeInput): readonly (readonly [string, string])[] {
   const provider = 'model_providers.cortex';
   return [
     ['model', toToml(model)],
     ['model_provider', '"cortex"'],
     ...(context === null ? [] : [['model_context_window', String(context)] as const]),
-    ...(output === null ? [] : [['model_max_output_tokens', String(output)] as const]),
     [`${provider}.name`, '"cortex"'],
     [`${provider}.base_url`, toToml(`${url}/v1`)],
     [`${provider}.env_key`, '"CORTEX_API_KEY"'],

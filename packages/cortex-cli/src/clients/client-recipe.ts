@@ -45,6 +45,15 @@ export interface ClientRecipe {
 /** Where a gateway wants no key, clients still want one. */
 export const KEY_PLACEHOLDER = 'none';
 
+/** What docs/clients.md is written with. */
+export const exampleInput: RecipeInput = {
+  url: 'http://127.0.0.1:31313',
+  model: 'qwen3-8b',
+  context: 32_768,
+  output: 32_768,
+  apiKey: KEY_PLACEHOLDER,
+};
+
 export function exportLines(env: Readonly<Record<string, string | null>>): string {
   const lines = Object.entries(env).map(([name, value]) =>
     value === null ? `unset ${name}` : `export ${name}=${shellQuote(value)}`,

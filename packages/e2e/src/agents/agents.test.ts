@@ -56,7 +56,8 @@ const sessions: readonly AgentSession[] = [
   {
     agent: 'codex',
     dialect: '/v1/responses',
-    args: ['exec', '--skip-git-repo-check', '--sandbox', 'danger-full-access', question],
+    // --strict-config: a key that Codex does not know is an error
+    args: ['exec', '--strict-config', '--skip-git-repo-check', '--sandbox', 'danger-full-access', question],
     calls: () => [
       { name: 'exec_command', arguments: { cmd: 'cat note.txt' } },
       // a tool in a namespace: its name has to come back in two parts
