@@ -19,7 +19,7 @@ import type { Principal, Principals } from '../quota/principals.ts';
 import { affinityOf } from './affinity.ts';
 import { AnswerSink } from './answer-sink.ts';
 import type { Attachments } from './attachments.ts';
-import { checkContext } from './check-context.ts';
+import { checkContext, inWordsOf } from './check-context.ts';
 import { Failover } from './failover.ts';
 import { headerOf, routeHeader, toClientHeaders, toUpstreamHeaders } from './headers.ts';
 import { leaseWithin } from './lease-within.ts';
@@ -368,7 +368,8 @@ class InferenceCall {
    * Before headers the server answers; in a stream the dialect's error event does; else only a cut is
    * honest.
    */
-  #fail(thrown: unknown): void {
+  #fail(reason: unknown): void {
+    const thrown = inWordsOf(this.#parts.dialect, reason);
     const { signal, opened, isStream } = this.#sink;
     if (signal.aborted || !opened || !this.#request.stream || !isStream) this.#sink.fail(thrown);
     else this.#sink.end(this.#out.error(toAppError(thrown)));

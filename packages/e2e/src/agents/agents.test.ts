@@ -75,9 +75,7 @@ const sessions: readonly AgentSession[] = [
 
 for (const session of sessions) {
   const { agent, dialect } = session;
-  const missing = !existsSync(join(bin, agent));
-  const skip = missing && `set CORTEX_TEST_AGENTS to a folder with node_modules/.bin/${agent}`;
-  describe(`${agent} over ${dialect}`, { skip }, () => {
+  describe(`${agent} over ${dialect}`, { skip: skipOf(agent) }, () => {
     const dir = mkdtempSync(join(tmpdir(), 'cortex-agent-'));
     const [home, project] = [join(dir, 'home'), join(dir, 'project')];
     let stack: ScriptedStack;
@@ -107,6 +105,9 @@ for (const session of sessions) {
       const calls = session.calls(project);
       assert.equal(turns.length, calls.length + 1, ended.output);
       assert.equal(countResults(turns.at(-1) ?? ''), calls.length);
+      // what it thought goes back with its calls
+      for (const step of calls.keys())
+        assert.ok(turns.at(-1)?.includes(`This is step ${step}.`), `step ${step}`);
       assert.doesNotMatch(turns.at(-1) ?? '', /unsupported call/);
       assert.match(turns[1] ?? '', new RegExp(`<tool_response>[^]*${secret}[^]*</tool_response>`));
     });
@@ -135,13 +136,47 @@ for (const session of sessions) {
   });
 }
 
-/** A call for each result that is not there yet, then the answer. */
+describe('a prompt longer than the context', () => {
+  for (const [agent, said] of [
+    ['claude', /Prompt is too long .*~\d+ tokens \(limit 6000\)/],
+    ['codex', /ran out of room in the model's context window/],
+  ] as const) {
+    const session = sessions.find((each) => each.agent === agent);
+    test(`${agent} says what it is, at once`, { skip: skipOf(agent) }, async () => {
+      assert.ok(session !== undefined);
+      const dir = mkdtempSync(join(tmpdir(), 'cortex-agent-'));
+      const places = { home: dir, project: dir };
+      const stack = await startScriptedStack({ template: 'qwen3', context: 6000, script: () => 'never' });
+      try {
+        const { code, output } = await runAgent(session, stack.url, places);
+        assert.notEqual(code, 0);
+        assert.match(output, said);
+        assert.deepEqual(
+          stack.calls.filter(({ method }) => method === 'POST').map(({ status }) => status),
+          [400],
+        );
+      } finally {
+        await stack.close();
+        rmSync(dir, { recursive: true, force: true });
+      }
+    });
+  }
+});
+
+function skipOf(agent: string): string | false {
+  const missing = !existsSync(join(bin, agent));
+  return missing && `set CORTEX_TEST_AGENTS to a folder with node_modules/.bin/${agent}`;
+}
+
+/** A thought and a call for each result that is not there yet, then the answer. */
 function scriptOf(calls: readonly ToolCall[]): (prompt: string) => string {
   return (prompt) => {
     if (!prompt.includes('"type": "function"') && !prompt.includes('"type":"function"')) return 'A note';
-    const next = calls[countResults(prompt)];
-    if (next === undefined) return answer;
-    return `Let me see.\n<tool_call>\n${JSON.stringify(next)}\n</tool_call>`;
+    const step = countResults(prompt);
+    const next = calls[step];
+    const thought = `<think>\nThis is step ${step}.\n</think>\n\n`;
+    if (next === undefined) return `${thought}${answer}`;
+    return `${thought}Let me see.\n<tool_call>\n${JSON.stringify(next)}\n</tool_call>`;
   };
 }
 

@@ -52,6 +52,8 @@ export interface ScriptedStackOptions {
   readonly template: string;
   readonly script: Script;
   readonly aliases?: Readonly<Record<string, string>>;
+  /** Tokens of the model's context; 32,768 unless told otherwise. */
+  readonly context?: number;
 }
 
 /** Tokens of four characters, about as long as those of real vocabularies on English and code. */
@@ -90,7 +92,7 @@ export async function startScriptedStack(options: ScriptedStackOptions): Promise
       defaults: {
         listen: '127.0.0.1',
         port: 0,
-        engine: { context: 32_768, slots: 4, threads: 1 },
+        engine: { context: options.context ?? 32_768, slots: 4, threads: 1 },
         models: { hf_cache: join(tmpdir(), 'no-such-hub') },
         default_models: [{ model_id: tinyFile }],
       },
