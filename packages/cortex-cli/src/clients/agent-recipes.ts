@@ -24,6 +24,7 @@ function claudePlan({ url, model, context, output, apiKey }: RecipeInput): Launc
   return {
     program: 'claude',
     install: 'npm install -g @anthropic-ai/claude-code',
+    promptTokens: 19_000,
     args: [],
     env: {
       ANTHROPIC_BASE_URL: url,
@@ -62,6 +63,7 @@ export const codexRecipe: ClientRecipe = {
   launch: (input) => ({
     program: 'codex',
     install: 'npm install -g @openai/codex',
+    promptTokens: 9500,
     args: codexOverrides(input).flatMap(([key, value]) => ['-c', `${key}=${value}`]),
     env: { CORTEX_API_KEY: input.apiKey },
   }),
@@ -106,6 +108,7 @@ export const opencodeRecipe: ClientRecipe = {
   launch: (input) => ({
     program: 'opencode',
     install: 'npm install -g opencode-ai',
+    promptTokens: 8000,
     args: [],
     env: { OPENCODE_CONFIG_CONTENT: JSON.stringify(opencodeConfig(input)), CORTEX_API_KEY: input.apiKey },
   }),

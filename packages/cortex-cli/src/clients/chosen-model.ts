@@ -25,8 +25,8 @@ export async function chooseModel(
 ): Promise<ChosenModel> {
   const rows = readRows(await client.get('/v1/models', signal));
   if (wanted !== undefined) {
-    const found = rows.find(({ id }) => id === wanted);
-    if (found !== undefined) return found;
+    const found = rows.find(({ id }) => id === wanted) ?? (await readUnlisted(client, wanted, signal));
+    if (found !== null) return found;
     const names = rows.slice(0, 10).map(({ id }) => id);
     const known = names.length === 0 ? 'it has none' : `it has ${names.join(', ')}`;
     throw new CliError(`the gateway knows no model "${wanted}"; ${known}`, 1);
@@ -36,6 +36,17 @@ export async function chooseModel(
   const [best] = (loaded.length > 0 ? loaded : able).toSorted((a, b) => (b.context ?? 0) - (a.context ?? 0));
   if (best !== undefined) return best;
   throw new CliError('the gateway has no model that answers in text; load one, or name it with --model', 1);
+}
+
+/** What an alias with a * stands for is not in the list. */
+async function readUnlisted(client: GatewayClient, wanted: string, signal: AbortSignal): Promise<Row | null> {
+  try {
+    const row = await client.get(`/v1/models/${encodeURIComponent(wanted)}`, signal);
+    return readRows({ data: [row] })[0] ?? null;
+  } catch (thrown) {
+    if (thrown instanceof CliError) return null;
+    throw thrown;
+  }
 }
 
 function readRows(answer: unknown): readonly Row[] {

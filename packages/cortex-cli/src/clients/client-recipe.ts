@@ -25,6 +25,8 @@ export interface LaunchPlan {
   /** Its name on PATH. */
   readonly program: string;
   readonly install: string;
+  /** What its own prompt and tools take before the person said a word; four characters counted as a token. */
+  readonly promptTokens: number;
   /** Come before the arguments of the person. */
   readonly args: readonly string[];
   /** null = taken out of the environment. */

@@ -10,7 +10,7 @@ import { delimiter, join } from 'node:path';
 import { CliError } from '../cli-error.ts';
 import { type GatewayAddress, GatewayClient } from '../gateway-client.ts';
 import type { Terminal } from '../terminal.ts';
-import { chooseModel } from './chosen-model.ts';
+import { type ChosenModel, chooseModel } from './chosen-model.ts';
 import { KEY_PLACEHOLDER, type LaunchPlan } from './client-recipe.ts';
 import { toRecipeInput } from './clients-command.ts';
 import { recipes } from './recipes.ts';
@@ -42,7 +42,19 @@ export async function launchClient(
   if (file === null) {
     throw new CliError(`${plan.program} is not on PATH; install it with "${plan.install}"`, 1);
   }
+  warnOfContext(terminal, name, plan, model);
   return runToEnd(file, [...plan.args, ...args], toEnv(plan, terminal.env));
+}
+
+/** It is started all the same: the person may know better. */
+function warnOfContext(terminal: Terminal, name: string, plan: LaunchPlan, model: ChosenModel): void {
+  if (model.context === null || model.context >= plan.promptTokens * 1.5) return;
+  terminal.stderr.write(
+    `${terminal.errorStyle.dim(
+      `cortex: "${model.id}" has a context of ${model.context} tokens, and ${name} alone takes about ` +
+        `${plan.promptTokens}; load it with a larger one`,
+    )}\n`,
+  );
 }
 
 function toEnv({ env }: LaunchPlan, own: Terminal['env']): NodeJS.ProcessEnv {

@@ -17,7 +17,14 @@ let models: object[] = [];
 before(async () => {
   mkdirSync(bin);
   mkdirSync(home);
-  gateway = createServer((_, response) => response.end(JSON.stringify({ object: 'list', data: models })));
+  gateway = createServer(({ url: path = '' }, response) => {
+    if (path === '/v1/models') return void response.end(JSON.stringify({ object: 'list', data: models }));
+    if (path === '/v1/models/claude-any') {
+      return void response.end(JSON.stringify({ id: 'claude-any', limit: { context: 4096 }, alias_of: 'm' }));
+    }
+    response.statusCode = 404;
+    response.end(JSON.stringify({ error: { message: 'no such model' } }));
+  });
   await new Promise<void>((resolve) => gateway.listen(0, '127.0.0.1', resolve));
   url = `http://127.0.0.1:${(gateway.address() as AddressInfo).port}`;
   const shown = '{ args: process.argv.slice(2), env: process.env }';
@@ -110,6 +117,14 @@ describe('cortex launch', () => {
     const { code, stdout } = await cli.finished;
     assert.match(stdout, /told to stop/);
     assert.equal(code, 3);
+  });
+
+  test('a name that only an alias with a * knows is taken, and a context that is too small is told', async () => {
+    const { code, seen, stderr } = await launch(['--model', 'claude-any', 'claude']);
+    assert.equal(code, 0);
+    assert.equal(seen.env.ANTHROPIC_MODEL, 'claude-any');
+    assert.match(stderr, /"claude-any" has a context of 4096 tokens, and claude alone takes about 19000/);
+    assert.equal((await launch(['claude'])).stderr, '');
   });
 
   test("nothing is written into the person's folder", () => {

@@ -36,6 +36,7 @@ const answer = `The note says ${secret}; it is in answer.txt now.`;
 const folder = process.env.CORTEX_TEST_AGENTS ?? '';
 const bin = join(folder, 'node_modules', '.bin');
 const cortex = fileURLToPath(new URL('../../../cortex-cli/dist/cortex-main.js', import.meta.url));
+const key = 'sk-of-the-gateway';
 const sessionMsMax = 120_000;
 
 const opencodeCalls = (project: string): readonly ToolCall[] => [
@@ -128,6 +129,7 @@ for (const session of sessions) {
       assert.ok(posts.some(({ path }) => path === dialect));
       for (const call of posts) {
         assert.equal(call.status, 200, call.answer.toString());
+        assert.equal(call.headers.authorization, `Bearer ${key}`);
         checkAnswer(call);
       }
       const errors = (await stack.metrics()).match(/^cortex_stream_protocol_errors_total\{.*/gm) ?? [];
@@ -206,7 +208,17 @@ function runAgent(
   endpoint: string,
   { home, project }: { readonly home: string; readonly project: string },
 ): Promise<Ended> {
-  const launch = ['launch', '--endpoint', endpoint, '--model', 'cortex-tiny', agent, ...args];
+  const launch = [
+    'launch',
+    '--endpoint',
+    endpoint,
+    '--model',
+    'cortex-tiny',
+    '--api-key',
+    key,
+    agent,
+    ...args,
+  ];
   const child = spawn(process.execPath, [cortex, ...launch], {
     cwd: project,
     env: { PATH: `${bin}${delimiter}${process.env.PATH}`, HOME: home, TERM: 'dumb', ...env },
