@@ -1,6 +1,7 @@
 /** The command line of `cortex`: names, options and help; what they do is in the *-command files. */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { type CheckOptions, CONFIG_KINDS, checkConfigs } from './check-command.ts';
+import { addClientCommands } from './clients/client-commands.ts';
 import { type DefragOptions, runDefrag } from './defrag-command.ts';
 import type { DoctorOptions } from './doctor-command.ts';
 import { type DrainOptions, drainNode } from './drain-command.ts';
@@ -40,6 +41,7 @@ export function createProgram(terminal: Terminal): Command {
   addExplain(program, terminal);
   addDefrag(program, terminal);
   addRun(program, terminal);
+  addClientCommands(program, terminal, { addGatewayOptions, examples });
   addLocal(program, terminal);
   return program;
 }

@@ -78,6 +78,12 @@ test('an empty cortex.toml is the defaults', () => {
   });
 });
 
+test('a * of an alias is at its end, or is told', () => {
+  const aliases = { 'claude-*': 'm', '*': 'm' };
+  assert.deepEqual(load('models', '[aliases]\n"claude-*" = "m"\n"*" = "m"\n').aliases, aliases);
+  assert.match(faults('models', '[aliases]\n"a*b" = "m"\n')[0] ?? '', /a\*b.*may hold a \* at its end only/);
+});
+
 test('an empty models.toml is an empty catalogue', () => {
   assert.deepEqual(load('models', ''), { models: [], aliases: {} });
 });

@@ -106,11 +106,18 @@ export const modelsConfigSchema = z.strictObject({
     .default([])
     .describe('The models'),
   aliases: z
-    .record(nonEmpty(), aliasSchema)
+    .record(nonEmpty().max(512), aliasSchema)
+    .superRefine((aliases, context) => {
+      for (const name of Object.keys(aliases)) {
+        if (!name.slice(0, -1).includes('*')) continue;
+        context.addIssue({ code: 'custom', path: [name], message: 'may hold a * at its end only' });
+      }
+    })
     .default({})
     .describe(
       'Other names: "name clients ask for" = "model id", or a table with `model` and `options`. One level; ' +
-        'an alias of an alias is not followed.',
+        'an alias of an alias is not followed. A name with a * at its end, as in "claude-*", stands for ' +
+        'all that begin so and are no model or alias themselves.',
     ),
 });
 

@@ -127,10 +127,37 @@ export const defaultPriority = 100;
 /** The rank of a pinned model whose entry names none. */
 export const pinnedPriority = 1000;
 
-/** One level, no chaining. */
+/** One level, no chaining. A pattern takes only what is the name of no model. */
 export function resolveAlias(view: FleetView, requested: string): string {
-  return view.aliases.get(requested) ?? requested;
+  const exact = view.aliases.get(requested);
+  if (exact !== undefined) return exact;
+  const alias = findPattern(view.aliases, requested);
+  if (alias === null || view.catalogue.has(requested)) return requested;
+  const { index, nodes } = view;
+  const isHeld =
+    index === undefined
+      ? nodes.some((node) => node.models.has(requested))
+      : (index.presentSlots(requested)[0] ?? null) !== null;
+  return isHeld ? requested : (view.aliases.get(alias) ?? requested);
 }
+
+/** The alias with a `*` at its end that begins as `requested` does, the longest of several; null = none. */
+export function findPattern(aliases: ReadonlyMap<string, unknown>, requested: string): string | null {
+  if (requested.length > modelIdMax) return null;
+  for (let length = requested.length; length >= 0; length--) {
+    const pattern = `${requested.slice(0, length)}*`;
+    if (aliases.has(pattern)) return pattern;
+  }
+  return null;
+}
+
+/** Stands for many names, and is none itself. */
+export function isPattern(alias: string): boolean {
+  return alias.endsWith('*');
+}
+
+/** As models.toml takes them. */
+const modelIdMax = 512;
 
 export function priorityOf(view: FleetView, model: string): number {
   return view.catalogue.get(model)?.residencyPriority ?? defaultPriority;

@@ -1,6 +1,6 @@
 /** models.toml as decisions see it, and which of its entries a neuron's model id means. */
 import type { ModelsConfig } from 'cortex-core/config/models-config';
-import type { CatalogueEntry } from '../decide/fleet-view.ts';
+import { type CatalogueEntry, findPattern } from '../decide/fleet-view.ts';
 
 /** Fields of a request that an alias sets where the request does not. */
 export type AliasOptions = Readonly<Record<string, unknown>>;
@@ -44,6 +44,17 @@ export function toCatalogue(config: ModelsConfig): Catalogue {
     }
   }
   return { entries, aliases, aliasOptions, canonicalId: (wireId) => byWireId.get(wireId) ?? wireId };
+}
+
+/** What the alias says that made `model` of `requested`; null = nothing, or none did. */
+export function aliasOptionsOf(
+  { aliases, aliasOptions }: Catalogue,
+  requested: string,
+  model: string,
+): AliasOptions | null {
+  if (requested === model || aliases.has(requested)) return aliasOptions.get(requested) ?? null;
+  const pattern = findPattern(aliases, requested);
+  return pattern === null ? null : (aliasOptions.get(pattern) ?? null);
 }
 
 /** Aliases that may not do what was meant, each with a sentence. */

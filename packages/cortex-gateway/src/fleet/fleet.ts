@@ -8,14 +8,14 @@
  */
 import { setMaxListeners } from 'node:events';
 import { type Explanation, explain } from '../decide/explain.ts';
-import type { FleetView } from '../decide/fleet-view.ts';
+import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
 import { RateBook } from '../decide/rate-book.ts';
 import type { Forward, RouteDecision } from '../decide/route.ts';
 import type { RouteRequest } from '../decide/route-request.ts';
 import { routeToSlot } from '../decide/route-to-slot.ts';
 import { AffinityBook } from './affinity-book.ts';
 import type { AnswerFacts, Ask } from './ask.ts';
-import type { AliasOptions, Catalogue } from './catalogue.ts';
+import { type AliasOptions, aliasOptionsOf, type Catalogue } from './catalogue.ts';
 import { Defragmenter } from './defragmenter.ts';
 import { Doubts } from './doubts.ts';
 import type { FleetOptions, FleetSettings, Ticket } from './fleet-options.ts';
@@ -243,7 +243,7 @@ export class Fleet {
 
   /** What an alias says of a request that does not say it itself. */
   aliasOptions(requested: string): AliasOptions | null {
-    return this.#settings.catalogue.aliasOptions.get(requested) ?? null;
+    return aliasOptionsOf(this.#settings.catalogue, requested, resolveAlias(this.view(), requested));
   }
 
   /** Polls one node now. */
@@ -351,7 +351,7 @@ export class Fleet {
   }
 
   #toRequest({ model, promptTokens, affinity }: Ask): RouteRequest {
-    const resolved = this.#settings.catalogue.aliases.get(model) ?? model;
+    const resolved = resolveAlias(this.view(), model);
     return {
       model,
       promptTokens: promptTokens ?? 1,

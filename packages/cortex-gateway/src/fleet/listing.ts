@@ -1,6 +1,12 @@
 /** How models are listed: loaded or loadable, where, with which limits. */
 import type { ModelLimit } from 'cortex-core/wire/neuron';
-import { type FleetView, type ModelView, type NodeView, resolveAlias } from '../decide/fleet-view.ts';
+import {
+  type FleetView,
+  isPattern,
+  type ModelView,
+  type NodeView,
+  resolveAlias,
+} from '../decide/fleet-view.ts';
 import { considerNode } from '../decide/placement.ts';
 
 /** The tightest limit that nodes which hold the model tell, else the catalogue's. */
@@ -19,8 +25,14 @@ export function advertisedLimit(view: FleetView, requested: string): ModelLimit 
 export function modelIds(view: FleetView): string[] {
   const ids = new Set(view.catalogue.keys());
   for (const node of view.nodes) for (const id of node.models.keys()) ids.add(id);
-  for (const [alias, target] of view.aliases) if (ids.has(target)) ids.add(alias);
+  for (const [alias, target] of view.aliases) if (ids.has(target) && !isPattern(alias)) ids.add(alias);
   return [...ids].sort();
+}
+
+/** Whether a request may name it: an id, or what an alias with a `*` stands for. */
+export function isKnown(view: FleetView, id: string): boolean {
+  const ids = modelIds(view);
+  return ids.includes(id) || ids.includes(resolveAlias(view, id));
 }
 
 export function describeModel(view: FleetView, id: string, createdSecs: number) {

@@ -12,11 +12,27 @@ export function checkContext(
   const param = name === 'completions' ? 'prompt' : name === 'responses' ? 'input' : 'messages';
   const message =
     name === 'messages'
-      ? `prompt is too long: ${estimate} tokens > ${contextMax} maximum`
+      ? tooLong(String(estimate), String(contextMax))
       : `This model's maximum context length is ${contextMax} tokens. However, your messages resulted in ` +
         `${estimate} tokens. Please reduce the length of the ${param}.`;
   throw new AppError('context_length_exceeded', message, {
     param,
     extras: { max: contextMax, estimated_prompt_tokens: estimate },
   });
+}
+
+/** A neuron's refusal of such a prompt, which is in OpenAI's words; everything else as it came. */
+export function inWordsOf(dialect: Dialect, thrown: unknown): unknown {
+  if (dialect.name !== 'messages' || !(thrown instanceof AppError)) return thrown;
+  if (thrown.code !== 'context_length_exceeded') return thrown;
+  const [, max, count] = openAiWords.exec(thrown.message) ?? [];
+  if (max === undefined || count === undefined) return thrown;
+  return new AppError(thrown.code, tooLong(count, max), { param: 'messages', cause: thrown });
+}
+
+const openAiWords = /maximum context length is (\d+) tokens\. .*?resulted in (?:at least )?(\d+) tokens/;
+
+/** Agents read both numbers, and make their conversation shorter. */
+function tooLong(tokens: string, max: string): string {
+  return `prompt is too long: ${tokens} tokens > ${max} maximum`;
 }

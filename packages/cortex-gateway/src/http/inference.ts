@@ -16,7 +16,7 @@ import { affinityOf } from './affinity.ts';
 import { answerFacts } from './answer-facts.ts';
 import { AnswerSink } from './answer-sink.ts';
 import { askerOf } from './asker.ts';
-import { checkContext } from './check-context.ts';
+import { checkContext, inWordsOf } from './check-context.ts';
 import { Failover } from './failover.ts';
 import { headerOf, routeHeader, toClientHeaders, toUpstreamHeaders } from './headers.ts';
 import type { InferenceDeps } from './inference-deps.ts';
@@ -337,7 +337,8 @@ class InferenceCall {
    * Before headers the server answers; in a stream the dialect's error event does; else only a cut is
    * honest.
    */
-  #fail(thrown: unknown): void {
+  #fail(reason: unknown): void {
+    const thrown = inWordsOf(this.#parts.dialect, reason);
     const { signal, opened, isStream } = this.#sink;
     if (signal.aborted || !opened || !this.#request.stream || !isStream) this.#sink.fail(thrown);
     else this.#sink.end(this.#out.error(toAppError(thrown)));

@@ -106,6 +106,23 @@ describe("errors come in Anthropic's envelope with its types", () => {
     assert.equal(neuron.counters.chats, 0);
   });
 
+  test('one that only the neuron finds too long says them too, streamed or not', async () => {
+    const { gateway, neuron } = await setup();
+    const message =
+      "This model's maximum context length is 4096 tokens. However, your messages resulted in at least 4100 tokens. " +
+      'Please reduce the length of the messages.';
+    neuron.onChat = ({ response }) => {
+      response.writeHead(400, { 'content-type': 'application/json' });
+      const error = { message, code: 'context_length_exceeded', type: 'invalid_request_error', param: null };
+      response.end(JSON.stringify({ error }));
+    };
+    for (const stream of [false, true]) {
+      const { status, body } = await refused(gateway, ask({ stream }));
+      assert.deepEqual([status, body.error.type], [400, 'invalid_request_error']);
+      assert.equal(body.error.message, 'prompt is too long: 4100 tokens > 4096 maximum');
+    }
+  });
+
   test('of the neuron: status, code, message and Retry-After survive, and the fault is in the right envelope', async () => {
     const { gateway, neuron } = await setup();
     for (const [status, code, type, expected] of [

@@ -6,7 +6,7 @@ import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
 import { toAnthropicModel } from '../dialects/anthropic-models.ts';
 import type { Fleet } from '../fleet/fleet.ts';
-import { describeModel, modelIds } from '../fleet/listing.ts';
+import { describeModel, isKnown, modelIds } from '../fleet/listing.ts';
 import { pageOf } from './model-pages.ts';
 
 export interface ModelsDeps {
@@ -36,7 +36,7 @@ export function modelHandler(deps: ModelsDeps): (exchange: Exchange) => void {
   return (exchange) => {
     const view = deps.fleet.view();
     const id = exchange.params.id ?? '';
-    if (!modelIds(view).includes(id)) {
+    if (!isKnown(view, id)) {
       const name = id.slice(0, 200);
       const message = wantsAnthropic(exchange)
         ? `model: ${name}`

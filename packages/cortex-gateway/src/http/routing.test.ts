@@ -97,6 +97,37 @@ describe('aliases', () => {
     assert.equal(neurons[0]?.counters.loads, 0, 'aliases share what is loaded');
   });
 
+  test('a pattern answers every name that begins so and has no alias or model of its own', async () => {
+    const patterns = {
+      models: [{ id: 'm' }, { id: 'claude-local' }],
+      aliases: {
+        'claude-*': { model: 'm', options: { temperature: 0.2 } },
+        'claude-opus-*': { model: 'm', options: { temperature: 0.4 } },
+        'claude-haiku-4-5': 'm',
+      },
+    };
+    const { gateway, neurons } = await setup([{ models: [loaded('m'), loaded('claude-local')] }], patterns);
+    const ask = async (model: string) => {
+      const answer = await post(gateway, chat('hi', { model, max_tokens: 9 }), {}, '/v1/messages');
+      assert.equal(answer.status, 200);
+      const told = ((await answer.json()) as { model: string }).model;
+      const sent = JSON.parse(neurons[0]?.chats.at(-1)?.body.toString() ?? '{}');
+      return [told, sent.model, sent.temperature];
+    };
+    assert.deepEqual(await ask('claude-sonnet-4-6'), ['claude-sonnet-4-6', 'm', 0.2]);
+    assert.deepEqual(await ask('claude-opus-4-8'), ['claude-opus-4-8', 'm', 0.4]);
+    assert.deepEqual(await ask('claude-haiku-4-5'), ['claude-haiku-4-5', 'm', undefined]);
+    assert.deepEqual(await ask('claude-local'), ['claude-local', 'claude-local', undefined]);
+    const list = (await (await fetch(`${gateway.url}/v1/models`)).json()) as { data: { id: string }[] };
+    assert.deepEqual(
+      list.data.map(({ id }) => id),
+      ['claude-haiku-4-5', 'claude-local', 'm'],
+    );
+    const one = (await (await fetch(`${gateway.url}/v1/models/claude-sonnet-4-6`)).json()) as object;
+    assert.equal(Reflect.get(one, 'alias_of'), 'm');
+    assert.equal((await post(gateway, chat('hi', { model: 'gpt-x' }))).status, 404);
+  });
+
   test('an alias is listed with its model; one of an unknown model is not, and the log says so', async () => {
     const warnings: unknown[] = [];
     const log = {
