@@ -66,6 +66,7 @@ test('an empty cortex.toml is the defaults', () => {
     eviction: { strategy: 'lru', defrag_after_cycles: 50 },
     responses: { max_entries: 4096, max_mb: 256, keep_secs: 86400 },
     neurons: [],
+    providers: [],
     entitlements: { require_auth: false, keys: [] },
     log: { level: 'info' },
   });
@@ -229,7 +230,7 @@ test('names that must be unique are', () => {
   assert.deepEqual(faults('cortex', text), [
     'FILE:5 neurons[1].name: name "a" is already used by entry 1',
     'FILE:6 neurons[1].endpoint: endpoint is already used by entry 1',
-    'FILE:7 x: unknown key; the keys here are models_config, state_dir, gateway, failover, eviction, responses, neurons, entitlements, log',
+    'FILE:7 x: unknown key; the keys here are models_config, state_dir, gateway, failover, eviction, responses, neurons, providers, entitlements, log',
   ]);
   assert.deepEqual(faults('models', 'models = [\n {id="m"},\n {id="m"},\n]'), [
     'FILE:3 models[1].id: id "m" is already used by entry 1',

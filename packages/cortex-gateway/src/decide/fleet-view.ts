@@ -17,6 +17,23 @@ export interface FleetView {
   readonly rates?: RateSource;
   /** Who holds what, and where there is room; absent = made for each decision. */
   readonly index?: FleetIndex;
+  /** What providers have; for listings, no decision reads it. */
+  readonly hosted?: HostedModels;
+}
+
+export interface HostedModels {
+  readonly ids: () => readonly string[];
+  readonly of: (model: string) => readonly HostedModel[];
+}
+
+/** A model at a provider. */
+export interface HostedModel {
+  readonly provider: string;
+  /** Why it does not serve now, as the end of a sentence about the provider; null = it does. */
+  readonly refusal: string | null;
+  readonly capabilities: readonly string[];
+  readonly limit: ModelLimit | null;
+  readonly cost: ModelCost | null;
 }
 
 /** `lru`: longest idle first. `priority`: lowest residency priority first, then longest idle. */

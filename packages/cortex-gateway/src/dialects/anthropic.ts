@@ -1,5 +1,6 @@
 /** Anthropic's POST /v1/messages: a chat request for the neuron, and the answer's events as a message. */
 import { toMessage } from './anthropic-answer.ts';
+import { nativeMessages } from './anthropic-native.ts';
 import { parseMessagesRequest } from './anthropic-request.ts';
 import { AnthropicStream } from './anthropic-stream.ts';
 import type { Dialect } from './dialect.ts';
@@ -37,6 +38,7 @@ export const anthropicMessages: Dialect = {
       forwardsHeaders: false,
       toUpstream: (target) => Buffer.from(JSON.stringify(toChatBody(inner, target))),
       streamOut: (requestId) => new AnthropicStream({ model, display, inputTokensEstimate, requestId }),
+      native: nativeMessages(body),
       wholeOut: (answer) => Buffer.from(JSON.stringify(toMessage(readChatAnswer(answer), model, display))),
     };
   },

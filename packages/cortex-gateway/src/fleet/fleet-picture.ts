@@ -3,7 +3,7 @@
  * marked. A request that nothing happened before makes nothing.
  */
 import { FleetIndex } from '../decide/fleet-index.ts';
-import type { EvictionStrategy, FleetView } from '../decide/fleet-view.ts';
+import type { EvictionStrategy, FleetView, HostedModels } from '../decide/fleet-view.ts';
 import type { RateBook } from '../decide/rate-book.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { NodeState } from './node-state.ts';
@@ -15,6 +15,7 @@ export interface PictureOptions {
   readonly strategy: EvictionStrategy;
   readonly rates: RateBook;
   readonly nowMs: () => number;
+  readonly hosted: HostedModels;
 }
 
 export class FleetPicture {
@@ -23,14 +24,14 @@ export class FleetPicture {
   readonly #index: FleetIndex;
   readonly #view: FleetView;
 
-  constructor({ nodes, catalogue, strategy, rates, nowMs }: PictureOptions) {
+  constructor({ nodes, catalogue, strategy, rates, nowMs, hosted }: PictureOptions) {
     const { entries, aliases } = catalogue;
     this.#slots = new Map(nodes.map((node, slot) => [node, slot]));
     const facts = { catalogue: entries, aliases, strategy, rates };
     for (const node of nodes) node.watch({ nowMs, onChanged: () => this.#changed.add(node) });
     const views = nodes.map((node) => node.toView());
     this.#index = new FleetIndex(views, facts);
-    this.#view = { ...facts, nodes: this.#index.nodes, index: this.#index };
+    this.#view = { ...facts, nodes: this.#index.nodes, index: this.#index, hosted };
   }
 
   /** As of now; it holds until the next await. */

@@ -33,6 +33,7 @@ import { LoadJobs } from './load-jobs.ts';
 import { NodeSet, type NodeSetChange, type NodeSpec } from './node-set.ts';
 import type { NodeState } from './node-state.ts';
 import { Poller } from './poller.ts';
+import { Providers } from './providers.ts';
 import { noNode, outOfService, shuttingDown, toError } from './rejections.ts';
 import { routeNote } from './route-note.ts';
 import { WaitingLine } from './waiting-line.ts';
@@ -53,6 +54,7 @@ export class Fleet {
   readonly #rates: RateBook;
   readonly #affinity = new AffinityBook();
   readonly #learning: Learning;
+  readonly #providers: Providers;
   #settings: FleetSettings;
   #picture: FleetPicture;
 
@@ -64,6 +66,9 @@ export class Fleet {
     // every load and every wait of an eviction listens to it
     setMaxListeners(0, this.#closing.signal);
     const { clock, log } = options;
+    const catalogue = (): Catalogue => this.#settings.catalogue;
+    this.#providers = new Providers({ deps: options.providerDeps ?? null, clock, log, catalogue });
+    this.#providers.replace(options.settings.providers ?? []);
     this.#doubts = new Doubts(clock, () => this.#line.wake());
     this.#nodes = new NodeSet({
       connect: options.connect,
@@ -122,6 +127,7 @@ export class Fleet {
   async reconfigure(settings: FleetSettings): Promise<void> {
     this.#settings = settings;
     const { nodes, catalogue } = settings;
+    this.#providers.replace(settings.providers ?? []);
     const leaving = this.#nodes.all.filter(({ name }) => !nodes.some((spec) => spec.name === name));
     const { added, removed } = this.#replace([...nodes, ...leaving], catalogue);
     for (const node of removed) this.#remove(node);
@@ -142,6 +148,10 @@ export class Fleet {
     return this.#nodes.all;
   }
 
+  get providers(): Providers {
+    return this.#providers;
+  }
+
   get waitingCount(): number {
     return this.#line.size;
   }
@@ -150,30 +160,33 @@ export class Fleet {
   request(ask: Ask, signal: AbortSignal, exclude: ReadonlySet<string> = new Set()): Ticket {
     if (this.#closing.signal.aborted) throw shuttingDown();
     const decision = this.#decide(ask, exclude);
-    if (decision.kind === 'reject') throw toError(decision);
+    if (decision.kind === 'reject') return this.#providers.ticket(ask, toError(decision), exclude);
     const { node, terms } = decision;
     const told = { node, why: routeNote(decision.why, terms), expectedMs: terms.totalMs };
     if (decision.kind === 'forward') {
       const lease = this.#lease(ask, decision, false);
       return { ...told, lease, ready: Promise.resolve(lease) };
     }
-    return { ...told, lease: null, ready: this.#line.enter(ask, decision, signal, exclude) };
+    const enter = (patience: AbortSignal): Promise<Lease> =>
+      this.#line.enter(ask, decision, patience, exclude);
+    return { ...told, lease: null, ready: this.#providers.orAfterWait(ask, enter, signal, exclude) };
   }
 
   /** Another replica that serves right now, or null: a failover never loads. */
   another(ask: Ask, exclude: ReadonlySet<string>): Lease | null {
     const decision = this.#decide(ask, exclude);
+    if (decision.kind === 'reject') return this.#providers.lease(ask, decision.message, exclude);
     return decision.kind === 'forward' ? this.#lease(ask, decision, false) : null;
   }
 
   /** Each candidate for such a request, its terms, and why it lost. Changes nothing. */
   explain(ask: Ask): Explanation {
-    return explain(this.view(), this.#toRequest(ask));
+    return this.#providers.explained(explain(this.view(), this.#toRequest(ask)), ask);
   }
 
   /** What an answer showed of the node that gave it. */
   learn(lease: Lease, facts: AnswerFacts): void {
-    this.#learning.answered(lease, facts);
+    if (this.#nodes.get(lease.node) !== undefined) this.#learning.answered(lease, facts);
   }
 
   /** The node does not have the model after all: believe it, ask again. */
@@ -212,7 +225,8 @@ export class Fleet {
   /** What the model can do on a node; null = not known. */
   capabilitiesOf(name: string, model: string): readonly string[] | null {
     const held = this.#nodes.get(name)?.toView().models.get(model);
-    return held === undefined || held.capabilities.length === 0 ? null : held.capabilities;
+    if (held === undefined) return this.#providers.capabilitiesOf(name, model);
+    return held.capabilities.length === 0 ? null : held.capabilities;
   }
 
   /** Names the weights and the template of a model on a node; null when the node does not say. */
@@ -220,17 +234,18 @@ export class Fleet {
     return this.#nodes.get(name)?.identityOf(model) ?? null;
   }
 
-  /** Nodes that have the model loaded with other weights or another template. */
+  /** Nodes whose loaded copy has other weights or another template; of providers neither is known. */
   unlike(model: string, identity: string): readonly string[] {
     const holders = this.#nodes.all.filter((node) => node.toView().models.get(model)?.status === 'loaded');
     const others = holders.filter((node) => (node.identityOf(model) ?? identity) !== identity);
-    return others.map((node) => node.name);
+    return [...others.map((node) => node.name), ...this.#providers.names];
   }
 
   /** Asks a node now. Null when it does not answer, else for how many seconds it has been up. */
   async upFor(name: string): Promise<number | null> {
     const node = this.#nodes.get(name);
-    if (node === undefined) return null;
+    // a provider is not polled: that it comes back soon is nothing to wait for
+    if (node === undefined) return this.#providers.names.includes(name) ? 0 : null;
     await this.#refresh(node);
     return node.misses === 0 && node.healthy ? this.lastUpFor(name) : null;
   }
@@ -338,7 +353,7 @@ export class Fleet {
   async close(): Promise<void> {
     this.stop();
     const nodes = [...this.#nodes.all, ...this.#leaving];
-    await Promise.all(nodes.map((node) => node.client.close()));
+    await Promise.all([...nodes.map((node) => node.client.close()), this.#providers.close()]);
   }
 
   #lifecycleDeps(): LifecycleDeps {
@@ -395,7 +410,14 @@ export class Fleet {
   #draw(): FleetPicture {
     const { catalogue, strategy } = this.#settings;
     const nowMs = (): number => this.#options.clock.monotonicMs();
-    return new FleetPicture({ nodes: this.#nodes.all, catalogue, strategy, rates: this.#rates, nowMs });
+    return new FleetPicture({
+      nodes: this.#nodes.all,
+      catalogue,
+      strategy,
+      rates: this.#rates,
+      nowMs,
+      hosted: this.#providers,
+    });
   }
 
   #lease(ask: Ask, decision: Forward, cold: boolean): Lease {
