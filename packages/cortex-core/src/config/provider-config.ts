@@ -44,6 +44,7 @@ export const providerSchema = z
     key_env: z
       .string()
       .regex(/^[A-Za-z_]\w*$/, 'must be the name of an environment variable, not a key')
+      .refine((name) => !name.startsWith('CORTEX_'), 'must not begin with CORTEX_, as keys of this file do')
       .optional()
       .describe('Environment variable with its API key, read with each request; none is sent when left out.'),
     models: z

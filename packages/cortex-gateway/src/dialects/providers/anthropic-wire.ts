@@ -4,12 +4,13 @@
  * thinking blocks keep the signatures that the provider wants to see again.
  */
 import { AppError } from 'cortex-core/wire/errors';
-import { SseParser, sseKeepAlive } from 'cortex-core/wire/sse';
+import { sseKeepAlive } from 'cortex-core/wire/sse';
 import { setTopLevelFields } from '../json-splice.ts';
 import type { JsonObject } from '../request-body.ts';
 import { jsonOf, objectOf } from '../wire-grammar/wire-grammar.ts';
 import { AnthropicAnswerReader, readAnthropicAnswer } from './anthropic-answer-reader.ts';
 import { ChatStreamWriter, type ChatWriterOptions, toChatCompletion } from './chat-writer.ts';
+import { CheckedEvents } from './checked-events.ts';
 import { malformed, toProviderFault } from './provider-error.ts';
 import {
   type ProviderStream,
@@ -35,7 +36,7 @@ function toVerbatim(body: Uint8Array, json: JsonObject, { model }: WireTarget): 
     path: messagesPath,
     body: setTopLevelFields(body, { model }),
     stream: json.stream === true,
-    streamOut: () => new CheckedMessageEvents(),
+    streamOut: checkedMessage,
     wholeOut: checkMessage,
   };
 }
@@ -98,24 +99,18 @@ class ChatFromMessages implements ProviderStream {
   }
 }
 
-class CheckedMessageEvents implements ProviderStream {
-  readonly #parser = new SseParser();
-  #finished = false;
-
-  push(chunk: Uint8Array): Uint8Array {
-    for (const { data } of this.#parser.push(chunk)) {
-      const event = jsonOf(data);
-      if (event === null || typeof event.type !== 'string') throw malformed('an event that is not JSON');
-      if (event.type === 'error') throw toProviderFault(event.error);
-      if (event.type === 'message_stop') this.#finished = true;
-    }
-    return chunk;
-  }
-
-  end(): Uint8Array {
-    if (this.#finished) return new Uint8Array(0);
+function checkedMessage(): ProviderStream {
+  let isFinished = false;
+  const check = (data: string): void => {
+    const event = jsonOf(data);
+    if (event === null || typeof event.type !== 'string') throw malformed('an event that is not JSON');
+    if (event.type === 'error') throw toProviderFault(event.error);
+    if (event.type === 'message_stop') isFinished = true;
+  };
+  return new CheckedEvents(check, () => {
+    if (isFinished) return;
     throw new AppError('upstream_connection_error', 'the answer broke off before it was complete; try again');
-  }
+  });
 }
 
 function checkMessage(body: Uint8Array): Uint8Array {

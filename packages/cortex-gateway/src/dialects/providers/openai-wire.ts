@@ -3,19 +3,12 @@
  * fields that only neurons know, or that the provider is said to refuse, it is written anew without them. The
  * answer's bytes come back as they are, once they are known to be an answer.
  */
-import { AppError } from 'cortex-core/wire/errors';
-import { SseParser } from 'cortex-core/wire/sse';
 import { setTopLevelFields } from '../json-splice.ts';
 import type { JsonObject } from '../request-body.ts';
 import { jsonOf, objectOf } from '../wire-grammar/wire-grammar.ts';
+import { CheckedEvents } from './checked-events.ts';
 import { malformed, toProviderFault } from './provider-error.ts';
-import {
-  isNeuronField,
-  type ProviderStream,
-  refusesPath,
-  type ToWireCall,
-  type WireTarget,
-} from './provider-wire.ts';
+import { isNeuronField, refusesPath, type ToWireCall, type WireTarget } from './provider-wire.ts';
 
 const paths: Readonly<Record<string, string>> = {
   '/v1/chat/completions': '/chat/completions',
@@ -31,7 +24,7 @@ export const toOpenAiCall: ToWireCall = (path, body, target) => {
     path: upstreamPath,
     body: toBody(body, json, target),
     stream: json.stream === true,
-    streamOut: () => new CheckedChunks(),
+    streamOut: () => new CheckedEvents(checkPiece),
     wholeOut: checkWhole,
   };
 };
@@ -65,32 +58,11 @@ function withoutThoughts(message: unknown): unknown {
 }
 
 /** Errors and what is no JSON never pass as a piece of an answer. */
-class CheckedChunks implements ProviderStream {
-  readonly #parser = new SseParser();
-
-  push(chunk: Uint8Array): Uint8Array {
-    for (const { data } of this.#events(chunk)) {
-      if (data === '[DONE]') continue;
-      const piece = jsonOf(data);
-      if (piece === null) throw malformed('an event that is not JSON');
-      if (piece.error !== undefined && piece.error !== null) throw toProviderFault(piece.error);
-    }
-    return chunk;
-  }
-
-  end(): Uint8Array {
-    return new Uint8Array(0);
-  }
-
-  #events(chunk: Uint8Array) {
-    try {
-      return this.#parser.push(chunk);
-    } catch (cause) {
-      throw new AppError('upstream_malformed_response', 'the provider sent an event beyond all measure', {
-        cause,
-      });
-    }
-  }
+function checkPiece(data: string): void {
+  if (data === '[DONE]') return;
+  const piece = jsonOf(data);
+  if (piece === null) throw malformed('an event that is not JSON');
+  if (piece.error !== undefined && piece.error !== null) throw toProviderFault(piece.error);
 }
 
 function checkWhole(body: Uint8Array): Uint8Array {
