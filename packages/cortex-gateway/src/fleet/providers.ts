@@ -57,13 +57,18 @@ export class Providers implements HostedModels {
     return known.length === 0 ? null : known;
   }
 
-  /** A provider that takes the request now; null = none does. `why`: why no node does. */
-  lease(ask: Ask, why: string, exclude: ReadonlySet<string>): Lease | null {
+  /**
+   * A provider that takes the request now; null = none does. `why`: why no node does. `waitedMs`: how long the
+   * request has waited for one that may still come; null = none will.
+   */
+  lease(ask: Ask, why: string, exclude: ReadonlySet<string>, waitedMs: number | null = null): Lease | null {
     const { aliasOptions } = this.#options.catalogue();
     const id = this.#idOf(ask);
     for (const each of this.#all) {
       const model = each.modelOf(id);
       if (model === null || exclude.has(each.spec.name) || each.refusal(id) !== null) continue;
+      const { afterWaitMs } = each.spec;
+      if (waitedMs !== null && (afterWaitMs === null || afterWaitMs > waitedMs)) continue;
       return each.lease(ask, model, `last resort: ${why}`, aliasOptions.get(ask.model) ?? null);
     }
     return null;
@@ -119,7 +124,7 @@ export class Providers implements HostedModels {
       (timer as { cancel(): void } | null)?.cancel(),
     );
     if (inTime !== null) return inTime;
-    const lease = this.lease(ask, `waited ${boundMs / 1000} s for a node`, exclude);
+    const lease = this.lease(ask, `waited ${boundMs / 1000} s for a node`, exclude, boundMs);
     if (lease === null) return await ready;
     leave();
     ready.then(

@@ -363,12 +363,32 @@ describe('last resort', () => {
       await neuron.until(() => neuron.counters.loads === 1);
       if (after === undefined) gate.open();
       assert.match(await asked, after === undefined ? /Hello world/ : /from afar/);
+      assert.equal(gateway.fleet.waitingCount, 0);
       // the load that was begun goes on, and the node serves from then on
       gate.open();
       await neuron.until(() => neuron.models.get('m')?.status === 'loaded');
       assert.match(await (await ask(gateway, chatPath, chat('m'))).text(), /Hello world|from afar/);
       assert.equal(neuron.counters.loads, 1);
     }
+  });
+
+  test('a wait ends at a provider that says so, and not at one that does not', async () => {
+    const { gateway, neurons, openai, anthropic } = await setUpProviders({
+      neurons: [{ models: [{ id: 'm' }] }],
+      openai: shared,
+      anthropic: { models: ['m'], after_wait_secs: 0 },
+    });
+    const [neuron] = neurons;
+    assert.ok(neuron);
+    const gate = createGate();
+    neuron.onLoad = async () => {
+      await gate.opened;
+      return undefined;
+    };
+    assert.match(await (await ask(gateway, chatPath, chat('m'))).text(), /from afar/);
+    assert.deepEqual([openai.calls.length, anthropic.calls.length], [0, 1]);
+    gate.open();
+    await neuron.until(() => neuron.models.get('m')?.status === 'loaded');
   });
 
   test('an answer that broke off in the middle is never gone on with by a provider', async () => {
