@@ -15,7 +15,8 @@ export interface PictureOptions {
   readonly strategy: EvictionStrategy;
   readonly rates: RateBook;
   readonly nowMs: () => number;
-  readonly hosted: HostedModels;
+  /** What providers have; absent = nothing. */
+  readonly hosted?: HostedModels;
 }
 
 export class FleetPicture {
@@ -31,7 +32,12 @@ export class FleetPicture {
     for (const node of nodes) node.watch({ nowMs, onChanged: () => this.#changed.add(node) });
     const views = nodes.map((node) => node.toView());
     this.#index = new FleetIndex(views, facts);
-    this.#view = { ...facts, nodes: this.#index.nodes, index: this.#index, hosted };
+    this.#view = {
+      ...facts,
+      nodes: this.#index.nodes,
+      index: this.#index,
+      ...(hosted === undefined ? {} : { hosted }),
+    };
   }
 
   /** As of now; it holds until the next await. */

@@ -58,8 +58,8 @@ export class Providers implements HostedModels {
   }
 
   /**
-   * A provider that takes the request now; null = none does. `why`: why no node does. `waitedMs`: how long the
-   * request has waited for one that may still come; null = none will.
+   * A provider that takes the request now; null = none does. `why`: why no node does. `waitedMs`: how long
+   * the request has waited for one that may still come; null = none will.
    */
   lease(ask: Ask, why: string, exclude: ReadonlySet<string>, waitedMs: number | null = null): Lease | null {
     const { aliasOptions } = this.#options.catalogue();
