@@ -546,16 +546,19 @@ describe('what a client hears when a provider fails', () => {
         ['ended', ({ response }) => void response.end()],
         ['reset', ({ response }) => void response.destroy()],
         ['failed', ({ response }) => void response.end(failing)],
+        ['failed, and holds on', ({ response }) => void response.write(failing)],
       ] as [string, FakeProvider['onCall']][]) {
         provider.onCall = async (call) => {
           call.response.writeHead(200, { 'content-type': 'text/event-stream' });
-          await new Promise<void>((resolve) => call.response.write(begun, () => resolve()));
+          if (name.includes('holds on')) call.response.write(begun);
+          else await new Promise<void>((resolve) => call.response.write(begun, () => resolve()));
           await end(call);
         };
         for (const { path, body } of Object.values(dialects)) {
           const answer = await ask(gateway, path, { ...body(model), stream: true });
           const said = await answer.text().catch(() => '"error" cut');
           assert.match(said, /error|failed/, `${model} ${path} ${name}`);
+          if (name !== 'reset') assert.match(said, /hal/, `${model} ${path} ${name}`);
           assert.doesNotMatch(
             said,
             /\[DONE\]|message_stop|response\.completed|"done":true/,

@@ -19,6 +19,7 @@ export interface ProviderCall {
   readonly path: string;
   readonly body: Uint8Array;
   readonly stream: boolean;
+  /** Of `push` with no bytes only a fault comes that is known by then. */
   readonly streamOut: () => { push(chunk: Uint8Array): Uint8Array; end(): Uint8Array };
   readonly wholeOut: (body: Uint8Array) => Uint8Array;
 }
@@ -50,6 +51,7 @@ export interface ProviderRequest {
   readonly onRefused: (answer: ProviderAnswer) => AppError;
 }
 
+const nothing = new Uint8Array(0);
 const errorBytesMax = 64 * 1024;
 const wholeBytesMax = 64 * 1024 * 1024;
 const anthropicVersion = '2023-06-01';
@@ -160,6 +162,8 @@ export class ProviderClient {
     for await (const chunk of chunks) {
       const bytes = this.#guarded(() => out.push(chunk), key);
       if (bytes.length > 0) yield asBuffer(bytes);
+      // a fault behind those bytes: its sender may hold the connection open
+      this.#guarded(() => out.push(nothing), key);
     }
     const last = this.#guarded(() => out.end(), key);
     if (last.length > 0) yield asBuffer(last);

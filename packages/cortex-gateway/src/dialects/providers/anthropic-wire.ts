@@ -82,6 +82,7 @@ class ChatFromMessages implements ProviderStream {
   /** What was read before a fault goes out; the next call throws. */
   push(chunk: Uint8Array): Uint8Array {
     if (this.#failure !== null) throw this.#failure;
+    if (chunk.length === 0) return chunk;
     let text = '';
     for (const event of this.#reader.push(chunk)) {
       if (event.type === 'error') this.#failure = event.error;

@@ -23,6 +23,7 @@ export interface WireCall {
 }
 
 export interface ProviderStream {
+  /** With no bytes it only throws a fault that is known. */
   push(chunk: Uint8Array): Uint8Array;
   end(): Uint8Array;
 }
