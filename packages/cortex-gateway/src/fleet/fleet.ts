@@ -67,7 +67,11 @@ export class Fleet {
     setMaxListeners(0, this.#closing.signal);
     const { clock, log } = options;
     const catalogue = (): Catalogue => this.#settings.catalogue;
-    this.#providers = new Providers({ deps: options.providerDeps ?? null, clock, log, catalogue });
+    this.#providers = new Providers({
+      ...{ deps: options.providerDeps ?? null, clock, log, catalogue },
+      resolve: (requested) => catalogue().aliases.get(requested) ?? requested,
+      optionsOf: (requested) => catalogue().aliasOptions.get(requested) ?? null,
+    });
     this.#providers.replace(options.settings.providers ?? []);
     this.#doubts = new Doubts(clock, () => this.#line.wake());
     this.#nodes = new NodeSet({

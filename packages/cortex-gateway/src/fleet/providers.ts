@@ -8,7 +8,7 @@ import { AppError } from 'cortex-core/wire/errors';
 import type { ExplainedCandidate, Explanation } from '../decide/explain.ts';
 import type { HostedModel, HostedModels } from '../decide/fleet-view.ts';
 import type { Ask } from './ask.ts';
-import type { Catalogue } from './catalogue.ts';
+import type { AliasOptions, Catalogue } from './catalogue.ts';
 import type { Ticket } from './fleet-options.ts';
 import type { Lease } from './lease.ts';
 import { Provider, type ProviderDeps, type ProviderRefusal, type ProviderSpec } from './provider.ts';
@@ -18,6 +18,10 @@ export interface ProvidersOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly catalogue: () => Catalogue;
+  /** The model that a requested name means. */
+  readonly resolve: (requested: string) => string;
+  /** What an alias says in the request's place. */
+  readonly optionsOf: (requested: string) => AliasOptions | null;
 }
 
 export class Providers implements HostedModels {
@@ -62,14 +66,13 @@ export class Providers implements HostedModels {
    * the request has waited for one that may still come; null = none will.
    */
   lease(ask: Ask, why: string, exclude: ReadonlySet<string>, waitedMs: number | null = null): Lease | null {
-    const { aliasOptions } = this.#options.catalogue();
     const id = this.#idOf(ask);
     for (const each of this.#all) {
       const model = each.modelOf(id);
       if (model === null || exclude.has(each.spec.name) || each.refusal(id) !== null) continue;
       const { afterWaitMs } = each.spec;
       if (waitedMs !== null && (afterWaitMs === null || afterWaitMs > waitedMs)) continue;
-      return each.lease(ask, model, `last resort: ${why}`, aliasOptions.get(ask.model) ?? null);
+      return each.lease(ask, model, `last resort: ${why}`, this.#options.optionsOf(ask.model));
     }
     return null;
   }
@@ -171,7 +174,7 @@ export class Providers implements HostedModels {
   }
 
   #idOf({ model }: Ask): string {
-    return this.#options.catalogue().aliases.get(model) ?? model;
+    return this.#options.resolve(model);
   }
 
   #named(name: string): Provider | null {
