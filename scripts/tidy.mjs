@@ -33,6 +33,7 @@ export const importTable = {
   'cortex-core/daemon': { may: core },
   'cortex-gateway/gateway.ts': { may: [...core, 'cortex-gateway'] },
   'cortex-gateway/live-config.ts': { may: core },
+  'cortex-gateway/provider-parts.ts': { may: [...core, 'cortex-gateway'] },
   'cortex-gateway/http': {
     may: [...core, 'cortex-gateway/dialects', 'cortex-gateway/quota', 'cortex-gateway/fleet'],
   },

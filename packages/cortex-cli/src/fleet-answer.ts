@@ -32,6 +32,16 @@ export interface FleetNode {
   readonly loading: readonly LoadProgress[];
 }
 
+export interface FleetProvider {
+  readonly name: string;
+  readonly kind: string;
+  /** Why it takes no request; null = it does. */
+  readonly reason: string | null;
+  /** Requests that run there now. */
+  readonly running: number;
+  readonly models: readonly string[];
+}
+
 export interface GatewayHealth {
   readonly status: string;
   readonly healthyNodes: number;
@@ -148,6 +158,16 @@ export function readFleet(answer: unknown): readonly FleetNode[] {
       const parsed = loadProgressSchema.safeParse(each);
       return parsed.success ? [parsed.data] : [];
     }),
+  }));
+}
+
+export function readProviders(answer: unknown): readonly FleetProvider[] {
+  return asList(field(answer, 'providers')).map((provider) => ({
+    name: asText(field(provider, 'name')),
+    kind: asText(field(provider, 'kind')),
+    reason: asText(field(provider, 'reason')) || null,
+    running: asNumber(field(provider, 'in_flight')) ?? 0,
+    models: asList(field(provider, 'models')).map((model) => asText(field(model, 'id'))),
   }));
 }
 

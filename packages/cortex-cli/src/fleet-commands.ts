@@ -1,6 +1,6 @@
 /** Commands that ask a running gateway: status, models, load, unload. */
 import { systemClock } from 'cortex-core/daemon/clock';
-import { readFleet, readHealth, readModels } from './fleet-answer.ts';
+import { readFleet, readHealth, readModels, readProviders } from './fleet-answer.ts';
 import { renderModels, renderStatus } from './fleet-text.ts';
 import { type GatewayAddress, GatewayClient } from './gateway-client.ts';
 import { ProgressDisplay } from './progress.ts';
@@ -46,6 +46,7 @@ async function readStatus(
     endpoint: client.endpoint,
     health: readHealth(health),
     nodes: readFleet(fleet),
+    providers: readProviders(fleet),
     columns: terminal.stdout.columns ?? 100,
   };
   return renderStatus(facts, terminal.style);

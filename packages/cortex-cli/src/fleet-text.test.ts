@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { readFleet, readHealth, readModels } from './fleet-answer.ts';
+import { readFleet, readHealth, readModels, readProviders } from './fleet-answer.ts';
 import { renderModels, renderStatus } from './fleet-text.ts';
 import { createStyle } from './style.ts';
 
@@ -24,6 +24,32 @@ test('renderModels() shows state, context and place of each model', () => {
       'cortex-tiny  loaded       4096  beast (loaded)\n' +
       'qwen3-8b     loadable        -  beast, benjy\n',
   );
+});
+
+test('what a provider has is shown as hosted, and the provider with its state', () => {
+  const hosted = { node: 'far', status: 'hosted' };
+  const models = readModels({
+    data: [
+      { id: 'a', loaded: true, locations: [hosted] },
+      { id: 'b', loaded: false, locations: [hosted] },
+      { id: 'c', loaded: true, locations: [{ node: 'beast', status: 'loaded' }, hosted] },
+    ],
+  });
+  assert.deepEqual(
+    renderModels(models, style)
+      .split('\n')
+      .map((line) => line.split(/ {2,}/).slice(0, 2).join(' ')),
+    ['MODEL STATE', 'a hosted', 'b out of service', 'c loaded', ''],
+  );
+  const providers = readProviders({
+    providers: [
+      { name: 'far', kind: 'openai', reason: null, in_flight: 2, models: [{ id: 'a' }, { id: 'c' }] },
+      { name: 'near', kind: 'openai', reason: 'has no key', in_flight: 0, models: [{ id: 'b' }] },
+    ],
+  });
+  const health = readHealth({ status: 'ok' });
+  const text = renderStatus({ endpoint: 'http://x', health, nodes: [], providers, columns: 80 }, style);
+  assert.match(text, /far +in service +2 +a, c\nnear +has no key +0 +b\n/);
 });
 
 test('renderModels() says what to do when there are none', () => {

@@ -1,5 +1,5 @@
 /** `cortex status` and `cortex models` as text. Pure. */
-import type { FleetNode, GatewayHealth, ListedModel } from './fleet-answer.ts';
+import type { FleetNode, FleetProvider, GatewayHealth, ListedModel } from './fleet-answer.ts';
 import { renderProgressBar } from './progress.ts';
 import type { Style } from './style.ts';
 import { renderTable } from './table.ts';
@@ -9,16 +9,20 @@ export interface StatusFacts {
   readonly endpoint: string;
   readonly health: GatewayHealth;
   readonly nodes: readonly FleetNode[];
+  readonly providers?: readonly FleetProvider[];
   readonly columns: number;
 }
 
 export function renderStatus(facts: StatusFacts, style: Style): string {
-  const { health, nodes } = facts;
+  const { health, nodes, providers = [] } = facts;
   const color =
     health.status === 'ok' ? style.green : health.status === 'degraded' ? style.red : style.yellow;
   const count = `${health.healthyNodes} of ${health.totalNodes} nodes healthy`;
   const head = `${color(health.status || 'unknown')}  ${facts.endpoint}  ${count}`;
-  if (nodes.length === 0) return `${head}\n\nno nodes: list them in [[neurons]] of cortex.toml\n`;
+  const hosted = providers.length === 0 ? [] : ['', renderProviders(providers, style)];
+  if (nodes.length === 0) {
+    return `${[head, '', 'no nodes: list them in [[neurons]] of cortex.toml', ...hosted].join('\n')}\n`;
+  }
   const table = renderTable(
     [
       { title: 'NODE' },
@@ -44,7 +48,19 @@ export function renderStatus(facts: StatusFacts, style: Style): string {
     style.yellow(toPrintable(note)),
   );
   const more = [loads, notes].flatMap((lines) => (lines.length === 0 ? [] : ['', ...lines]));
-  return `${[head, '', table, ...more].join('\n')}\n`;
+  return `${[head, '', table, ...hosted, ...more].join('\n')}\n`;
+}
+
+function renderProviders(providers: readonly FleetProvider[], style: Style): string {
+  return renderTable(
+    [{ title: 'PROVIDER' }, { title: 'STATE' }, { title: 'RUNNING', align: 'right' }, { title: 'MODELS' }],
+    providers.map(({ name, reason, running, models }) => [
+      toPrintable(name),
+      reason === null ? style.green('in service') : style.yellow(toPrintable(reason)),
+      String(running),
+      toPrintable(models.join(', ')),
+    ]),
+  );
 }
 
 export function renderModels(models: readonly ListedModel[], style: Style): string {
@@ -102,6 +118,9 @@ function describeModels(node: FleetNode): string {
 }
 
 function describeState(model: ListedModel, style: Style): string {
+  const { locations } = model;
+  const isHosted = locations.length > 0 && locations.every(({ status }) => status === 'hosted');
+  if (isHosted) return model.loaded ? style.green('hosted') : style.yellow('out of service');
   if (model.loaded) return style.green('loaded');
   const status = model.locations[0]?.status;
   if (status !== undefined && status !== 'loaded') return style.yellow(toPrintable(status));

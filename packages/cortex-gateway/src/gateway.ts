@@ -22,6 +22,7 @@ import { RetryBudget } from './http/retry-budget.ts';
 import { envelopeOf, gatewayRoutes } from './http/routes.ts';
 import { StreamChecks } from './http/stream-checks.ts';
 import { LiveConfig } from './live-config.ts';
+import { toProviderDeps, toProviderSpec } from './provider-parts.ts';
 import { Ledger } from './quota/ledger.ts';
 import { Principals } from './quota/principals.ts';
 import { NeuronClient } from './upstream/neuron-client.ts';
@@ -31,6 +32,8 @@ export interface GatewayDeps {
   readonly clock?: Clock;
   /** What POST /admin/reload does: reads the files again and hands them to `reload`. */
   readonly onReload?: () => Promise<ReloadReport>;
+  /** Where the keys of providers stand; those of the process when absent. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
 export interface Gateway {
@@ -54,7 +57,7 @@ const closeGraceMs = 4500;
 export async function startGateway(
   config: CortexConfig,
   modelsConfig: ModelsConfig,
-  { log, clock = systemClock, onReload }: GatewayDeps,
+  { log, clock = systemClock, onReload, env = process.env }: GatewayDeps,
 ): Promise<Gateway> {
   const live = new LiveConfig(config, modelsConfig);
   const metrics = new GatewayMetrics();
@@ -62,7 +65,7 @@ export async function startGateway(
   const file = config.state_dir === undefined ? null : join(config.state_dir, 'rates.json');
   const ratesFile = new RatesFile({ file, rates, clock, log });
   await ratesFile.open();
-  const fleet = createFleet(live, { metrics, log, clock, rates });
+  const fleet = createFleet(live, { metrics, log, clock, rates, env });
   metrics.watch(fleet);
   const closing = new AbortController();
   const principals = new Principals(config.entitlements);
@@ -114,9 +117,10 @@ interface FleetParts {
   readonly log: Log;
   readonly clock: Clock;
   readonly rates: RateBook;
+  readonly env: Readonly<Record<string, string | undefined>>;
 }
 
-function createFleet(live: LiveConfig, { metrics, log, clock, rates }: FleetParts): Fleet {
+function createFleet(live: LiveConfig, { metrics, log, clock, rates, env }: FleetParts): Fleet {
   const key = (): string | null => live.config.gateway.neuron_key ?? null;
   return new Fleet({
     settings: toFleetSettings(live, log),
@@ -124,6 +128,7 @@ function createFleet(live: LiveConfig, { metrics, log, clock, rates }: FleetPart
     clock,
     log,
     rates,
+    providerDeps: toProviderDeps(env, clock),
     onEvent: (event) => metrics.onFleetEvent(event),
   });
 }
@@ -131,10 +136,11 @@ function createFleet(live: LiveConfig, { metrics, log, clock, rates }: FleetPart
 function toFleetSettings({ config, models }: LiveConfig, log: Log): FleetSettings {
   const catalogue = toCatalogue(models);
   for (const [alias, doubt] of doubtfulAliases(catalogue)) log.warn(`the alias ${doubt}`, { alias });
-  const { gateway, eviction, queue, neurons } = config;
+  const { gateway, eviction, queue, neurons, providers } = config;
   return {
     nodes: neurons,
     catalogue,
+    providers: providers.map(toProviderSpec),
     strategy: eviction.strategy,
     pollIntervalMs: gateway.poll_interval_secs * 1000,
     pollTimeoutMs: gateway.poll_timeout_secs * 1000,

@@ -11,6 +11,7 @@ import {
   seconds,
   unique,
 } from './fields.ts';
+import { providerSchema } from './provider-config.ts';
 
 const gatewaySchema = z.strictObject({
   listen: listenAddress().default('0.0.0.0:31313').describe('Address of the API, host:port.'),
@@ -194,29 +195,42 @@ const entitlementsSchema = z.strictObject({
     .describe('The API keys'),
 });
 
-export const cortexConfigSchema = z.strictObject({
-  models_config: nonEmpty()
-    .default('models.toml')
-    .describe('The model catalogue; relative to this file. A missing file is an empty catalogue.'),
-  state_dir: nonEmpty()
-    .optional()
-    .describe(
-      'Directory for what the gateway learns, such as how fast each neuron is; kept nowhere when left out.',
-    ),
-  gateway: gatewaySchema.prefault({}).describe('The gateway itself'),
-  failover: failoverSchema.prefault({}).describe('What happens to a request whose node fails'),
-  eviction: evictionSchema.prefault({}).describe('How room is made for a model'),
-  queue: queueSchema.prefault({}).describe('Whose turn it is when not all models fit'),
-  responses: responsesSchema.prefault({}).describe('The store of the Responses API, in memory'),
-  neurons: z
-    .array(neuronEntrySchema)
-    .superRefine(unique('name', 'name', (neuron) => neuron.name))
-    .superRefine(unique('endpoint', 'endpoint', (neuron) => neuron.endpoint, false))
-    .default([])
-    .describe('The machines of the fleet'),
-  entitlements: entitlementsSchema.prefault({}).describe('Who may use the gateway, and how much'),
-  log: logSection(),
-});
+export const cortexConfigSchema = z
+  .strictObject({
+    models_config: nonEmpty()
+      .default('models.toml')
+      .describe('The model catalogue; relative to this file. A missing file is an empty catalogue.'),
+    state_dir: nonEmpty()
+      .optional()
+      .describe(
+        'Directory for what the gateway learns, such as how fast each neuron is; kept nowhere when left out.',
+      ),
+    gateway: gatewaySchema.prefault({}).describe('The gateway itself'),
+    failover: failoverSchema.prefault({}).describe('What happens to a request whose node fails'),
+    eviction: evictionSchema.prefault({}).describe('How room is made for a model'),
+    queue: queueSchema.prefault({}).describe('Whose turn it is when not all models fit'),
+    responses: responsesSchema.prefault({}).describe('The store of the Responses API, in memory'),
+    neurons: z
+      .array(neuronEntrySchema)
+      .superRefine(unique('name', 'name', (neuron) => neuron.name))
+      .superRefine(unique('endpoint', 'endpoint', (neuron) => neuron.endpoint, false))
+      .default([])
+      .describe('The machines of the fleet'),
+    providers: z
+      .array(providerSchema)
+      .superRefine(unique('name', 'name', (provider) => provider.name))
+      .default([])
+      .describe('Services of others, asked where no neuron can serve a model'),
+    entitlements: entitlementsSchema.prefault({}).describe('Who may use the gateway, and how much'),
+    log: logSection(),
+  })
+  .superRefine(({ neurons, providers }, context) => {
+    for (const [at, { name }] of providers.entries()) {
+      if (!neurons.some((neuron) => neuron.name === name)) continue;
+      const message = `name "${name}" is already used by a neuron; metrics tell them apart by it`;
+      context.addIssue({ code: 'custom', path: ['providers', at, 'name'], message });
+    }
+  });
 
 /** cortex.toml with every default filled in. */
 export type CortexConfig = z.output<typeof cortexConfigSchema>;

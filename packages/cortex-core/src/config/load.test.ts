@@ -73,6 +73,7 @@ test('an empty cortex.toml is the defaults', () => {
     },
     queue: { max_wait_secs: 60, min_residency_factor: 1, min_residency_max_secs: 30 },
     neurons: [],
+    providers: [],
     entitlements: { require_auth: false, keys: [] },
     log: { level: 'info' },
   });
@@ -239,12 +240,52 @@ test('all faults are reported at once, each with its line', () => {
   ]);
 });
 
+test('faults in [[providers]]: no key in the file, no open line to the world, no name twice', () => {
+  const provider = (name: string, url: string, more = ''): string =>
+    `[[providers]]\nname = "${name}"\nkind = "openai"\nurl = "${url}"\nmodels = ["m"]\n${more}`;
+  const of = (url: string, more = ''): string[] => faults('cortex', provider('p', url, more));
+  assert.match(
+    of('http://api.example.com/v1')[0] ?? '',
+    /providers\[0\]\.url: must be https; .* allow_http = true/,
+  );
+  assert.match(of('https://u:secret@x.example/v1')[0] ?? '', /must not hold a user or a password/);
+  assert.doesNotMatch(of('https://u:secret@x.example/v1').join(), /secret/);
+  assert.match(of('https://x.example/v1?key=1')[0] ?? '', /query/);
+  assert.match(of('https://x.example', 'api_key = "sk-1"')[0] ?? '', /api_key: unknown key/);
+  assert.match(of('https://x.example', 'key_env = "sk-1"')[0] ?? '', /name of an environment variable/);
+  const anthropic = provider('p', 'https://x.example/v1').replace('openai', 'anthropic');
+  assert.match(faults('cortex', anthropic)[0] ?? '', /must end before \/v1/);
+  const neuron = '[[neurons]]\nname = "p"\nendpoint = "http://a:1"\n';
+  assert.match(faults('cortex', neuron + provider('p', 'https://x'))[0] ?? '', /already used by a neuron/);
+  for (const host of [
+    'localhost',
+    '127.0.0.1',
+    '10.1.2.3',
+    '172.20.0.1',
+    '192.168.0.9',
+    '[::1]',
+    '[fd00::1]',
+  ]) {
+    loadConfig('cortex', { path: write(provider('p', `http://${host}:8000/v1`)), env: {} });
+  }
+  for (const host of [
+    '172.32.0.1',
+    '11.0.0.1',
+    '[2001:db8::1]',
+    'localhost.example.com',
+    '10.0.0.1.example.com',
+  ]) {
+    assert.equal(of(`http://${host}/v1`).length, 1, host);
+  }
+  loadConfig('cortex', { path: write(provider('p', 'http://x.example', 'allow_http = true')), env: {} });
+});
+
 test('names that must be unique are', () => {
   const text = '[[neurons]]\nname="a"\nendpoint="http://a"\n[[neurons]]\nname="a"\nendpoint="http://a/"\n[x]';
   assert.deepEqual(faults('cortex', text), [
     'FILE:5 neurons[1].name: name "a" is already used by entry 1',
     'FILE:6 neurons[1].endpoint: endpoint is already used by entry 1',
-    'FILE:7 x: unknown key; the keys here are models_config, state_dir, gateway, failover, eviction, queue, responses, neurons, entitlements, log',
+    'FILE:7 x: unknown key; the keys here are models_config, state_dir, gateway, failover, eviction, queue, responses, neurons, providers, entitlements, log',
   ]);
   assert.deepEqual(faults('models', 'models = [\n {id="m"},\n {id="m"},\n]'), [
     'FILE:3 models[1].id: id "m" is already used by entry 1',

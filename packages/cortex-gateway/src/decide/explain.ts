@@ -19,7 +19,8 @@ export interface Explanation {
 
 export interface ExplainedCandidate {
   readonly node: string;
-  readonly state: Standing | 'cold';
+  /** `hosted`: a provider. */
+  readonly state: Standing | 'cold' | 'hosted';
   readonly verdict: 'chosen' | 'lost' | 'cannot';
   readonly terms: RouteTerms | null;
   /** Models that would have to leave. */

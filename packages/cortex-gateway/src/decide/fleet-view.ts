@@ -19,6 +19,23 @@ export interface FleetView {
   readonly index?: FleetIndex;
   /** What `cost` weighs; without it every load is guessed from its size and every model is long idle. */
   readonly terms?: EvictionTerms;
+  /** What providers have; for listings, no decision reads it. */
+  readonly hosted?: HostedModels;
+}
+
+export interface HostedModels {
+  readonly ids: () => readonly string[];
+  readonly of: (model: string) => readonly HostedModel[];
+}
+
+/** A model at a provider. */
+export interface HostedModel {
+  readonly provider: string;
+  /** Why it does not serve now, as the end of a sentence about the provider; null = it does. */
+  readonly refusal: string | null;
+  readonly capabilities: readonly string[];
+  readonly limit: ModelLimit | null;
+  readonly cost: ModelCost | null;
 }
 
 /**

@@ -1,5 +1,6 @@
 /** Anthropic's POST /v1/messages: a chat request for the neuron, and the answer's events as a message. */
 import { toMessage } from './anthropic-answer.ts';
+import { nativeMessages } from './anthropic-native.ts';
 import { parseMessagesRequest } from './anthropic-request.ts';
 import { AnthropicStream } from './anthropic-stream.ts';
 import type { Dialect } from './dialect.ts';
@@ -7,7 +8,7 @@ import { readChatAnswer } from './inner/chat-answer-reader.ts';
 import { toChatBody } from './inner/chat-body.ts';
 import { estimateToolTokens, estimateTurnTokens } from './inner/estimate-tokens.ts';
 import { normalizeTurns } from './prefix-hygiene.ts';
-import { promptKeyOf } from './prompt-key.ts';
+import { promptKeyOfTurns } from './prompt-key.ts';
 import { AnthropicGrammar } from './wire-grammar/anthropic-grammar.ts';
 
 export const anthropicMessages: Dialect = {
@@ -28,15 +29,13 @@ export const anthropicMessages: Dialect = {
       inputTokensEstimate,
       choices: 1,
       maxTokens: inner.maxTokens,
-      promptKey: promptKeyOf({
-        metadata: { user_id: inner.sampling.user },
-        messages: turns.map(({ role, parts }) => ({ role, content: parts })),
-      }),
+      promptKey: promptKeyOfTurns(turns, { metadata: { user_id: inner.sampling.user } }),
       upstreamPath: '/v1/chat/completions',
       isPrefixNormalized: changed,
       forwardsHeaders: false,
       toUpstream: (target) => Buffer.from(JSON.stringify(toChatBody(inner, target))),
       streamOut: (requestId) => new AnthropicStream({ model, display, inputTokensEstimate, requestId }),
+      native: nativeMessages(body),
       wholeOut: (answer) => Buffer.from(JSON.stringify(toMessage(readChatAnswer(answer), model, display))),
     };
   },

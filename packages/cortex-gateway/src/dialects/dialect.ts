@@ -1,5 +1,6 @@
 /** A client's wire format: how its request becomes OpenAI chat for a neuron, and how the answer goes back. */
 import type { AppError } from 'cortex-core/wire/errors';
+import type { TokenUsage } from './answer-probe.ts';
 import type { PromptKey } from './prompt-key.ts';
 import type { JsonObject } from './request-body.ts';
 import type { WireGrammar } from './wire-grammar/wire-grammar.ts';
@@ -42,6 +43,30 @@ export interface InferenceRequest {
   readonly streamOut: (requestId: string) => StreamOut;
   /** Translates a whole 2xx answer; null = its bytes pass as they come. */
   readonly wholeOut: ((body: Uint8Array) => Uint8Array) | null;
+  /** The request as it came, for an upstream that speaks the dialect itself; absent = there is none. */
+  readonly native?: NativeForm;
+}
+
+/** A request and its answer without translation. */
+export interface NativeForm {
+  readonly wire: 'messages';
+  readonly path: string;
+  readonly body: Uint8Array;
+  readonly streamOut: (requestId: string) => StreamOut;
+  /** A fresh reader of usage and completeness. */
+  readonly probe: () => StreamProbe;
+  /** Of a whole answer; null = it tells none. */
+  readonly usageOf: (body: Uint8Array) => TokenUsage | null;
+}
+
+/** Reads a streamed answer in passing. */
+export interface StreamProbe {
+  readonly finished: boolean;
+  readonly usage: TokenUsage | null;
+  /** The clock's time of the first and last piece of text; null before. */
+  readonly firstTokenMs: number | null;
+  readonly lastTokenMs: number | null;
+  push(chunk: Uint8Array, nowMs: number): void;
 }
 
 /** Whom the body is for, and what the gateway itself has to say in it. */

@@ -17,6 +17,7 @@ import {
   positiveIntOrNull,
   unsaid,
 } from './request-body.ts';
+import { WholeEvents } from './whole-events.ts';
 import { OpenAiGrammar } from './wire-grammar/openai-grammar.ts';
 
 export const openAiChat: Dialect = {
@@ -113,7 +114,7 @@ function passThrough(
   return {
     ...size,
     stream: json.stream === true,
-    promptKey: promptKeyOf(json),
+    promptKey: promptKeyOf({ ...json, ...changes }),
     upstreamPath,
     forwardsHeaders: true,
     toUpstream: ({ wireId, defaults, overrides }) =>
@@ -129,17 +130,11 @@ function passThrough(
 }
 
 const nothing = new Uint8Array(0);
-/** An event longer than this is passed on in pieces rather than held. */
-const heldBytesMax = 1024 * 1024;
 
-/**
- * Passes whole events and holds the rest of the last one, so that an error event or a keep-alive never
- * lands in the middle of one. The bytes over all are those of upstream.
- */
 class VerbatimStream implements StreamOut {
   readonly pingsDuringAnswer = false;
   readonly #probe: AnswerProbe;
-  #held: Buffer = Buffer.alloc(0);
+  readonly #events = new WholeEvents();
 
   constructor(choices: number) {
     this.#probe = new AnswerProbe(choices);
@@ -147,37 +142,21 @@ class VerbatimStream implements StreamOut {
 
   push(chunk: Uint8Array): Uint8Array {
     this.#probe.push(chunk, 0);
-    const all = this.#held.length === 0 ? asBuffer(chunk) : Buffer.concat([this.#held, chunk]);
-    const cut = all.length > heldBytesMax ? all.length : boundaryOf(all);
-    this.#held = all.subarray(cut);
-    return all.subarray(0, cut);
+    return this.#events.push(chunk);
   }
 
   end(): Uint8Array {
-    const rest = this.#held;
-    this.#held = Buffer.alloc(0);
+    const rest = this.#events.drop();
     if (this.#probe.finished) return rest;
     throw new AppError('upstream_connection_error', 'the answer broke off before it was complete; try again');
   }
 
   error(error: AppError): Uint8Array {
-    this.#held = Buffer.alloc(0);
+    this.#events.drop();
     return Buffer.from(encodeSse(toOpenAiEnvelope(error)));
   }
 
   keepAlive(): Uint8Array {
-    return this.#held.length === 0 ? Buffer.from(sseKeepAlive) : nothing;
+    return this.#events.isBetween ? Buffer.from(sseKeepAlive) : nothing;
   }
-}
-
-/** Offset behind the last empty line. */
-function boundaryOf(bytes: Buffer): number {
-  const lf = bytes.lastIndexOf('\n\n');
-  const crlf = bytes.lastIndexOf('\r\n\r\n');
-  const cr = bytes.lastIndexOf('\r\r');
-  return Math.max(lf === -1 ? 0 : lf + 2, crlf === -1 ? 0 : crlf + 4, cr === -1 ? 0 : cr + 2);
-}
-
-function asBuffer(chunk: Uint8Array): Buffer {
-  return Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
 }

@@ -3,6 +3,7 @@
  * else the head of the prompt. Read from the client's body in any of the dialects; what is not there, or is
  * of a wrong type, is left out.
  */
+import type { InnerTurn } from './inner/inner-request.ts';
 import type { JsonObject } from './request-body.ts';
 
 export interface PromptKey {
@@ -22,6 +23,11 @@ export function promptKeyOf(body: JsonObject): PromptKey {
   head.add(body.system ?? body.instructions);
   addTurns(head, body.messages ?? body.input ?? body.prompt);
   return { session: sessionOf(body), head: head.hash(), headTokens: Math.max(1, Math.ceil(head.chars / 4)) };
+}
+
+/** The same of a request that was read already; `named`: where the client may have named its session. */
+export function promptKeyOfTurns(turns: readonly InnerTurn[], named: JsonObject = {}): PromptKey {
+  return promptKeyOf({ ...named, messages: turns.map(({ role, parts }) => ({ role, content: parts })) });
 }
 
 function sessionOf({ prompt_cache_key: cacheKey, metadata }: JsonObject): string | null {

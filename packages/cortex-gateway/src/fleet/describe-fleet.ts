@@ -2,6 +2,7 @@
 import { loadScore } from '../decide/expected-time.ts';
 import type { Fleet } from './fleet.ts';
 import type { NodeState } from './node-state.ts';
+import type { Provider } from './provider.ts';
 
 export function describeFleet(fleet: Fleet) {
   const { aliases, strategy } = fleet.view();
@@ -10,6 +11,22 @@ export function describeFleet(fleet: Fleet) {
     waiting: fleet.waitingCount,
     aliases: Object.fromEntries(aliases),
     nodes: fleet.nodes().map(describeNode),
+    ...(fleet.providers.all.length === 0 ? {} : { providers: fleet.providers.all.map(describeProvider) }),
+  };
+}
+
+/** Its key is not part of it, only where that comes from. */
+function describeProvider(provider: Provider) {
+  const { name, kind, url, keyEnv, models } = provider.spec;
+  const refusal = provider.refusal(null);
+  return {
+    ...{ name, kind, url, key_env: keyEnv },
+    state: refusal === null ? 'in_service' : 'out_of_service',
+    reason: refusal?.reason ?? null,
+    in_flight: provider.running,
+    models: models.map(({ id, upstream }) => {
+      return { id, upstream, unservable: provider.refusal(id)?.reason ?? null };
+    }),
   };
 }
 

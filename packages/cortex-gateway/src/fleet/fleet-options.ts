@@ -8,6 +8,7 @@ import type { Catalogue } from './catalogue.ts';
 import type { Lease } from './lease.ts';
 import type { DrainRules, FleetEvent } from './lifecycle-deps.ts';
 import type { NodeSpec } from './node-set.ts';
+import type { ProviderDeps, ProviderSpec } from './provider.ts';
 
 export interface FleetOptions {
   readonly settings: FleetSettings;
@@ -18,12 +19,16 @@ export interface FleetOptions {
   readonly random?: () => number;
   /** What was measured so far; made anew when absent. */
   readonly rates?: RateBook;
+  /** How providers are reached; needed where the settings name any. */
+  readonly providerDeps?: ProviderDeps;
 }
 
 /** What a reload may change while requests run. */
 export interface FleetSettings {
   readonly nodes: readonly NodeSpec[];
   readonly catalogue: Catalogue;
+  /** Asked in this order; absent = there are none. */
+  readonly providers?: readonly ProviderSpec[];
   readonly strategy: EvictionStrategy;
   readonly pollIntervalMs: number;
   readonly pollTimeoutMs: number;
@@ -44,8 +49,8 @@ export interface FleetSettings {
 export interface Ticket {
   readonly node: string;
   readonly why: string;
-  /** Expected time to the first token, ms. */
-  readonly expectedMs: number;
+  /** Expected time to the first token, ms; null = not known, as of a provider. */
+  readonly expectedMs: number | null;
   readonly lease: Lease | null;
   readonly ready: Promise<Lease>;
 }

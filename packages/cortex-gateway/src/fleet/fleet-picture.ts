@@ -2,10 +2,12 @@
  * The one FleetView, kept up to date: a change of a node marks its slot, and the next reader mends what is
  * marked. A request that nothing happened before makes nothing.
  */
+import type { Clock } from 'cortex-core/daemon/clock';
 import { FleetIndex } from '../decide/fleet-index.ts';
-import type { EvictionStrategy, EvictionTerms, FleetView } from '../decide/fleet-view.ts';
+import type { EvictionStrategy, EvictionTerms, FleetView, HostedModels } from '../decide/fleet-view.ts';
 import type { RateBook } from '../decide/rate-book.ts';
 import type { Catalogue } from './catalogue.ts';
+import type { HabitBook } from './habit-book.ts';
 import type { NodeState } from './node-state.ts';
 
 export interface PictureFacts {
@@ -20,6 +22,8 @@ export interface PictureSources {
   /** How long a model is usually idle there, ms; null = not known. */
   readonly gapMs: (node: string, model: string) => number | null;
   readonly nowMs: () => number;
+  /** What providers have; absent = nothing. */
+  readonly hosted?: HostedModels;
 }
 
 export class FleetPicture {
@@ -61,7 +65,7 @@ export class FleetPicture {
 
   #draw({ nodes, catalogue, strategy }: PictureFacts): readonly [FleetView, FleetIndex] {
     const { entries, aliases } = catalogue;
-    const { rates, nowMs } = this.#sources;
+    const { rates, nowMs, hosted } = this.#sources;
     const facts = { catalogue: entries, aliases, strategy, rates, terms: this.#terms };
     const onChanged = (node: NodeState): void => void this.#changed.add(node);
     for (const node of nodes) node.watch({ nowMs, onChanged });
@@ -71,6 +75,19 @@ export class FleetPicture {
       nodes.map((node) => node.toView()),
       facts,
     );
-    return [{ ...facts, nodes: index.nodes, index }, index];
+    return [{ ...facts, nodes: index.nodes, index, ...(hosted === undefined ? {} : { hosted }) }, index];
   }
+}
+
+/** A picture without nodes yet. */
+export function createPicture(
+  { catalogue, strategy }: Pick<PictureFacts, 'catalogue' | 'strategy'>,
+  rates: RateBook,
+  habits: HabitBook,
+  clock: Clock,
+  hosted: HostedModels,
+): FleetPicture {
+  const nowMs = (): number => clock.monotonicMs();
+  const gapMs = (node: string, model: string) => habits.of(node, model)?.gapMs ?? null;
+  return new FleetPicture({ rates, gapMs, nowMs, hosted }, { nodes: [], catalogue, strategy });
 }

@@ -19,7 +19,7 @@ import { type AliasOptions, aliasOptionsOf, type Catalogue } from './catalogue.t
 import { Defragmenter } from './defragmenter.ts';
 import { Doubts } from './doubts.ts';
 import type { FleetOptions, FleetSettings, Ticket } from './fleet-options.ts';
-import { FleetPicture } from './fleet-picture.ts';
+import { createPicture, type FleetPicture } from './fleet-picture.ts';
 import { idleEverywhere } from './foreign-idle.ts';
 import { HabitBook } from './habit-book.ts';
 import { IdleUnloads } from './idle-unloads.ts';
@@ -30,10 +30,11 @@ import { Leases } from './leases.ts';
 import type { FleetEvent, LifecycleDeps } from './lifecycle-deps.ts';
 import { LoadJobs } from './load-jobs.ts';
 import { NodeFacts } from './node-facts.ts';
-import { NodeSet, type NodeSetChange, type NodeSpec } from './node-set.ts';
+import { createNodeSet, type NodeSet, type NodeSetChange, type NodeSpec } from './node-set.ts';
 import type { NodeState } from './node-state.ts';
 import { Operations } from './operations.ts';
 import { Poller } from './poller.ts';
+import { Providers } from './providers.ts';
 import { outOfService, shuttingDown, toError } from './rejections.ts';
 import { routeNote } from './route-note.ts';
 import { WaitingLine } from './waiting-line.ts';
@@ -57,6 +58,8 @@ export class Fleet {
   readonly #learning: Learning;
   #settings: FleetSettings;
   readonly #picture: FleetPicture;
+  /** Who serves what no node can. */
+  readonly providers: Providers;
   /** What a person asks. */
   readonly operations: Operations;
   /** What is known of single nodes. */
@@ -70,12 +73,19 @@ export class Fleet {
     // every load and every wait of an eviction listens to it
     setMaxListeners(0, this.#closing.signal);
     const { clock, log } = options;
-    const { catalogue, strategy } = options.settings;
-    const nowMs = (): number => clock.monotonicMs();
-    const gapMs = (node: string, model: string) => this.#habits.of(node, model)?.gapMs ?? null;
-    this.#picture = new FleetPicture({ rates, gapMs, nowMs }, { nodes: [], catalogue, strategy });
+    this.providers = new Providers({
+      ...{ deps: options.providerDeps ?? null, clock, log, catalogue: () => this.#settings.catalogue },
+      resolve: (requested) => resolveAlias(this.view(), requested),
+      optionsOf: (requested) => this.aliasOptions(requested),
+    });
+    this.providers.replace(options.settings.providers ?? []);
+    this.#picture = createPicture(options.settings, rates, this.#habits, clock, this.providers);
     this.#doubts = new Doubts(clock, () => this.#line.wake());
-    this.#nodes = this.#createNodes();
+    this.#nodes = createNodeSet({
+      ...{ connect: options.connect, clock, log },
+      failuresMax: () => this.#settings.failuresMax,
+      onChange: () => this.#line.wake(),
+    });
     this.#poller = this.#createPoller();
     const deps = this.#lifecycleDeps();
     this.#jobs = new LoadJobs({
@@ -98,15 +108,10 @@ export class Fleet {
       hasSlot: (decision) => this.#hasSlot(decision),
       lease: (ask, decision) => this.#lease(ask, decision, true),
     });
-    this.#unused = new IdleUnloads({
-      ...{ clock, log },
-      jobs: this.#jobs,
-      ttlMs: (model) => this.#settings.ttlMs(model),
-    });
+    const ttlMs = (model: string): number | null => this.#settings.ttlMs(model);
+    this.#unused = new IdleUnloads({ clock, log, jobs: this.#jobs, ttlMs });
     this.#leases = new Leases({
-      clock,
-      habits: this.#habits,
-      doubts: this.#doubts,
+      ...{ clock, habits: this.#habits, doubts: this.#doubts },
       aliasOptions: ({ model }) => this.aliasOptions(model),
       charge: (...served) => this.#line.charge(...served),
       onReleased: (node, model) => this.#released(node, model),
@@ -119,7 +124,7 @@ export class Fleet {
       afterCycles: () => this.#settings.defragAfterCycles,
       waiting: () => this.#line.size,
     });
-    this.facts = new NodeFacts(this.#nodes, (node) => this.#refresh(node));
+    this.facts = new NodeFacts(this.#nodes, this.providers, (node) => this.#refresh(node));
     this.operations = new Operations({
       nodes: this.#nodes,
       jobs: this.#jobs,
@@ -144,6 +149,7 @@ export class Fleet {
   async reconfigure(settings: FleetSettings): Promise<void> {
     this.#settings = settings;
     const { nodes, catalogue } = settings;
+    this.providers.replace(settings.providers ?? []);
     const leaving = this.#nodes.all.filter(({ name }) => !nodes.some((spec) => spec.name === name));
     const { added, removed } = this.#replace([...nodes, ...leaving], catalogue);
     for (const node of removed) this.#remove(node);
@@ -176,7 +182,7 @@ export class Fleet {
   request(ask: Ask, signal: AbortSignal, exclude: ReadonlySet<string> = new Set()): Ticket {
     if (this.#closing.signal.aborted) throw shuttingDown();
     const decision = this.#decide(ask, { exclude });
-    if (decision.kind === 'reject') throw toError(decision);
+    if (decision.kind === 'reject') return this.providers.ticket(ask, toError(decision), exclude);
     const { node, terms } = decision;
     const told = { node, why: routeNote(decision.why, terms), expectedMs: terms.totalMs };
     // nobody overtakes those that stand in line for the model
@@ -186,12 +192,15 @@ export class Fleet {
       return { ...told, lease, ready: Promise.resolve(lease) };
     }
     this.#habits.arrived(node, model, this.#options.clock.monotonicMs());
-    return { ...told, lease: null, ready: this.#line.enter(ask, decision, signal, exclude) };
+    const enter = (patience: AbortSignal): Promise<Lease> =>
+      this.#line.enter(ask, decision, patience, exclude);
+    return { ...told, lease: null, ready: this.providers.orAfterWait(ask, enter, signal, exclude) };
   }
 
   /** Another replica that serves right now, or null: a failover never loads. */
   another(ask: Ask, exclude: ReadonlySet<string>): Lease | null {
     const decision = this.#decide(ask, { exclude, mayReplicate: false, mustServeNow: true });
+    if (decision.kind === 'reject') return this.providers.lease(ask, decision.message, exclude);
     if (decision.kind !== 'forward' || !this.#hasSlot(decision)) return null;
     return this.#lease(ask, decision, false);
   }
@@ -201,7 +210,7 @@ export class Fleet {
    * in the way; null = at once, or there is none. Changes nothing.
    */
   explain(ask: Ask): Explanation & { readonly turn: string | null } {
-    const explanation = explain(this.view(), this.#toRequest(ask));
+    const explanation = this.providers.explained(explain(this.view(), this.#toRequest(ask)), ask);
     const { decision, node, model } = explanation;
     const hasLoad = decision === 'load' || (node !== null && this.#jobs.find(node, model) !== null);
     return { ...explanation, turn: node !== null && hasLoad ? this.#jobs.outlook(node, model) : null };
@@ -209,7 +218,7 @@ export class Fleet {
 
   /** What an answer showed of the node that gave it. */
   learn(lease: Lease, facts: AnswerFacts): void {
-    this.#learning.answered(lease, facts);
+    if (this.#nodes.get(lease.node) !== undefined) this.#learning.answered(lease, facts);
   }
 
   /** The node does not have the model after all: believe it, ask again. */
@@ -217,8 +226,9 @@ export class Fleet {
     const node = this.#nodes.get(lease.node);
     // Of another neuron than was asked for: its own list counts, which is being read.
     if (node === undefined || node.isStranger) return;
-    this.doubt(lease, 'model_not_loaded');
     node.setStatus(lease.model, lease.wireId, 'available');
+    // it polls, and a poll from before the change would not count
+    this.doubt(lease, 'model_not_loaded');
   }
 
   /** The node answered that the model is not ready, although it is said to be loaded: ask again. */
@@ -267,20 +277,7 @@ export class Fleet {
   async close(): Promise<void> {
     this.stop();
     const nodes = [...this.#nodes.all, ...this.#leaving];
-    await Promise.all(nodes.map((node) => node.client.close()));
-  }
-
-  #createNodes(): NodeSet {
-    const { connect, clock, log } = this.#options;
-    return new NodeSet({
-      connect,
-      service: (name) => ({
-        clock,
-        failuresMax: () => this.#settings.failuresMax,
-        onChange: () => this.#line.wake(),
-        onCircuit: (circuit) => log.warn('node circuit', { node: name, circuit }),
-      }),
-    });
+    await Promise.all([...nodes.map((node) => node.client.close()), this.providers.close()]);
   }
 
   #createPoller(): Poller {

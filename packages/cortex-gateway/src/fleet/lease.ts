@@ -20,6 +20,8 @@ export interface Lease {
   readonly ask: Ask;
   /** The request waited for a load. */
   readonly cold: boolean;
+  /** A provider's own wire, where a client's request may go on as it is; absent = chat alone. */
+  readonly native?: 'messages';
   /** Sends the request to the node. */
   readonly open: (request: OpenRequest) => Promise<UpstreamAnswer>;
   /** Counts the tokens of the answer for the asker's share. */

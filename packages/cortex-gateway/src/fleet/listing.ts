@@ -2,6 +2,7 @@
 import type { ModelLimit } from 'cortex-core/wire/neuron';
 import {
   type FleetView,
+  type HostedModel,
   isPattern,
   type ModelView,
   type NodeView,
@@ -9,7 +10,7 @@ import {
 } from '../decide/fleet-view.ts';
 import { considerNode } from '../decide/placement.ts';
 
-/** The tightest limit that nodes which hold the model tell, else the catalogue's. */
+/** The tightest limit that nodes which hold the model tell, else the catalogue's, else a provider's. */
 export function advertisedLimit(view: FleetView, requested: string): ModelLimit | null {
   const model = resolveAlias(view, requested);
   let tightest: ModelLimit | null = null;
@@ -18,13 +19,15 @@ export function advertisedLimit(view: FleetView, requested: string): ModelLimit 
     const limit = node.models.get(model)?.limit;
     if (limit && (tightest === null || limit.context < tightest.context)) tightest = limit;
   }
-  return tightest ?? view.catalogue.get(model)?.limit ?? null;
+  const hosted = view.hosted?.of(model).find(({ limit }) => limit !== null);
+  return tightest ?? view.catalogue.get(model)?.limit ?? hosted?.limit ?? null;
 }
 
 /** Ids of all that is loaded or can be. Sorted; an alias only where its target is known. */
 export function modelIds(view: FleetView): string[] {
   const ids = new Set(view.catalogue.keys());
   for (const node of view.nodes) for (const id of node.models.keys()) ids.add(id);
+  for (const id of view.hosted?.ids() ?? []) ids.add(id);
   for (const [alias, target] of view.aliases) if (ids.has(target) && !isPattern(alias)) ids.add(alias);
   return [...ids].sort();
 }
@@ -43,26 +46,36 @@ export function describeModel(view: FleetView, id: string, createdSecs: number) 
     return found === undefined ? [] : [{ node, found }];
   });
   const limit = advertisedLimit(view, model);
-  const cost = entry?.cost ?? held.find(({ found }) => found.cost !== null)?.found.cost ?? null;
+  const hosted = view.hosted?.of(model) ?? [];
+  const cost =
+    entry?.cost ??
+    held.find(({ found }) => found.cost !== null)?.found.cost ??
+    hosted.find((host) => host.cost !== null)?.cost ??
+    null;
+  const isOurs = entry !== undefined || held.length > 0;
   const inMemory = held.filter(({ found }) => found.status !== 'available' && found.status !== 'unknown');
   return {
     id,
     object: 'model' as const,
     created: createdSecs,
-    owned_by: 'cortex',
-    loaded: held.some(
-      ({ node, found }) => node.healthy && found.status === 'loaded' && found.unservable === null,
-    ),
+    owned_by: isOurs ? 'cortex' : (hosted[0]?.provider ?? 'cortex'),
+    loaded:
+      held.some(
+        ({ node, found }) => node.healthy && found.status === 'loaded' && found.unservable === null,
+      ) || hosted.some(({ refusal }) => refusal === null),
     feasible_on: feasibleOn(view, model),
-    locations: inMemory.map(({ node, found }) => locationOf(node.name, found)),
+    locations: [
+      ...inMemory.map(({ node, found }) => locationOf(node.name, found)),
+      ...hosted.map(hostedLocationOf),
+    ],
     capabilities: union(
-      held.map(({ found }) => found.capabilities),
+      [...held.map(({ found }) => found.capabilities), ...hosted.map(({ capabilities }) => capabilities)],
       entry?.capabilities ?? [],
     ),
     ...(limit === null ? {} : { limit }),
     ...(cost === null ? {} : { cost }),
-    tool_call: held.some(({ found }) => found.toolCall),
-    reasoning: held.some(({ found }) => found.reasoning),
+    tool_call: held.some(({ found }) => found.toolCall) || hosted.some(can('tools')),
+    reasoning: held.some(({ found }) => found.reasoning) || hosted.some(can('reasoning')),
     ...(limit === null
       ? {}
       : {
@@ -103,6 +116,21 @@ function locationOf(node: string, model: ModelView) {
     vram_estimate_mb: model.vramMb,
     ...(model.unservable === null ? {} : { unservable: model.unservable }),
   };
+}
+
+/** At a provider, which takes no memory of ours. */
+function hostedLocationOf({ provider, refusal }: HostedModel) {
+  return {
+    node: provider,
+    status: 'hosted' as const,
+    devices: [],
+    vram_estimate_mb: null,
+    ...(refusal === null ? {} : { unservable: refusal }),
+  };
+}
+
+function can(capability: string): (model: HostedModel) => boolean {
+  return ({ capabilities }) => capabilities.includes(capability);
 }
 
 function union(lists: readonly (readonly string[])[], more: readonly string[]): string[] {

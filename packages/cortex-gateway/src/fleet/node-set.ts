@@ -1,4 +1,6 @@
 /** The nodes of the configuration, sorted by name. A reload keeps those that stay as they are. */
+import type { Clock } from 'cortex-core/daemon/clock';
+import type { Log } from 'cortex-core/daemon/log';
 import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { NodeServiceOptions } from './node-service.ts';
@@ -70,4 +72,23 @@ export class NodeSet {
     const client = this.#options.connect(spec);
     return new NodeState(spec, client, catalogue, this.#options.service(spec.name));
   }
+}
+
+export interface NodeSetParts {
+  readonly connect: NodeSetOptions['connect'];
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly failuresMax: () => number;
+  readonly onChange: () => void;
+}
+
+/** An empty set whose nodes tell the log when they rest. */
+export function createNodeSet({ connect, clock, log, failuresMax, onChange }: NodeSetParts): NodeSet {
+  return new NodeSet({
+    connect,
+    service: (name) => ({
+      ...{ clock, failuresMax, onChange },
+      onCircuit: (circuit) => log.warn('node circuit', { node: name, circuit }),
+    }),
+  });
 }

@@ -167,7 +167,7 @@ export class WaitingLine {
     const decision = this.#options.decide(waiter.ask, waiter.exclude);
     switch (decision.kind) {
       case 'forward':
-        if (this.#options.hasSlot(decision)) waiter.resolve(this.#options.lease(waiter.ask, decision));
+        if (this.#options.hasSlot(decision)) this.#grant(waiter, decision);
         else {
           // it is up and full: earlier loads did not fail
           waiter.attempts = 0;
@@ -189,6 +189,17 @@ export class WaitingLine {
         break;
       default:
         decision satisfies never;
+    }
+  }
+
+  /** Out of the line first: what the lease changes may wake the line before it is here. */
+  #grant(waiter: Waiter, decision: Forward): void {
+    waiter.done = true;
+    this.#unpark(waiter);
+    try {
+      waiter.resolve(this.#options.lease(waiter.ask, decision));
+    } catch (thrown) {
+      waiter.reject(thrown);
     }
   }
 

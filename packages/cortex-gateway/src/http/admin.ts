@@ -131,7 +131,7 @@ async function bodyOf<S extends z.ZodType>(
 /** Throws `model_not_allowed` or `invalid_api_key`. */
 export function requireAdmin(exchange: Exchange, adminKeys: readonly string[]): void {
   if (adminKeys.length === 0) {
-    if (isLoopback(exchange.request.socket.remoteAddress)) return;
+    if (isLocal(exchange)) return;
     throw new AppError(
       'model_not_allowed',
       'the admin API is for local clients only; set gateway.admin_keys',
@@ -144,6 +144,19 @@ export function requireAdmin(exchange: Exchange, adminKeys: readonly string[]): 
 
 function sameKey(a: string, b: string): boolean {
   return timingSafeEqual(Buffer.from(digestOf(a)), Buffer.from(digestOf(b)));
+}
+
+/**
+ * A page in a browser of this machine, and whoever a proxy on it lets in, come from loopback too: the first
+ * names its origin, the second the address that it forwards for, or asks for another host.
+ */
+function isLocal(exchange: Exchange): boolean {
+  const isRelayed = ['origin', 'forwarded', 'x-forwarded-for', 'x-real-ip'].some(
+    (name) => exchange.header(name) !== null,
+  );
+  const host = (exchange.header('host') ?? '').replace(/:\d+$/, '');
+  const isLocalName = host === 'localhost' || host === '[::1]' || /^127\./.test(host);
+  return isLoopback(exchange.request.socket.remoteAddress) && !isRelayed && isLocalName;
 }
 
 function isLoopback(address: string | undefined): boolean {

@@ -23,3 +23,9 @@ export function answerFacts(usage: TokenUsage, estimate: number, times: AnswerTi
     totalMs: nowMs - sentMs,
   };
 }
+
+/** What was used; the prompt is estimated where an answer came without a word of it. */
+export function countedUsage(usage: TokenUsage | null, inputTokensEstimate: number): TokenUsage | null {
+  if (usage === null || usage.isReported === true || usage.promptTokens > 0) return usage;
+  return { ...usage, promptTokens: inputTokensEstimate };
+}

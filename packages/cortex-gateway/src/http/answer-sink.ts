@@ -28,6 +28,8 @@ interface Reader {
 }
 
 const lagBytesMax = 4 * 1024 * 1024;
+/** A client that takes nothing for so long is gone, whatever its connection says. */
+const stalledMsMax = 300_000;
 
 export class AnswerSink {
   readonly #clock: Clock;
@@ -40,6 +42,8 @@ export class AnswerSink {
   #kept: Uint8Array[] | null;
   #keptBytes = 0;
   #isOver = false;
+  /** Lets a waiting write look again at who reads. */
+  #wake: () => void = () => {};
   #timer: { cancel(): void } | null = null;
   #lastMs = 0;
 
@@ -76,6 +80,7 @@ export class AnswerSink {
         settle: (error) => {
           signal.removeEventListener('abort', onAbort);
           this.#readers.delete(reader);
+          this.#wake();
           if (error === null) resolve();
           else reject(error);
         },
@@ -92,6 +97,7 @@ export class AnswerSink {
       response.writeHead(this.#head.status, this.#head.headers);
       response.flushHeaders();
       for (const bytes of this.#kept ?? []) response.write(bytes);
+      this.#wake();
     });
   }
 
@@ -162,7 +168,10 @@ export class AnswerSink {
     let canTakeMore = false;
     for (const { exchange } of this.#readers) if (exchange.response.write(bytes)) canTakeMore = true;
     if (this.#readers.size > 1) this.#cutLaggards();
-    if (!canTakeMore) await this.#drained();
+    while (!canTakeMore) {
+      await this.#drained();
+      canTakeMore = [...this.#readers].some(({ exchange }) => !exchange.response.writableNeedDrain);
+    }
   }
 
   end(last: Uint8Array = new Uint8Array(0)): void {
@@ -214,6 +223,8 @@ export class AnswerSink {
     const responses = [...this.#readers].map(({ exchange }) => exchange.response);
     await new Promise<void>((resolve, reject) => {
       const done = (): void => {
+        this.#wake = () => {};
+        timer.cancel();
         for (const response of responses) response.off('drain', onDrain);
         this.signal.removeEventListener('abort', onAbort);
       };
@@ -225,7 +236,11 @@ export class AnswerSink {
         done();
         reject(this.signal.reason);
       };
+      const timer = this.#clock.setTimer(stalledMsMax, () => {
+        for (const response of responses) response.destroy();
+      });
       if (this.signal.aborted) return onAbort();
+      this.#wake = onDrain;
       for (const response of responses) response.once('drain', onDrain);
       this.signal.addEventListener('abort', onAbort, { once: true });
     });

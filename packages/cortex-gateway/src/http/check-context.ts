@@ -1,14 +1,18 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { Dialect, InferenceRequest } from '../dialects/dialect.ts';
 
+/** Indented code has twice the four characters a token that the estimate reckons with. */
+const guessMargin = 2;
+
 /** Refuses a prompt that cannot fit, in the words that clients of the dialect look for. */
 export function checkContext(
   { promptTokensEstimate: estimate }: InferenceRequest,
   dialect: Dialect,
   contextMax: number | null,
 ): void {
-  if (contextMax === null || estimate <= contextMax) return;
   const { name } = dialect;
+  // the neuron counts exactly; a guess refuses only what no text of that length can be
+  if (contextMax === null || estimate <= contextMax * guessMargin) return;
   const param = name === 'completions' ? 'prompt' : name === 'responses' ? 'input' : 'messages';
   const message =
     name === 'messages'

@@ -68,6 +68,16 @@ export function toUpstreamHeaders(
   return headers;
 }
 
+/** What of a Messages request's headers is part of its meaning, for a provider that gets it as it came. */
+export function nativeHeadersOf(client: IncomingHttpHeaders): Record<string, string> {
+  const headers: Record<string, string> = {};
+  for (const name of ['anthropic-version', 'anthropic-beta']) {
+    const value = client[name];
+    if (value !== undefined) headers[name] = Array.isArray(value) ? value.join(',') : value;
+  }
+  return headers;
+}
+
 /** Headers of a neuron's answer that the client gets. */
 export function toClientHeaders(
   upstream: Readonly<Record<string, string | string[] | undefined>>,

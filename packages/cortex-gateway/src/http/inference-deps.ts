@@ -1,9 +1,12 @@
 /** What the handler of inference requests works with. */
 import type { Clock } from 'cortex-core/daemon/clock';
+import type { Exchange } from 'cortex-core/daemon/http-server';
 import type { Log } from 'cortex-core/daemon/log';
+import type { Dialect, InferenceRequest } from '../dialects/dialect.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { Ledger } from '../quota/ledger.ts';
-import type { Principals } from '../quota/principals.ts';
+import type { Principal, Principals } from '../quota/principals.ts';
+import type { AnswerSink } from './answer-sink.ts';
 import type { Attachments } from './attachments.ts';
 import type { GatewayMetrics } from './metrics.ts';
 import type { RetryBudget } from './retry-budget.ts';
@@ -31,4 +34,13 @@ export interface FailoverSettings {
   readonly giveUpMs: number;
   /** Streams that broke go on at another node. */
   readonly continues: boolean;
+}
+
+/** One request as its call sees it. */
+export interface CallParts {
+  readonly exchange: Exchange;
+  readonly sink: AnswerSink;
+  readonly dialect: Dialect;
+  readonly request: InferenceRequest;
+  readonly principal: Principal;
 }

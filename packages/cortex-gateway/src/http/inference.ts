@@ -5,23 +5,22 @@
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError, toAppError } from 'cortex-core/wire/errors';
 import { AnswerProbe, AnswerTail, type TokenUsage } from '../dialects/answer-probe.ts';
-import type { Dialect, InferenceRequest, StreamOut } from '../dialects/dialect.ts';
+import type { Dialect, InferenceRequest, NativeForm, StreamOut, StreamProbe } from '../dialects/dialect.ts';
 import { isShapeFault, toUpstreamError } from '../dialects/upstream-error.ts';
 import type { Ask } from '../fleet/ask.ts';
 import type { Ticket } from '../fleet/fleet-options.ts';
 import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
 import { advertisedLimit } from '../fleet/listing.ts';
-import type { Principal } from '../quota/principals.ts';
 import { affinityOf } from './affinity.ts';
-import { answerFacts } from './answer-facts.ts';
+import { answerFacts, countedUsage } from './answer-facts.ts';
 import { AnswerSink } from './answer-sink.ts';
 import { askerOf } from './asker.ts';
 import { checkContext, inWordsOf } from './check-context.ts';
 import { Failover } from './failover.ts';
-import { headerOf, routeHeader, toClientHeaders, toUpstreamHeaders } from './headers.ts';
-import type { InferenceDeps } from './inference-deps.ts';
+import { headerOf, nativeHeadersOf, routeHeader, toClientHeaders, toUpstreamHeaders } from './headers.ts';
+import type { CallParts, InferenceDeps } from './inference-deps.ts';
 import { leaseWithin, notYet } from './lease-within.ts';
-import { type Answered, Sender, type SendResult } from './send.ts';
+import { type Answered, nativeFormFor, Sender, type SendResult } from './send.ts';
 import { StreamRelay } from './stream-relay.ts';
 import { readWhole } from './whole-answer.ts';
 
@@ -45,9 +44,10 @@ export function inferenceHandler(
       return await running.read(exchange);
     }
     const sink = new AnswerSink(clock, key === null ? null : attachments.room());
+    // it may refuse the request, which nobody must be able to join then
+    const call = new InferenceCall(deps, { exchange, sink, dialect, request, principal });
     if (key !== null) attachments.add(key, sink);
     const read = sink.read(exchange);
-    const call = new InferenceCall(deps, { exchange, sink, dialect, request, principal });
     // it goes on without its first client as long as another reads
     void call
       .run()
@@ -57,20 +57,14 @@ export function inferenceHandler(
   };
 }
 
-interface CallParts {
-  readonly exchange: Exchange;
-  readonly sink: AnswerSink;
-  readonly dialect: Dialect;
-  readonly request: InferenceRequest;
-  readonly principal: Principal;
-}
-
 class InferenceCall {
   readonly #deps: InferenceDeps;
   readonly #parts: CallParts;
   readonly #request: InferenceRequest;
   readonly #sink: AnswerSink;
-  readonly #out: StreamOut;
+  #out: StreamOut;
+  /** The answer comes as the client reads it; null = as chat. */
+  #native: NativeForm | null = null;
   readonly #startedMs: number;
   readonly #ask: Ask;
   /** The expected time to the first token, as first decided; null before. */
@@ -78,7 +72,7 @@ class InferenceCall {
   #sentMs: number | null = null;
   #lease: Lease | null = null;
   #usage: TokenUsage | null = null;
-  #probe: AnswerProbe | null = null;
+  #probe: StreamProbe | null = null;
   #failed = false;
 
   constructor(deps: InferenceDeps, parts: CallParts) {
@@ -112,7 +106,8 @@ class InferenceCall {
       this.#learn();
       this.#lease?.charge(this.#usage?.completionTokens ?? 0);
       this.#lease?.release();
-      settle(this.#usage === null ? 0 : this.#usage.promptTokens + this.#usage.completionTokens);
+      const usage = countedUsage(this.#usage, this.#request.inputTokensEstimate);
+      settle(usage === null ? 0 : usage.promptTokens + usage.completionTokens);
       this.#record();
     }
   }
@@ -135,7 +130,7 @@ class InferenceCall {
     if (!this.#request.stream) return await this.#relayWhole(sender, sent);
     const isStream = (headerOf(sent.answer.headers, 'content-type') ?? '').includes('text/event-stream');
     if (isStream) return await this.#relayStream(sender, sent);
-    if (!this.#sink.opened && this.#request.wholeOut === null) return await this.#relayWhole(sender, sent);
+    if (!this.#sink.opened && this.#wholeOut === null) return await this.#relayWhole(sender, sent);
     sent.answer.abort();
     throw new AppError('upstream_malformed_response', 'the neuron answered a stream with something else');
   }
@@ -159,8 +154,24 @@ class InferenceCall {
       throw new AppError('model_loading', message, { retryAfterSecs: 2 });
     }
     this.#lease = sent.lease;
+    this.#adopt(nativeFormFor(this.#request, sent.lease));
     this.#showRoute(sent.lease.node, sent.lease.why);
     return sent;
+  }
+
+  /** Who answers decides how it is read; the client has nothing of an answer yet. */
+  #adopt(native: NativeForm | null): void {
+    this.#probe = native === null ? new AnswerProbe(this.#request.choices) : native.probe();
+    if (native === this.#native) return;
+    this.#native = native;
+    const { dialect, exchange } = this.#parts;
+    const out = (native ?? this.#request).streamOut(exchange.requestId);
+    this.#out = this.#deps.streamChecks.wrap(dialect, out, exchange.requestId);
+  }
+
+  /** Null: the bytes of an answer are the client's as they come. */
+  get #wholeOut(): InferenceRequest['wholeOut'] {
+    return this.#native === null ? this.#request.wholeOut : null;
   }
 
   /** The right to send. Waits for a load when there has to be one; streams are kept alive meanwhile. */
@@ -220,25 +231,23 @@ class InferenceCall {
       ...{ fleet, failover, signal, idleMs },
       request: this.#request,
       headers: toUpstreamHeaders(forwardsHeaders ? headers : null, principal, exchange.requestId),
+      nativeHeaders: nativeHeadersOf(headers),
       tellTokens: settings.continues && stream && choices === 1,
     });
   }
 
   async #relayStream(sender: Sender, first: Answered): Promise<void> {
-    if (this.#request.wholeOut === null)
-      this.#sink.open(first.answer.status, toClientHeaders(first.answer.headers));
+    if (this.#wholeOut === null) this.#sink.open(first.answer.status, toClientHeaders(first.answer.headers));
     else this.#sink.openStream(this.#out.headers);
     this.#keepAnswering();
-    const probe = new AnswerProbe(this.#request.choices);
-    this.#probe = probe;
     const { clock, fleet } = this.#deps;
     const relay = new StreamRelay({
       signal: this.#sink.signal,
       write: (bytes) => {
-        probe.push(bytes, clock.monotonicMs());
+        this.#probe?.push(bytes, clock.monotonicMs());
         return this.#sink.write(this.#out.push(bytes));
       },
-      isComplete: () => probe.finished,
+      isComplete: () => this.#probe?.finished === true,
       again: (broken, cause) => this.#again(sender, broken, cause),
       goOn: (...broken) => this.#goOn(sender, ...broken),
       onBytes: ({ lease }) => fleet.noteAlive(lease.node),
@@ -247,7 +256,7 @@ class InferenceCall {
     try {
       await relay.run(first);
     } finally {
-      this.#usage = probe.usage;
+      this.#usage = this.#probe?.usage ?? null;
     }
     this.#sink.end(this.#out.end());
   }
@@ -292,14 +301,12 @@ class InferenceCall {
 
   /** Whole or not at all: nothing is sent before the answer's end, so a break can be mended unseen. */
   async #relayWhole(sender: Sender, first: Answered): Promise<void> {
-    const { wholeOut } = this.#request;
-    const tail = new AnswerTail();
     let sent = first;
     for (;;) {
       const read = await readWhole(sent.answer, this.#sink.signal);
       if (read.kind === 'whole') {
-        tail.push(read.bytes);
-        this.#usage = tail.usage;
+        const wholeOut = this.#wholeOut;
+        this.#usage = this.#usageOf(read.bytes);
         const body = wholeOut === null ? read.bytes : wholeOut(read.bytes);
         const headers = wholeOut === null ? toClientHeaders(sent.answer.headers) : jsonHeaders;
         const status = wholeOut === null ? sent.answer.status : 200;
@@ -309,6 +316,13 @@ class InferenceCall {
       if (read.kind === 'broken') sent = await this.#againWhole(sender, sent, read.cause);
       else throw new AppError('upstream_malformed_response', 'the answer is too large');
     }
+  }
+
+  #usageOf(answer: Uint8Array): TokenUsage | null {
+    if (this.#native !== null) return this.#native.usageOf(answer);
+    const tail = new AnswerTail();
+    tail.push(answer);
+    return tail.usage;
   }
 
   async #againWhole(sender: Sender, broken: Answered, cause: unknown): Promise<Answered> {
@@ -345,7 +359,8 @@ class InferenceCall {
   }
 
   #showRoute(node: string | null, why: string): void {
-    const said = this.#request.isPrefixNormalized === true ? `prefix=normalized; ${why}` : why;
+    const said =
+      this.#request.isPrefixNormalized === true && this.#native === null ? `prefix=normalized; ${why}` : why;
     this.#sink.showRoute(routeHeader(node, said));
   }
 
@@ -371,7 +386,7 @@ class InferenceCall {
       firstTokenSecs: first === null ? null : (first - this.#startedMs) / 1000,
       decodeSecs: first === null || last === null || last === first ? null : (last - first) / 1000,
       expectedSecs: this.#expectedMs === null ? null : this.#expectedMs / 1000,
-      usage: this.#usage,
+      usage: countedUsage(this.#usage, this.#request.inputTokensEstimate),
       account: this.#parts.principal.accountId,
       key: this.#parts.principal.keyId,
     });

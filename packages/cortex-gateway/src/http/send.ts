@@ -11,7 +11,7 @@ import {
   tokensHeader,
 } from 'cortex-core/wire/continuation';
 import { AppError } from 'cortex-core/wire/errors';
-import type { InferenceRequest } from '../dialects/dialect.ts';
+import type { InferenceRequest, NativeForm } from '../dialects/dialect.ts';
 import { readEnvelope } from '../dialects/upstream-error.ts';
 import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
 import type { NodeFacts } from '../fleet/node-facts.ts';
@@ -33,6 +33,8 @@ export interface SendOptions {
   readonly failover: Failover;
   readonly request: InferenceRequest;
   readonly headers: Readonly<Record<string, string>>;
+  /** Of the client, for an upstream that gets its request as it came. */
+  readonly nativeHeaders?: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
   readonly idleMs: number;
   /** Ask for the tokens of the answer, so that it can go on elsewhere. */
@@ -196,12 +198,17 @@ export class Sender {
     const { fleet, request, headers, signal, idleMs, tellTokens, failover } = this.#options;
     failover.sent();
     const tokens = sofar !== null ? 'continue' : tellTokens ? 'tell' : null;
-    const body = this.#bodyFor(lease, sofar);
+    const native = nativeFormFor(request, lease);
+    const body = native?.body ?? this.#bodyFor(lease, sofar);
     try {
       const answer = await lease.open({
-        path: request.upstreamPath,
+        path: native?.path ?? request.upstreamPath,
         body,
-        headers: tokens === null ? headers : { ...headers, [tokensHeader]: tokens },
+        headers: {
+          ...headers,
+          ...(tokens === null ? {} : { [tokensHeader]: tokens }),
+          ...(native === null ? {} : this.#options.nativeHeaders),
+        },
         signal,
         idleMs,
         // a whole answer arrives at its end: while the node answers polls, its silence is work
@@ -226,6 +233,11 @@ export class Sender {
       throw signal.reason;
     }
   }
+}
+
+/** How a request goes to that lease as it came from its client; null = as chat. */
+export function nativeFormFor({ native }: InferenceRequest, lease: Lease): NativeForm | null {
+  return native !== undefined && lease.native === native.wire ? native : null;
 }
 
 /** Waits for the first byte: a reset before it is still a case for another replica. */

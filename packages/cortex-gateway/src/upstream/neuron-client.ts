@@ -5,7 +5,8 @@
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import { AppError } from 'cortex-core/wire/errors';
-import { type Dispatcher, Pool } from 'undici';
+import { Pool } from 'undici';
+import { chunksOf, IdleWatch } from './idle-watch.ts';
 
 export interface NeuronClientOptions {
   readonly name: string;
@@ -79,7 +80,9 @@ export class NeuronClient {
   }
 
   async open(request: OpenRequest): Promise<UpstreamAnswer> {
-    const watch = new IdleWatch(this.#clock, this.name, request);
+    const watch = new IdleWatch(this.#clock, this.name, request, (cause) =>
+      connectionError(this.name, cause),
+    );
     try {
       const answer = await this.#pool.request({
         method: 'POST',
@@ -143,87 +146,6 @@ export class NeuronClient {
   #auth(): Record<string, string> {
     const key = this.#key();
     return key === null ? {} : { authorization: `Bearer ${key}` };
-  }
-}
-
-/** Aborts a request that the client left or that has been silent for too long. */
-class IdleWatch {
-  readonly #controller = new AbortController();
-  readonly #clock: Clock;
-  readonly #name: string;
-  readonly #request: OpenRequest;
-  readonly #onAbort: () => void;
-  #lastMs: number;
-  #timer: { cancel(): void } | null = null;
-
-  constructor(clock: Clock, name: string, request: OpenRequest) {
-    this.#clock = clock;
-    this.#name = name;
-    this.#request = request;
-    this.#lastMs = clock.monotonicMs();
-    this.#onAbort = () => this.stop(request.signal.reason);
-    if (request.signal.aborted) this.#onAbort();
-    else request.signal.addEventListener('abort', this.#onAbort, { once: true });
-    this.#arm(request.idleMs);
-  }
-
-  get signal(): AbortSignal {
-    return this.#controller.signal;
-  }
-
-  touch(): void {
-    this.#lastMs = this.#clock.monotonicMs();
-  }
-
-  stop(reason: unknown, answer?: Dispatcher.ResponseData): void {
-    this.end();
-    this.#controller.abort(reason);
-    answer?.body.on('error', () => {});
-    answer?.body.destroy();
-  }
-
-  end(): void {
-    this.#timer?.cancel();
-    this.#request.signal.removeEventListener('abort', this.#onAbort);
-  }
-
-  /** The reason of the abort if there was one, else a connection error. */
-  explain(thrown: unknown): unknown {
-    return this.signal.aborted ? this.signal.reason : connectionError(this.#name, thrown);
-  }
-
-  #arm(ms: number): void {
-    this.#timer = this.#clock.setTimer(ms, () => {
-      const left = this.#request.idleMs - (this.#clock.monotonicMs() - this.#lastMs);
-      if (left > 0) return this.#arm(left);
-      if (this.#request.stillAlive?.()) return this.#arm(this.#request.idleMs);
-      const secs = Math.round(this.#request.idleMs / 1000);
-      this.stop(new AppError('upstream_timeout', `${this.#name} sent nothing for ${secs} s; try again`));
-    });
-  }
-}
-
-async function* chunksOf(
-  answer: Dispatcher.ResponseData,
-  watch: IdleWatch,
-  name: string,
-): AsyncGenerator<Buffer, void, void> {
-  try {
-    for await (const chunk of answer.body as AsyncIterable<Buffer>) {
-      watch.touch();
-      yield chunk;
-    }
-  } catch (thrown) {
-    if (watch.signal.aborted) throw watch.signal.reason;
-    throw new AppError(
-      'upstream_connection_error',
-      `${name} broke off in the middle of its answer; try again`,
-      {
-        cause: thrown,
-      },
-    );
-  } finally {
-    watch.end();
   }
 }
 

@@ -14,6 +14,7 @@ import type { Dialect, InferenceRequest } from '../dialect.ts';
 import { ChatAnswerReader, readChatAnswer } from '../inner/chat-answer-reader.ts';
 import { toChatBody } from '../inner/chat-body.ts';
 import type { InnerRequest, InnerTurn } from '../inner/inner-request.ts';
+import { promptKeyOf, promptKeyOfTurns } from '../prompt-key.ts';
 import { type JsonObject, unsaid } from '../request-body.ts';
 import { type OllamaShape, OllamaStream, toWholeAnswer } from './ollama-answer.ts';
 import { estimateTokens, parseOllama, toMaxTokens, toSampling, toStops } from './ollama-body.ts';
@@ -82,6 +83,7 @@ function fromInner(inner: InnerRequest, spelled: string, shape: OllamaShape): In
     inputTokensEstimate: estimate,
     choices: 1,
     maxTokens: inner.maxTokens,
+    promptKey: promptKeyOfTurns(inner.turns),
     upstreamPath: '/v1/chat/completions',
     forwardsHeaders: false,
     toUpstream: (target) => Buffer.from(JSON.stringify(toChatBody(inner, target))),
@@ -114,6 +116,7 @@ function fromText(request: OllamaGenerate, model: string): InferenceRequest {
       inputTokensEstimate: estimate,
       choices: 1,
       maxTokens,
+      promptKey: promptKeyOf({ prompt }),
     },
     upstreamPath: '/v1/completions',
     forwardsHeaders: false,

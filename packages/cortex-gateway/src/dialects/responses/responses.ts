@@ -6,6 +6,7 @@ import { toChatBody } from '../inner/chat-body.ts';
 import { estimateToolTokens, estimateTurnTokens } from '../inner/estimate-tokens.ts';
 import type { InnerRequest } from '../inner/inner-request.ts';
 import { normalizeTurns } from '../prefix-hygiene.ts';
+import { promptKeyOfTurns } from '../prompt-key.ts';
 import { parseObject } from '../request-body.ts';
 import { ResponsesGrammar } from '../wire-grammar/responses-grammar.ts';
 import { AnswerResponse, type AnswerResponseOptions } from './answer-response.ts';
@@ -90,6 +91,7 @@ function toInference(
     ...{ model: inner.model, stream: inner.stream, promptTokensEstimate, inputTokensEstimate },
     choices: 1,
     maxTokens: inner.maxTokens,
+    promptKey: promptKeyOfTurns(turns, { prompt_cache_key: echo.prompt_cache_key }),
     upstreamPath: '/v1/chat/completions',
     isPrefixNormalized: changed,
     forwardsHeaders: false,
