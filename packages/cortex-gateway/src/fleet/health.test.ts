@@ -199,6 +199,24 @@ describe('breaker', () => {
     assert.equal((await askChat(gateway, 'm')).status, 200);
   });
 
+  test('a request that waited for a load is the one that tries the node, and holds nothing afterwards', async () => {
+    const clock = new FakeClock();
+    const { fleet, gateway, neurons } = await setUpFleet([{ models: [loaded('m'), { id: 'cold' }] }], {
+      clock,
+      config: { gateway: { rest_after_failures: 2 } },
+    });
+    const [neuron] = neurons as [FakeNeuron];
+    const answers = neuron.onChat;
+    neuron.onChat = (call) => void call.response.destroy();
+    for (let i = 0; i < 2; i++) assert.equal((await askChat(gateway, 'm')).status, 502);
+    await clock.advance(5000);
+    neuron.onChat = answers;
+    assert.equal((await askChat(gateway, 'cold')).status, 200);
+    const node = nodeOf(fleet, 'n0');
+    assert.deepEqual([node.service.circuit, node.leaseCount], ['closed', 0]);
+    assert.equal((await askChat(gateway, 'm')).status, 200);
+  });
+
   test('refusals for want of room, faults of the request and clients that leave open nothing', async () => {
     const { fleet, gateway, neurons } = await setUpFleet([{ models: [loaded('m')] }], {
       config: { gateway: { rest_after_failures: 2 } },

@@ -54,6 +54,40 @@ async function attached(gateway: Setup['gateway'], count: number): Promise<void>
 }
 
 describe('an identical request of the same session', () => {
+  test('joins nothing that was refused before it began', async () => {
+    const { gateway } = await start();
+    const refused = await post(gateway, chat, ask(), {
+      headers: { ...session, 'x-cortex-priority': 'high' },
+    });
+    assert.equal(refused.status, 400);
+    assert.equal((await post(gateway, chat, ask(), { headers: session })).status, 200);
+    assertNothingHeld(gateway);
+  });
+
+  test('goes on when the first reads no more and leaves', async () => {
+    const { gateway, neuron } = await start({ failover: { attach_mb: 64, attach_total_mb: 64 } });
+    const big = 'x'.repeat(1024 * 1024);
+    const text = chatStream(
+      'm',
+      Array.from({ length: 24 }, () => big),
+    );
+    neuron.onChat = ({ response }: ChatCall) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.end(text);
+    };
+    const leave = new AbortController();
+    const first = await post(gateway, chat, ask({ stream: true }), {
+      headers: session,
+      signal: leave.signal,
+    });
+    assert.equal(first.status, 200);
+    const second = await post(gateway, chat, ask({ stream: true }), { headers: session });
+    await attached(gateway, 1);
+    leave.abort();
+    assert.equal(await second.text(), text);
+    assertNothingHeld(gateway);
+  });
+
   test('gets the running answer from its beginning, and the model works once', async () => {
     const { gateway, neuron } = await start();
     const gate = createGate();

@@ -650,6 +650,18 @@ describe('edges', () => {
     assert.equal((await post(gateway, '/admin/unload', { model: 'm' })).status, 404);
   });
 
+  test('without admin keys no page of a browser and nobody behind a proxy is an admin', async () => {
+    const { gateway } = await setup([{ models: [{ id: 'm' }] }]);
+    for (const header of [
+      ['origin', 'https://evil.example'],
+      ['x-forwarded-for', '203.0.113.9'],
+    ] as const) {
+      const answer = await post(gateway, '/admin/load', { model: 'm' }, { headers: [[...header]] });
+      assert.equal(answer.status, 403);
+      assert.equal(answer.headers.get('access-control-allow-origin'), null);
+    }
+  });
+
   test('close refuses who waits and lets a stream end', async () => {
     const { gateway, neurons } = await setup([{ models: [loaded('m'), { id: 'cold' }] }]);
     const gate = createGate();
