@@ -183,15 +183,20 @@ function createApiServer(parts: Parts, closing: AbortSignal): HttpServer {
       return live.config.gateway.prefix_hygiene;
     },
     streamChecks: new StreamChecks({
-      every: live.config.gateway.stream_check_every,
-      log,
+      ...{ every: live.config.gateway.stream_check_every, log },
       onFault: (dialect, rule) => metrics.onProtocolError(dialect, rule),
     }),
     failover: {
       budget: new RetryBudget({ clock, burst: failover.budget_burst, ratio: failover.budget_ratio }),
-      attemptsMax: failover.attempts,
-      giveUpMs: failover.give_up_secs * 1000,
-      continues: failover.continue_streams,
+      get attemptsMax() {
+        return live.config.failover.attempts;
+      },
+      get giveUpMs() {
+        return live.config.failover.give_up_secs * 1000;
+      },
+      get continues() {
+        return live.config.failover.continue_streams;
+      },
     },
     attachments: new Attachments({
       answerBytesMax: failover.attach_mb * 1024 * 1024,

@@ -3,7 +3,16 @@ import type { CortexConfig } from 'cortex-core/config/cortex-config';
 import { diffConfig, type ReloadReport, toReloadReport } from 'cortex-core/config/diff-config';
 import type { ModelsConfig } from 'cortex-core/config/models-config';
 
-const restartKeys: ReadonlySet<string> = new Set(['gateway.listen', 'gateway.metrics_listen']);
+/** What the parts that are made at the start were made with; docs/operations.md says so too. */
+const restartKeys = [
+  'gateway.listen',
+  'gateway.metrics_listen',
+  'gateway.stream_check_every',
+  'failover.budget_',
+  'failover.attach_',
+  'responses.',
+  'state_dir',
+] as const;
 
 export class LiveConfig {
   #config: CortexConfig;
@@ -25,13 +34,22 @@ export class LiveConfig {
   /** What needs a restart stays as it is, so that every reload until then says so. */
   replace(config: CortexConfig, models: ModelsConfig): ReloadReport {
     const changes = [...diffConfig(this.#config, config), ...diffConfig(this.#models, models)];
-    const { listen, metrics_listen } = this.#config.gateway;
+    const { state_dir: _, ...rest } = config;
+    const { gateway, failover, responses, state_dir } = this.#config;
+    const { listen, metrics_listen, stream_check_every } = gateway;
+    const { budget_burst, budget_ratio, attach_mb, attach_total_mb } = failover;
     const notes = goneModels(this.#models, models).map(
       (id) => `${id} is no longer in the catalogue; where it is loaded it stays loaded`,
     );
-    this.#config = { ...config, gateway: { ...config.gateway, listen, metrics_listen } };
+    this.#config = {
+      ...rest,
+      ...(state_dir === undefined ? {} : { state_dir }),
+      gateway: { ...config.gateway, listen, metrics_listen, stream_check_every },
+      failover: { ...config.failover, budget_burst, budget_ratio, attach_mb, attach_total_mb },
+      responses,
+    };
     this.#models = models;
-    return toReloadReport(changes, (key) => restartKeys.has(key), notes);
+    return toReloadReport(changes, (key) => restartKeys.some((start) => key.startsWith(start)), notes);
   }
 }
 

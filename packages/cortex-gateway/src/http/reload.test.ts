@@ -130,6 +130,25 @@ describe('reload', () => {
     assert.equal((await askChat(gateway, 'm')).status, 413);
     assert.deepEqual(await gateway.reload(next, noModels), { ...report, changed: [] });
   });
+
+  test('what is made once at the start is told, and stays as it is', async () => {
+    const { gateway, neurons } = await setUpFleet([{ models: [loaded('m')] }]);
+    const next = {
+      gateway: { stream_check_every: 7 },
+      responses: { max_entries: 1 },
+      failover: { attach_mb: 1, budget_ratio: 0.5, attempts: 9 },
+    };
+    for (let i = 0; i < 2; i++) {
+      const report = await gateway.reload(cortexConfigOver(neurons, next), noModels);
+      assert.deepEqual(report.needsRestart.map((line) => line.split(':')[0]).sort(), [
+        'failover.attach_mb',
+        'failover.budget_ratio',
+        'gateway.stream_check_every',
+        'responses.max_entries',
+      ]);
+      assert.deepEqual(report.changed, i === 0 ? ['failover.attempts: 3 -> 9'] : []);
+    }
+  });
 });
 
 describe('POST /admin/reload', () => {
