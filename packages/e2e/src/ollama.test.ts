@@ -76,7 +76,10 @@ test('generate: with the template, and raw', async () => {
 });
 
 test('an abort ends the stream, an unknown model is an error with its text', async () => {
-  const stream = await client.chat({ model, messages, stream: true, options: { num_predict: 400 } });
+  // longer than what is on its way when the abort comes
+  const story = [{ role: 'user', content: 'Tell me a long story.' }];
+  const options = { num_predict: 1500, temperature: 0 };
+  const stream = await client.chat({ model, messages: story, stream: true, options });
   await assert.rejects(
     (async () => {
       for await (const _ of stream) stream.abort();
