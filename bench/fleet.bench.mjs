@@ -12,6 +12,7 @@
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { discoverySchema, healthSchema, neuronModelsSchema } from 'cortex-core/wire/neuron';
+import { systemClock } from '../packages/cortex-core/dist/daemon/clock.js';
 import { RateBook } from '../packages/cortex-gateway/dist/decide/rate-book.js';
 import { route } from '../packages/cortex-gateway/dist/decide/route.js';
 import { toCatalogue } from '../packages/cortex-gateway/dist/fleet/catalogue.js';
@@ -90,10 +91,12 @@ function healthOf(i, round, full) {
   };
 }
 
+const service = { clock: systemClock, failuresMax: () => 5, onChange: () => {}, onCircuit: () => {} };
+
 function buildFleet(full) {
   const rates = new RateBook();
   const nodes = Array.from({ length: nodeCount }, (_, i) => {
-    const node = new NodeState(nameOf(i), null, catalogue);
+    const node = new NodeState({ name: nameOf(i), endpoint: 'http://127.0.0.1' }, null, catalogue, service);
     node.discovery = discoverySchema.parse(discoveryOf(i));
     node.ingest(neuronModelsSchema.parse(rowsOf(i)));
     node.ingestHealth(healthSchema.parse(healthOf(i, 0, full)));
@@ -105,7 +108,8 @@ function buildFleet(full) {
     return node;
   });
   const nowMs = () => 1_000_000;
-  const picture = new FleetPicture(rates, nowMs, { nodes, catalogue, strategy: 'lru' });
+  const sources = { rates, nowMs, gapMs: () => null };
+  const picture = new FleetPicture(sources, { nodes, catalogue, strategy: 'lru' });
   return { nodes, picture };
 }
 

@@ -26,7 +26,13 @@ export function toModelView(
 ): ModelView {
   const servable = row.servable;
   return {
-    ...{ id, wireId, foreignLoad, leases, slots, lastUsedMs },
+    // written out: a spread would make each of these a dictionary, ten times as slow to read
+    id,
+    wireId,
+    foreignLoad,
+    leases,
+    slots,
+    lastUsedMs,
     harness: row.harness,
     status: row.status,
     devices: row.devices,
