@@ -291,6 +291,7 @@ export class Fleet {
       onPolled: (node) => {
         this.#learning.polled(node);
         this.#line.wake();
+        if (!node.healthy) for (const job of this.#jobs.on(node.name)) this.#line.leaveSilent(job);
         this.#jobs.consider(node.name);
         this.#unused.look(node);
         this.#defrag.onPolled(node);

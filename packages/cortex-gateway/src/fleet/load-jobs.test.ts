@@ -125,6 +125,35 @@ describe('deadline', () => {
     });
   }
 
+  test('who waits for a load on a node that falls silent is served by another that can', async () => {
+    const clock = new FakeClock();
+    const setup = await setUpFleet([{ models: [{ id: 'm' }] }, { models: [{ id: 'm' }] }], { clock, models });
+    const { fleet, neurons } = setup;
+    const [first] = neurons as [FakeNeuron, FakeNeuron];
+    const gate = holdLoads(first, 'm');
+    const waiting = fleet.request({ model: 'm' }, signal);
+    assert.equal(waiting.node, 'n0');
+    await first.until(() => first.counters.loads === 1);
+    first.manner = 'silent';
+    let node = '';
+    const served = waiting.ready.then((lease) => {
+      node = lease.node;
+      lease.release();
+    });
+    for (let misses = 0; misses < 3; misses++) {
+      let isPolled = false;
+      void fleet.pollNow('n0').then(() => {
+        isPolled = true;
+      });
+      await advanceUntil(clock, 1000, () => isPolled);
+    }
+    await advanceUntil(clock, 1000, () => node !== '');
+    await served;
+    assert.equal(node, 'n1');
+    assert.ok(clock.monotonicMs() < 60_000, `after ${clock.monotonicMs()} ms, when the load was given up`);
+    gate.open();
+  });
+
   test('a load that moves outlives any constant', async () => {
     const clock = new FakeClock();
     const setup = await setUpFleet([{ models: [{ id: 'm' }] }], { clock, config, models });

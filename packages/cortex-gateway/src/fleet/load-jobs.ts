@@ -41,7 +41,7 @@ export class LoadJobs {
       clock: deps.clock,
       ...{ rules, lookups },
       view: deps.view,
-      queued: (name) => (this.#busy.has(this.#queueOf(name)) ? null : this.#on(name)),
+      queued: (name) => (this.#busy.has(this.#queueOf(name)) ? null : this.on(name)),
       begin: (job, reason) => this.#begin(job, reason),
     });
     deps.closing.addEventListener('abort', () => this.#turns.close(), { once: true });
@@ -105,9 +105,14 @@ export class LoadJobs {
     });
   }
 
+  /** Loads of that node, whatever they wait for. */
+  on(name: string): readonly LoadJob[] {
+    return [...this.#jobs.values()].filter((job) => job.node === name);
+  }
+
   /** Ends the loads that wait for their turn there; the one that runs goes on. */
   dropQueued(name: string, cause: (model: string) => AppError): void {
-    for (const job of this.#on(name)) {
+    for (const job of this.on(name)) {
       if (job.state !== 'queued') continue;
       job.stop.abort(cause(job.model));
       this.#end(job, job.stop.signal.reason);
@@ -117,7 +122,7 @@ export class LoadJobs {
   /** The node left the fleet: its waiters go elsewhere at once. What runs may end at the neuron. */
   dropAll(name: string, cause: (model: string) => AppError): void {
     this.dropQueued(name, cause);
-    for (const job of this.#on(name)) this.#end(job, cause(job.model));
+    for (const job of this.on(name)) this.#end(job, cause(job.model));
   }
 
   /**
@@ -231,13 +236,9 @@ export class LoadJobs {
     return `${name} ${this.#options.node(name)?.endpoint ?? ''}`;
   }
 
-  #on(name: string): LoadJob[] {
-    return [...this.#jobs.values()].filter((job) => job.node === name);
-  }
-
   #showPending(name: string): void {
     const begun = (job: LoadJob): number => Number(job.turn !== null);
-    const jobs = this.#on(name).sort((a, b) => begun(b) - begun(a));
+    const jobs = [...this.on(name)].sort((a, b) => begun(b) - begun(a));
     const models = jobs.map((job) => job.model);
     this.#options.node(name)?.setPending(models, (model) => this.find(name, model)?.waiters.size ?? 0);
   }

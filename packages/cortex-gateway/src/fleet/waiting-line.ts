@@ -83,6 +83,17 @@ export class WaitingLine {
     }
   }
 
+  /** The node of that job does not answer: who can be served elsewhere goes there, the others wait on. */
+  leaveSilent(job: LoadJob): void {
+    for (const waiter of [...job.waiters]) {
+      const exclude = new Set([...waiter.exclude, job.node]);
+      if (this.#options.decide(waiter.ask, exclude).kind === 'reject') continue;
+      job.waiters.delete(waiter);
+      waiter.exclude.add(job.node);
+      this.#settle(waiter);
+    }
+  }
+
   /** States changed: who is parked decides again. */
   wake(): void {
     for (const model of [...this.#parked.keys()]) this.wakeModel(model);
