@@ -64,6 +64,19 @@ test('a child that dies later is started again on the same port', async () => {
   assert.deepEqual(deaths, [{ cause: 'signal SIGKILL', logTail: ['boom'], restartInMs: 1 }]);
 });
 
+test('a child that was told of another port is started again where the gateway looks for it', async () => {
+  let neuron: NeuronProcess | null = null;
+  const restarted = new Promise<string>((resolve) => {
+    neuron = create(
+      `${obedient} process.on('message', (m) => { if (m.type === 'reload') process.kill(process.pid, 'SIGKILL'); })`,
+      { onRestart: ({ url }) => resolve(url) },
+    );
+  });
+  await neuron!.start();
+  assert.equal(await neuron!.reload(neuronConfigSchema.parse({ port: 5 })), null);
+  assert.equal(await restarted, 'http://x:77');
+});
+
 test('a child that ignores SIGTERM is killed after the grace', async () => {
   const neuron = create(
     `process.on('SIGTERM', () => {}); process.on('disconnect', () => {});

@@ -87,9 +87,11 @@ export class NeuronProcess {
    */
   reload(config: NeuronConfig): Promise<ReloadReport | null> {
     const child = this.#child;
+    // its successor must be found where the gateway looks for it, whatever the file says now
+    this.#config = { ...config, port: this.#config.port };
     // "any free port" was given out when it started, and is no change
-    const { port } = config.port === this.#options.config.port ? this.#config : config;
-    this.#config = { ...config, port };
+    const isSame = config.port === this.#options.config.port;
+    const told = isSame ? { ...config, port: this.#startedPort } : config;
     if (child === null || !child.connected) return Promise.resolve(null);
     return new Promise((resolve) => {
       const end = (report: ReloadReport | null): void => {
@@ -105,10 +107,6 @@ export class NeuronProcess {
       const timer = this.#options.clock.setTimer(RELOAD_MS_MAX, onExit);
       child.on('message', onMessage);
       child.once('exit', onExit);
-      const told: NeuronConfig = {
-        ...config,
-        port: config.port === this.#options.config.port ? this.#startedPort : port,
-      };
       child.send({ type: 'reload', config: told } satisfies ToNeuron, () => {});
     });
   }

@@ -11,6 +11,7 @@ import type { CortexConfig } from 'cortex-core/config/cortex-config';
 import type { ReloadReport } from 'cortex-core/config/diff-config';
 import { systemClock } from 'cortex-core/daemon/clock';
 import { createLog, type LeveledLog } from 'cortex-core/daemon/log';
+import { LogSink } from 'cortex-core/daemon/log-sink';
 import type { Gateway } from 'cortex-gateway/gateway';
 import { CliError } from './cli-error.ts';
 import { ConfigReloader } from './config-reloader.ts';
@@ -168,10 +169,8 @@ class Up {
   async #startGateway(addresses: readonly NeuronAddress[], start: StartGateway): Promise<Gateway> {
     mkdirSync(this.#logDir, { recursive: true });
     const stream = createWriteStream(join(this.#logDir, 'gateway.log'), { flags: 'a', mode: 0o600 });
-    // A log that cannot be written is no reason to end the service.
-    stream.on('error', () => {});
     const config = this.#withNeurons(this.#config.gateway, addresses);
-    const log = createLog(config.log.level, { write: (line) => void stream.write(line) });
+    const log = createLog(config.log.level, new LogSink(stream));
     const reloader = new ConfigReloader({ log, apply: () => this.#reload(addresses, log) });
     const onReload = (): Promise<ReloadReport> => reloader.reload('request');
     const gateway = await start(config, this.#config.models, { log, onReload }).catch(

@@ -46,7 +46,7 @@ export interface Surroundings {
 }
 
 const HOST = '127.0.0.1';
-/** One neuron, on this machine: polling it often costs nothing. */
+/** Neurons on this machine: polling it often costs nothing. */
 const POLL_INTERVAL_SECS = 1;
 
 export function buildUpConfig(options: UpOptions, around: Surroundings): UpConfig {

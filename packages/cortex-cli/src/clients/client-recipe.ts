@@ -1,4 +1,5 @@
 /** What a client program needs to know to work with a gateway; a recipe for each is in the files beside. */
+import { quoteForShell } from '../text.ts';
 
 export interface RecipeInput {
   /** The gateway, without /v1 and without a slash at its end. */
@@ -58,11 +59,7 @@ export const exampleInput: RecipeInput = {
 
 export function exportLines(env: Readonly<Record<string, string | null>>): string {
   const lines = Object.entries(env).map(([name, value]) =>
-    value === null ? `unset ${name}` : `export ${name}=${shellQuote(value)}`,
+    value === null ? `unset ${name}` : `export ${name}=${quoteForShell(value)}`,
   );
   return lines.join('\n');
-}
-
-function shellQuote(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }

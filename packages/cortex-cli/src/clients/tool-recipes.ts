@@ -53,7 +53,7 @@ const openWebUi: ClientRecipe = {
   ],
   notes: [
     "In a container, use the address of the gateway's machine: 127.0.0.1 is the container itself.",
-    'A "direct connection" from the browser needs the page\'s origin in `cors` of cortex.toml.',
+    'A "direct connection" from the browser works as it is: every origin is allowed.',
   ],
 };
 

@@ -6,6 +6,7 @@
 import { Readable, type Transform } from 'node:stream';
 import { createBrotliDecompress, createGunzip, createInflate, createInflateRaw } from 'node:zlib';
 import { AppError } from '../wire/errors.ts';
+import { bodyTooLarge } from './body-too-large.ts';
 import { decodeZstd } from './zstd.ts';
 
 type Bytes = AsyncIterable<Buffer>;
@@ -79,9 +80,7 @@ async function* unzstd(source: Bytes, bytesMax: number): AsyncGenerator<Buffer, 
   for await (const chunk of source) {
     size += chunk.length;
     chunks.push(chunk);
-    if (size > bytesMax) break;
+    if (size > bytesMax) throw bodyTooLarge(bytesMax);
   }
-  // what is too large before it expands is passed on as it is: the reader counts, and refuses
-  if (size > bytesMax) yield* chunks;
-  else yield* decodeZstd(Buffer.concat(chunks, size), bytesMax);
+  yield* decodeZstd(Buffer.concat(chunks, size), bytesMax);
 }

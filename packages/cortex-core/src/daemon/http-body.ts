@@ -8,6 +8,7 @@
 import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { AppError } from '../wire/errors.ts';
+import { bodyTooLarge } from './body-too-large.ts';
 import { decodeContent } from './content-encodings.ts';
 import { ZstdFault } from './zstd-frames.ts';
 
@@ -29,7 +30,7 @@ export async function readBody(
   { bytesMax, slowMs }: BodyLimits,
 ): Promise<Buffer> {
   const announced = Number(request.headers['content-length'] ?? 0);
-  if (announced > bytesMax) throw tooLarge(bytesMax);
+  if (announced > bytesMax) throw bodyTooLarge(bytesMax);
   const source = watched(request, slowMs);
   const content = decodeContent(source, request.headers['content-encoding'], bytesMax);
   if (request.headers.expect?.toLowerCase() === '100-continue') response.writeContinue();
@@ -38,7 +39,7 @@ export async function readBody(
   try {
     for await (const chunk of content) {
       size += chunk.length;
-      if (size > bytesMax) throw tooLarge(bytesMax);
+      if (size > bytesMax) throw bodyTooLarge(bytesMax);
       chunks.push(chunk);
     }
   } catch (cause) {
@@ -90,13 +91,5 @@ function tooSlow(arrived: number, slowMs: number): AppError {
     'request_timeout',
     `the body stopped: after ${arrived} bytes less than ${windowBytesMin} more came in ${secs} s; ` +
       'send it again',
-  );
-}
-
-function tooLarge(bytesMax: number): AppError {
-  const mb = Math.floor(bytesMax / (1024 * 1024));
-  return new AppError(
-    'request_too_large',
-    `the body is larger than ${mb} MiB; raise max_body_mb or send less`,
   );
 }

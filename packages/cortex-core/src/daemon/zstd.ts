@@ -12,6 +12,7 @@
  */
 import { setImmediate } from 'node:timers/promises';
 import { Decompress, decompress } from 'fzstd';
+import { bodyTooLarge } from './body-too-large.ts';
 import { readZstdFrame, ZstdFault, type ZstdFrame } from './zstd-frames.ts';
 
 const windowBytesMax = 8 * 1024 * 1024;
@@ -38,10 +39,9 @@ export async function* decodeZstd(body: Buffer, bytesMax: number): AsyncGenerato
   }
 }
 
-/** A body that expands beyond the limit is cut there: whoever counts sees that it is too large. */
 function decodeWhole(bytes: Buffer, { contentBytes, blockEnds }: ZstdFrame, bytesMax: number): Buffer {
   const size = contentBytes ?? 0;
-  if (size > bytesMax) return Buffer.alloc(bytesMax + 1);
+  if (size > bytesMax) throw bodyTooLarge(bytesMax);
   if (blockEnds.length > 64 + 4 * Math.ceil(size / blockBytes)) {
     throw new ZstdFault('consists of too many small blocks');
   }

@@ -66,7 +66,6 @@ export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void
     request,
     model,
     generations: sofar === null ? fresh : goOn(exchange, model, fresh, sofar),
-    isContinued: sofar !== null,
     presenter: presentChat(
       Array.from({ length: n }, () => new ChatAnswer(who, options)),
       plan.isLegacy,

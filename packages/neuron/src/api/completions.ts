@@ -65,7 +65,7 @@ export async function serveCompletion(deps: ApiDeps, exchange: Exchange): Promis
   const chunksOf = (at: number, delta: ReturnType<TextAnswer['step']> | undefined): unknown[] => {
     return delta == null ? [] : [toTextChunk(who, at, delta)];
   };
-  await runJob(deps, exchange, { request, model, generations, presenter, isContinued: sofar !== null });
+  await runJob(deps, exchange, { request, model, generations, presenter });
 }
 
 /** One prompt as a text or as token ids, or a list of either. */

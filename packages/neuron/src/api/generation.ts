@@ -40,8 +40,6 @@ export interface Job {
   readonly model: ServingModel;
   readonly generations: readonly GenerateParams[];
   readonly presenter: Presenter;
-  /** The answer goes on behind what its client has already; see continuation.ts. */
-  readonly isContinued?: boolean;
 }
 
 /** As OpenAI: choices of one request, over all its prompts. */
@@ -109,10 +107,10 @@ function checkContext(count: number, param: string, model: ServingModel): void {
 }
 
 /** A model that makes vectors or scores has no text to give. */
-export function assertGenerates(model: ServingModel): void {
-  const { pooling } = model.facts;
-  if (pooling === 'none') return;
-  const endpoint = pooling === 'rank' ? '/v1/rerank' : '/v1/embeddings';
+export function assertGenerates(model: Pick<ServingModel, 'id' | 'capabilities'>): void {
+  const { capabilities } = model;
+  if (capabilities.includes('text')) return;
+  const endpoint = capabilities.includes('rerank') ? '/v1/rerank' : '/v1/embeddings';
   throw new AppError('wrong_modality', `model "${model.id}" generates no text; use ${endpoint}`, {
     param: 'model',
     extras: { model_id: model.id, suggestion: endpoint },
@@ -152,7 +150,9 @@ async function runWhole(deps: ApiDeps, exchange: Exchange, job: Job, permit: Per
 }
 
 async function runStreamed(deps: ApiDeps, exchange: Exchange, job: Job, permit: Permit): Promise<void> {
-  const { presenter, request, generations, isContinued = false } = job;
+  const { presenter, request, generations } = job;
+  // the client has its beginning already
+  const isContinued = generations[0]?.answered !== undefined;
   const isFramed = generations.length === 1 && tellsTokens(exchange);
   const stream = new SseStream(exchange, deps.clock, isFramed);
   const begun = new Set<number>();

@@ -11,7 +11,7 @@ import { refuseUnsupportedChat } from '../chat/chat-fields.ts';
 import type { PromptModel } from '../models/prompt-models.ts';
 import type { ApiDeps } from './api-deps.ts';
 import { promptOf, tokenizeChat } from './chat-prompt.ts';
-import { onModel } from './generation.ts';
+import { assertGenerates, onModel } from './generation.ts';
 
 export async function serveInputTokens(deps: ApiDeps, exchange: Exchange): Promise<void> {
   const request = parseBody(chatRequestSchema, await exchange.json());
@@ -24,7 +24,7 @@ async function countPrompt(deps: ApiDeps, request: ChatRequest, signal: AbortSig
   const { registry, promptModels } = deps;
   const { model: id } = request;
   const count = async (model: PromptModel): Promise<number> => {
-    assertWritesText(model);
+    assertGenerates(model);
     return (await tokenizeChat(request, model, signal)).length;
   };
   if (promptModels === null) {
@@ -35,19 +35,6 @@ async function countPrompt(deps: ApiDeps, request: ChatRequest, signal: AbortSig
   const file = await registry.fileOf(id);
   if (file === null) throw unknown(id);
   return promptModels.with(id, file, count);
-}
-
-/** As the request itself would be refused. */
-function assertWritesText({ id, capabilities }: PromptModel): void {
-  if (capabilities.includes('text')) return;
-  throw new AppError(
-    'wrong_modality',
-    `model "${id}" generates no text; it does ${capabilities.join(', ')}`,
-    {
-      param: 'model',
-      extras: { model_id: id },
-    },
-  );
 }
 
 function unknown(id: string): AppError {
