@@ -3,17 +3,6 @@ import type { CortexConfig } from 'cortex-core/config/cortex-config';
 import { diffConfig, type ReloadReport, toReloadReport } from 'cortex-core/config/diff-config';
 import type { ModelsConfig } from 'cortex-core/config/models-config';
 
-/** What the parts that are made at the start were made with; docs/operations.md says so too. */
-const restartKeys = [
-  'gateway.listen',
-  'gateway.metrics_listen',
-  'gateway.stream_check_every',
-  'failover.budget_',
-  'failover.attach_',
-  'responses.',
-  'state_dir',
-] as const;
-
 export class LiveConfig {
   #config: CortexConfig;
   #models: ModelsConfig;
@@ -31,7 +20,10 @@ export class LiveConfig {
     return this.#models;
   }
 
-  /** What needs a restart stays as it is, so that every reload until then says so. */
+  /**
+   * What the parts made at the start were made with stays as it is (docs/operations.md says which), so that
+   * every reload until the restart says so.
+   */
   replace(config: CortexConfig, models: ModelsConfig): ReloadReport {
     const changes = [...diffConfig(this.#config, config), ...diffConfig(this.#models, models)];
     const { state_dir: _, ...rest } = config;
@@ -49,7 +41,9 @@ export class LiveConfig {
       responses,
     };
     this.#models = models;
-    return toReloadReport(changes, (key) => restartKeys.some((start) => key.startsWith(start)), notes);
+    // what still differs from what is in force is what waits
+    const waiting = new Set(diffConfig(this.#config, config).map(({ key }) => key));
+    return toReloadReport(changes, (key) => waiting.has(key), notes);
   }
 }
 

@@ -107,7 +107,7 @@ describe('planRoom()', () => {
   test('what is leased, polled as busy, draining, pinned or wanted stays', () => {
     for (const more of [{ leases: 1 }, { foreignLoad: 1 }, { draining: true }]) {
       const models = [loaded('a', 0, 400, more), loaded('b', 1, 300, more)];
-      assert.match(reasonOf(roomFor(entry('big', 900), [1000, 1000], models)), /no moves/);
+      assert.match(reasonOf(roomFor(entry('big', 900), [1000, 1000], models)), /no move/);
     }
     const pinned = fleet(
       [1000, 1000],
@@ -115,17 +115,17 @@ describe('planRoom()', () => {
       ['a', 'b'].map((id) => entry(id, 300, { pinnedOn: ['box'] })),
     );
     const need = needOf('big', entry('big', 900), undefined);
-    assert.match(reasonOf(planRoom(pinned.view, pinned.node, need, null)), /no moves/);
+    assert.match(reasonOf(planRoom(pinned.view, pinned.node, need, null)), /no move/);
   });
 
   test('a model does not move to a device of another kind, nor to one too small for it', () => {
     const { view, node } = fleet([1000, 1000], two);
     const mixed = { ...node, devices: node.devices.map((d) => (d.index === 0 ? { ...d, kind: 'cpu' } : d)) };
     const need = needOf('big', entry('big', 900), undefined);
-    assert.match(reasonOf(planRoom(view, mixed, need, null)), /no moves/);
+    assert.match(reasonOf(planRoom(view, mixed, need, null)), /no move/);
     const rows = ['a', 'b'].map((id) => entry(id, 300, { minDeviceVramMb: 2000 }));
     const small = fleet([1000, 1000], two, rows);
-    assert.match(reasonOf(planRoom(small.view, small.node, need, null)), /no moves/);
+    assert.match(reasonOf(planRoom(small.view, small.node, need, null)), /no move/);
   });
 
   test('a move that costs more than the eviction it spares is not made', () => {

@@ -72,10 +72,12 @@ export function planRoom(
     return none(`needs ${need.vramMb} MiB, only ${all}`);
   }
   const pieces = piecesOf(view, node, need.model);
-  const found = repack(free, pieces, missingMb);
-  if (found === null) return none(`no moves on ${node.name} make ${need.vramMb} MiB free together`);
-  if (evictedMb !== null && found.movedMb > evictedMb) {
-    return none(`moving ${found.movedMb} MiB does not pay for keeping ${evictedMb} MiB loaded`);
+  // the search costs milliseconds: what could not pay is not looked for
+  const found = repack(free, pieces, missingMb, evictedMb ?? undefined);
+  if (found === null) {
+    const where = `on ${node.name} makes ${need.vramMb} MiB free together`;
+    if (evictedMb === null) return none(`no move ${where}`);
+    return none(`no move ${where} for less than keeping ${evictedMb} MiB loaded: it does not pay`);
   }
   const moves = found.steps.map(({ id, from, to, mb }): ModelMove => {
     return { model: id, wireId: node.models.get(id)?.wireId ?? id, from, to, vramMb: mb };

@@ -76,5 +76,5 @@ export function randomFrom(seed: number): () => number {
 
 /** The seed of a random test: the environment's, so that a failure can be run again, or a new one. */
 export function seedOf(): number {
-  return Number(process.env.CORTEX_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
+  return Number(process.env.TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
 }

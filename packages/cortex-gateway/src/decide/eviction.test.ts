@@ -54,7 +54,7 @@ describe('cost', () => {
 
   test('finds the cheapest set that makes enough room, as trying all of them does', () => {
     const seed = seedOf();
-    console.log(`CORTEX_TEST_SEED=${seed}`);
+    console.log(`TEST_SEED=${seed}`);
     const random = randomFrom(seed);
     for (let round = 0; round < 150; round++) {
       const count = 1 + Math.floor(random() * 9);

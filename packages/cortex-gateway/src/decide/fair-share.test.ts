@@ -36,7 +36,7 @@ describe('nextInLine()', () => {
 
   test('a key with a thousand requests gets no more tokens than one with few, while both wait', () => {
     const seed = seedOf();
-    console.log(`CORTEX_TEST_SEED=${seed}`);
+    console.log(`TEST_SEED=${seed}`);
     const random = randomFrom(seed);
     const share = createFairShare();
     const line = new Set<InLine>();

@@ -45,12 +45,13 @@ const positionsMax = 10_000;
 
 /**
  * `missingMb`: how much more must be free together, for the free MiB per device; 0 = it fits. Null: no moves
- * lead there, or none were found within the limits.
+ * lead there, or none were found within the limits; `mostMb`: what they may move at most.
  */
 export function repack(
   free: ReadonlyMap<number, number>,
   all: readonly Piece[],
   missingMb: (free: ReadonlyMap<number, number>) => number,
+  mostMb = Number.POSITIVE_INFINITY,
 ): Repack | null {
   const pieces = [...all].sort((a, b) => a.mb - b.mb || (a.id < b.id ? -1 : 1)).slice(0, piecesMax);
   const start = pieces.map((piece) => piece.at);
@@ -62,6 +63,7 @@ export function repack(
     const left = freeAt(free, pieces, position.at);
     if (missingMb(left) <= 0) return toRepack(position);
     for (const next of movesFrom(position, pieces, left, missingMb)) {
+      if (next.boundMb > mostMb) continue;
       const key = next.at.join();
       if ((cheapest.get(key) ?? Number.POSITIVE_INFINITY) <= next.movedMb) continue;
       cheapest.set(key, next.movedMb);

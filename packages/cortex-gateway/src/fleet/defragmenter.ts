@@ -35,7 +35,7 @@ const restMs = 5 * 60_000;
 
 export class Defragmenter {
   readonly #options: DefragmenterOptions;
-  readonly #restUntilMs = new Map<NodeState, number>();
+  readonly #restUntilMs = new WeakMap<NodeState, number>();
   readonly #running = new Set<NodeState>();
 
   constructor(options: DefragmenterOptions) {

@@ -101,10 +101,12 @@ function holdersOf(view: FleetView, model: string): readonly NodeView[] {
 }
 
 function feasibleOn(view: FleetView, model: string): string[] {
+  // moves can only turn a no into a yes, and their search is dear
+  const fits = (node: NodeView): boolean =>
+    !('reason' in considerNode(view, node, model, { mayMove: false })) ||
+    !('reason' in considerNode(view, node, model));
   return view.nodes
-    .filter(
-      (node) => node.models.get(model)?.status === 'loaded' || !('reason' in considerNode(view, node, model)),
-    )
+    .filter((node) => node.models.get(model)?.status === 'loaded' || fits(node))
     .map((node) => node.name);
 }
 

@@ -2,18 +2,15 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { Asker } from '../fleet/ask.ts';
 import type { Principal } from '../quota/principals.ts';
+import { sessionOf } from './session-header.ts';
 
-/** Headers in which clients name a conversation or an agent, the most telling first. */
-const sessionHeaders = ['x-session-id', 'x-claude-code-session-id', 'session_id', 'x-session-affinity'];
-const sessionCharsMax = 128;
 const priorityLeast = -100;
 
 /** Throws `invalid_request` for a priority that is no number; one above the key's is lowered to it. */
 export function askerOf(header: (name: string) => string | null, principal: Principal): Asker {
-  const session = sessionHeaders.map(header).find((value) => value !== null && value !== '') ?? '';
   return {
     key: principal.keyId,
-    session: session.slice(0, sessionCharsMax),
+    session: sessionOf(header) ?? '',
     priority: priorityOf(header('x-cortex-priority'), principal),
   };
 }

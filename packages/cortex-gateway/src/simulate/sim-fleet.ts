@@ -61,7 +61,6 @@ export interface SimNode {
   turn: SimTurn | null;
   /** When it is asked again whose turn it is. */
   wakeMs: number | null;
-  view: NodeView | null;
   readonly slot: number;
   busySinceMs: number;
   running: number;
@@ -94,7 +93,6 @@ export function createSimFleet(
         jobs: new Map(),
         turn: null,
         wakeMs: null,
-        view: null,
         slot,
         busySinceMs: 0,
         running: 0,
