@@ -83,7 +83,8 @@ const kinds: readonly Asked[] = [
     path: '/chat/completions',
     body: { ...long, messages: tell, temperature: 1.2, seed: 42, logprobs: true },
   },
-  { path: '/completions', body: { ...long, prompt: 'Once upon a time', temperature: 0.8, seed: 7 } },
+  // no place of this one is close: with flash attention and with a cache in q8_0 the model draws the same
+  { path: '/completions', body: { ...long, prompt: 'Once upon a time', temperature: 0.3, seed: 3 } },
   {
     path: '/chat/completions',
     body: {
