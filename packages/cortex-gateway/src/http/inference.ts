@@ -21,6 +21,7 @@ import { headerOf, nativeHeadersOf, routeHeader, toClientHeaders, toUpstreamHead
 import type { CallParts, InferenceDeps } from './inference-deps.ts';
 import { leaseWithin, notYet } from './lease-within.ts';
 import { type Answered, nativeFormFor, Sender, type SendResult } from './send.ts';
+import { asItIs } from './stream-checks.ts';
 import { StreamRelay } from './stream-relay.ts';
 import { readWhole } from './whole-answer.ts';
 
@@ -62,6 +63,7 @@ class InferenceCall {
   readonly #parts: CallParts;
   readonly #request: InferenceRequest;
   readonly #sink: AnswerSink;
+  readonly #checked: (out: StreamOut) => StreamOut;
   #out: StreamOut;
   /** The answer comes as the client reads it; null = as chat. */
   #native: NativeForm | null = null;
@@ -81,7 +83,8 @@ class InferenceCall {
     this.#request = parts.request;
     this.#sink = parts.sink;
     const { requestId } = parts.exchange;
-    this.#out = deps.streamChecks.wrap(parts.dialect, parts.request.streamOut(requestId), requestId);
+    this.#checked = parts.request.stream ? deps.streamChecks.begin(parts.dialect, requestId) : asItIs;
+    this.#out = this.#checked(parts.request.streamOut(requestId));
     this.#startedMs = deps.clock.monotonicMs();
     this.#ask = {
       model: parts.request.model,
@@ -164,9 +167,7 @@ class InferenceCall {
     this.#probe = native === null ? new AnswerProbe(this.#request.choices) : native.probe();
     if (native === this.#native) return;
     this.#native = native;
-    const { dialect, exchange } = this.#parts;
-    const out = (native ?? this.#request).streamOut(exchange.requestId);
-    this.#out = this.#deps.streamChecks.wrap(dialect, out, exchange.requestId);
+    this.#out = this.#checked((native ?? this.#request).streamOut(this.#parts.exchange.requestId));
   }
 
   /** Null: the bytes of an answer are the client's as they come. */
