@@ -201,6 +201,41 @@ describe('an identical request of the same session', () => {
   });
 });
 
+test('every header that names a conversation to the router names it to a resend', async () => {
+  const { gateway, neuron } = await start();
+  const gate = createGate();
+  halves(neuron, gate);
+  const names = [
+    'conversation_id',
+    'x-conversation-id',
+    'session-id',
+    'x-session-affinity',
+    'idempotency-key',
+  ];
+  const running = names.map(async (name) => {
+    const headers = { [name]: `of ${name}` };
+    const first = await until(await post(gateway, chat, ask({ stream: true }), { headers }), 'one');
+    const second = await post(gateway, chat, ask({ stream: true }), { headers });
+    return async () => assert.deepEqual([await first.rest(), await second.text()], [whole, whole], name);
+  });
+  const ends = await Promise.all(running);
+  assert.equal(neuron.counters.chats, names.length);
+  gate.open();
+  for (const end of ends) await end();
+});
+
+test('two idempotency keys of one session are two requests', async () => {
+  const { gateway, neuron } = await start();
+  const gate = createGate();
+  halves(neuron, gate);
+  const both = ['1', '2'].map((key) =>
+    post(gateway, chat, ask({ stream: true }), { headers: { ...session, 'idempotency-key': key } }),
+  );
+  await neuron.until(() => neuron.counters.chats === 2);
+  gate.open();
+  for (const each of both) assert.equal(await (await each).text(), whole);
+});
+
 describe('a request that runs for itself', () => {
   const cases: readonly (readonly [string, object, object, object, object])[] = [
     ['without a session', {}, {}, {}, {}],
