@@ -88,6 +88,31 @@ describe('an identical request of the same session', () => {
     assertNothingHeld(gateway);
   });
 
+  test('who joins late may lag by all it got at once, however much is kept', async () => {
+    const { gateway, neuron } = await start({ failover: { attach_mb: 64, attach_total_mb: 64 } });
+    const big = 'x'.repeat(1024 * 1024);
+    const text = chatStream(
+      'm',
+      Array.from({ length: 24 }, () => big),
+    );
+    const end = text.lastIndexOf(big);
+    const [written, gate] = [createGate(), createGate()];
+    neuron.onChat = async ({ response }: ChatCall) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write(text.slice(0, end), () => written.open());
+      await gate.opened;
+      response.end(text.slice(end));
+    };
+    const send = (): Promise<Response> => post(gateway, chat, ask({ stream: true }), { headers: session });
+    const first = (await send()).text();
+    await written.opened;
+    const late = await send();
+    await attached(gateway, 1);
+    gate.open();
+    assert.ok((await first) === text);
+    assert.ok((await late.text()) === text);
+  });
+
   test('gets the running answer from its beginning, and the model works once', async () => {
     const { gateway, neuron } = await start();
     const gate = createGate();

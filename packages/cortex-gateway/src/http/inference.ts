@@ -4,7 +4,7 @@
 
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError, toAppError } from 'cortex-core/wire/errors';
-import { AnswerProbe, AnswerTail, type TokenUsage } from '../dialects/answer-probe.ts';
+import { AnswerProbe, type TokenUsage, usageOf } from '../dialects/answer-probe.ts';
 import type { Dialect, InferenceRequest, NativeForm, StreamOut, StreamProbe } from '../dialects/dialect.ts';
 import { isShapeFault, toUpstreamError } from '../dialects/upstream-error.ts';
 import type { Ask } from '../fleet/ask.ts';
@@ -44,7 +44,7 @@ export function inferenceHandler(
       metrics.onAttached();
       return await running.read(exchange);
     }
-    const sink = new AnswerSink(clock, key === null ? null : attachments.room());
+    const sink = new AnswerSink(clock, exchange, key === null ? null : attachments.room());
     // it may refuse the request, which nobody must be able to join then
     const call = new InferenceCall(deps, { exchange, sink, dialect, request, principal });
     if (key !== null) attachments.add(key, sink);
@@ -164,10 +164,11 @@ class InferenceCall {
 
   /** Who answers decides how it is read; the client has nothing of an answer yet. */
   #adopt(native: NativeForm | null): void {
-    this.#probe = native === null ? new AnswerProbe(this.#request.choices) : native.probe();
-    if (native === this.#native) return;
-    this.#native = native;
-    this.#out = this.#checked((native ?? this.#request).streamOut(this.#parts.exchange.requestId));
+    if (native !== this.#native) {
+      this.#native = native;
+      this.#out = this.#checked((native ?? this.#request).streamOut(this.#parts.exchange.requestId));
+    }
+    this.#probe = this.#out.probe ?? new AnswerProbe(this.#request.choices);
   }
 
   /** Null: the bytes of an answer are the client's as they come. */
@@ -245,8 +246,9 @@ class InferenceCall {
     const relay = new StreamRelay({
       signal: this.#sink.signal,
       write: (bytes) => {
-        this.#probe?.push(bytes, clock.monotonicMs());
-        return this.#sink.write(this.#out.push(bytes));
+        const nowMs = clock.monotonicMs();
+        if (this.#out.probe === undefined) this.#probe?.push(bytes, nowMs);
+        return this.#sink.write(this.#out.push(bytes, nowMs));
       },
       isComplete: () => this.#probe?.finished === true,
       again: (broken, cause) => this.#again(sender, broken, cause),
@@ -321,9 +323,7 @@ class InferenceCall {
 
   #usageOf(answer: Uint8Array): TokenUsage | null {
     if (this.#native !== null) return this.#native.usageOf(answer);
-    const tail = new AnswerTail();
-    tail.push(answer);
-    return tail.usage;
+    return usageOf(answer);
   }
 
   async #againWhole(sender: Sender, broken: Answered, cause: unknown): Promise<Answered> {

@@ -7,7 +7,7 @@
  * client left is not judged. A stream counts once, however many translators it goes through.
  */
 import type { Log } from 'cortex-core/daemon/log';
-import type { Dialect, StreamOut } from '../dialects/dialect.ts';
+import type { Dialect, StreamOut, StreamProbe } from '../dialects/dialect.ts';
 import type { WireGrammar } from '../dialects/wire-grammar/wire-grammar.ts';
 
 export interface StreamChecksOptions {
@@ -46,6 +46,7 @@ export function asItIs(out: StreamOut): StreamOut {
 
 class CheckedStream implements StreamOut {
   readonly headers?: Readonly<Record<string, string>>;
+  readonly probe?: StreamProbe;
   readonly #out: StreamOut;
   readonly #grammar: WireGrammar;
   readonly #report: (rule: string) => void;
@@ -53,6 +54,7 @@ class CheckedStream implements StreamOut {
   constructor(out: StreamOut, grammar: WireGrammar, report: (rule: string) => void) {
     this.#out = out;
     if (out.headers !== undefined) this.headers = out.headers;
+    if (out.probe !== undefined) this.probe = out.probe;
     this.#grammar = grammar;
     this.#report = report;
   }
@@ -61,8 +63,8 @@ class CheckedStream implements StreamOut {
     return this.#out.pingsDuringAnswer;
   }
 
-  push(chunk: Uint8Array): Uint8Array {
-    return this.#seen(this.#out.push(chunk));
+  push(chunk: Uint8Array, nowMs?: number): Uint8Array {
+    return this.#seen(this.#out.push(chunk, nowMs));
   }
 
   end(): Uint8Array {
