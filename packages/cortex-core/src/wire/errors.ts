@@ -75,6 +75,11 @@ export const errorCatalogue = {
 
 export type ErrorCode = keyof typeof errorCatalogue;
 
+/** Null for what is no code of the catalogue: also for `constructor`, which every object has. */
+export function toErrorCode(code: unknown): ErrorCode | null {
+  return typeof code === 'string' && Object.hasOwn(errorCatalogue, code) ? (code as ErrorCode) : null;
+}
+
 export interface AppErrorOptions {
   readonly cause?: unknown;
   /** For the log only; never sent to a client. */

@@ -11,9 +11,10 @@ export interface SseEvent {
 
 const LF = 10;
 const CR = 13;
+/** Of whole lines: it keeps nothing between two of them. */
+const decoder = new TextDecoder('utf-8');
 
 export class SseParser {
-  readonly #decoder = new TextDecoder('utf-8');
   readonly #lineBytesMax: number;
   #pending: Uint8Array[] = [];
   #pendingBytes = 0;
@@ -43,7 +44,8 @@ export class SseParser {
       this.#line(this.#takeLine(chunk.subarray(start, i)), events);
       start = i + 1;
     }
-    if (start < chunk.length) this.#keep(chunk.slice(start));
+    // a copy: what is held for long must not hold the chunk it came in, and a Buffer's slice() is a view
+    if (start < chunk.length) this.#keep(new Uint8Array(chunk.subarray(start)));
     return events;
   }
 
@@ -54,7 +56,7 @@ export class SseParser {
   }
 
   #takeLine(tail: Uint8Array): string {
-    if (this.#pending.length === 0) return this.#decoder.decode(tail);
+    if (this.#pending.length === 0) return decoder.decode(tail);
     const whole = new Uint8Array(this.#pendingBytes + tail.length);
     let at = 0;
     for (const part of this.#pending) {
@@ -64,7 +66,7 @@ export class SseParser {
     whole.set(tail, at);
     this.#pending = [];
     this.#pendingBytes = 0;
-    return this.#decoder.decode(whole);
+    return decoder.decode(whole);
   }
 
   #line(line: string, events: SseEvent[]): void {

@@ -33,6 +33,7 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder('latin1');
 const keepAliveBytes = encoder.encode(sseKeepAlive);
 const LF = 10;
+const nothing = new Uint8Array(0);
 
 /** `events`: whole events as text. */
 export function encodeFrame(events: string, tokens: readonly number[]): string {
@@ -47,7 +48,7 @@ export function encodeErrorFrame(event: string): string {
 
 /** Takes any chunking. */
 export class FrameReader {
-  #held: Uint8Array = new Uint8Array(0);
+  #held: Uint8Array = nothing;
   #isPlain = false;
 
   /** Whether something has come that is not whole yet. */
@@ -66,8 +67,8 @@ export class FrameReader {
       frames.push(found.frame);
       rest = rest.subarray(found.length);
     }
-    // a copy: what is held for long must not hold the chunk it came in
-    this.#held = rest.slice();
+    // a copy: what is held for long must not hold the chunk it came in, and a Buffer's slice() is a view
+    this.#held = rest.length === 0 ? nothing : new Uint8Array(rest);
     return frames;
   }
 

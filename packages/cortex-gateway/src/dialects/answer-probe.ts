@@ -1,7 +1,7 @@
 /**
  * Reads usage, timing and completeness of an OpenAI answer in passing. Bounded: of a stream it keeps one
- * event, of a whole answer the last 64 KiB. It never changes or delays a byte, and what it cannot read it
- * leaves unknown.
+ * event, of a whole answer it reads the last 64 KiB. It never changes or delays a byte, and what it cannot
+ * read it leaves unknown.
  */
 import { SseParser } from 'cortex-core/wire/sse';
 
@@ -73,18 +73,10 @@ export class AnswerProbe {
   }
 }
 
-/** Keeps the end of a whole answer, where usage stands. */
-export class AnswerTail {
-  #tail: Buffer = Buffer.alloc(0);
-
-  push(chunk: Uint8Array): void {
-    const all = Buffer.concat([this.#tail, chunk]);
-    this.#tail = all.length > tailBytesMax ? all.subarray(all.length - tailBytesMax) : all;
-  }
-
-  get usage(): TokenUsage | null {
-    return readUsage(this.#tail.toString('utf8'));
-  }
+/** Of a whole answer, at whose end it stands; null where nothing is told. */
+export function usageOf(answer: Uint8Array): TokenUsage | null {
+  const tail = answer.subarray(-tailBytesMax);
+  return readUsage(Buffer.from(tail.buffer, tail.byteOffset, tail.byteLength).toString('utf8'));
 }
 
 function readUsage(text: string): TokenUsage | null {

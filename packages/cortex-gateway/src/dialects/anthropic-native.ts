@@ -2,11 +2,11 @@
  * A Messages request for an upstream that speaks Anthropic's API itself: nothing is translated, so that
  * thinking blocks keep the signatures that the upstream wants to see again. Usage is read in passing.
  */
-import { AppError, toAnthropicEnvelope } from 'cortex-core/wire/errors';
+import { toAnthropicEnvelope } from 'cortex-core/wire/errors';
 import { encodeSse, SseParser } from 'cortex-core/wire/sse';
 import type { TokenUsage } from './answer-probe.ts';
-import type { NativeForm, StreamOut, StreamProbe } from './dialect.ts';
-import { WholeEvents } from './whole-events.ts';
+import type { NativeForm, StreamProbe } from './dialect.ts';
+import { type OwnEvents, VerbatimStream } from './verbatim-stream.ts';
 import { jsonOf, objectOf } from './wire-grammar/wire-grammar.ts';
 
 export function nativeMessages(body: Uint8Array): NativeForm {
@@ -14,8 +14,7 @@ export function nativeMessages(body: Uint8Array): NativeForm {
     wire: 'messages',
     path: '/v1/messages',
     body,
-    streamOut: (requestId) => new NativeStream(requestId),
-    probe: () => new MessagesProbe(),
+    streamOut: (requestId) => new VerbatimStream(new MessagesProbe(), ownEvents(requestId)),
     usageOf: (answer) => {
       const text = Buffer.from(answer.buffer, answer.byteOffset, answer.byteLength).toString('utf8');
       return toUsage(jsonOf(text)?.usage, null);
@@ -23,35 +22,11 @@ export function nativeMessages(body: Uint8Array): NativeForm {
   };
 }
 
-class NativeStream implements StreamOut {
-  readonly pingsDuringAnswer = false;
-  readonly #requestId: string;
-  readonly #events = new WholeEvents();
-  readonly #probe = new MessagesProbe();
-
-  constructor(requestId: string) {
-    this.#requestId = requestId;
-  }
-
-  push(chunk: Uint8Array): Uint8Array {
-    this.#probe.push(chunk, 0);
-    return this.#events.push(chunk);
-  }
-
-  end(): Uint8Array {
-    const rest = this.#events.drop();
-    if (this.#probe.finished) return rest;
-    throw new AppError('upstream_connection_error', 'the answer broke off before it was complete; try again');
-  }
-
-  error(error: AppError): Uint8Array {
-    this.#events.drop();
-    return Buffer.from(encodeSse(toAnthropicEnvelope(error, this.#requestId), 'error'));
-  }
-
-  keepAlive(): Uint8Array {
-    return this.#events.isBetween ? Buffer.from(encodeSse({ type: 'ping' }, 'ping')) : new Uint8Array(0);
-  }
+function ownEvents(requestId: string): OwnEvents {
+  return {
+    error: (error) => encodeSse(toAnthropicEnvelope(error, requestId), 'error'),
+    keepAlive: encodeSse({ type: 'ping' }, 'ping'),
+  };
 }
 
 const eventBytesMax = 4 * 1024 * 1024;

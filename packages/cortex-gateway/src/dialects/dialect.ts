@@ -53,8 +53,6 @@ export interface NativeForm {
   readonly path: string;
   readonly body: Uint8Array;
   readonly streamOut: (requestId: string) => StreamOut;
-  /** A fresh reader of usage and completeness. */
-  readonly probe: () => StreamProbe;
   /** Of a whole answer; null = it tells none. */
   readonly usageOf: (body: Uint8Array) => TokenUsage | null;
 }
@@ -83,7 +81,8 @@ export interface UpstreamTarget {
 
 /** Upstream's SSE bytes in, the client's out. Everything it returns ends at an event's boundary. */
 export interface StreamOut {
-  push(chunk: Uint8Array): Uint8Array;
+  /** `nowMs`: for its probe. */
+  push(chunk: Uint8Array, nowMs?: number): Uint8Array;
   /** Upstream ended. Throws `upstream_malformed_response` when the answer was not complete. */
   end(): Uint8Array;
   /** The dialect's error event. Nothing may follow it. */
@@ -91,6 +90,8 @@ export interface StreamOut {
   keepAlive(): Uint8Array;
   /** Keep-alives are needed while upstream is silent too: the translation swallows upstream's own. */
   readonly pingsDuringAnswer: boolean;
+  /** Reads usage and completeness of what is pushed; absent = nobody does yet. */
+  readonly probe?: StreamProbe;
   /** Of the client's stream; absent = those of server-sent events. */
   readonly headers?: Readonly<Record<string, string>>;
 }

@@ -5,7 +5,7 @@
 import { AppError, toOpenAiEnvelope } from 'cortex-core/wire/errors';
 import { encodeSse, sseKeepAlive } from 'cortex-core/wire/sse';
 import { AnswerProbe } from './answer-probe.ts';
-import type { Dialect, InferenceRequest, StreamOut } from './dialect.ts';
+import type { Dialect, InferenceRequest } from './dialect.ts';
 import { setTopLevelFields } from './json-splice.ts';
 import { mayNeedHygiene, normalizeChatMessages } from './prefix-hygiene.ts';
 import { promptKeyOf } from './prompt-key.ts';
@@ -17,7 +17,7 @@ import {
   positiveIntOrNull,
   unsaid,
 } from './request-body.ts';
-import { WholeEvents } from './whole-events.ts';
+import { type OwnEvents, VerbatimStream } from './verbatim-stream.ts';
 import { OpenAiGrammar } from './wire-grammar/openai-grammar.ts';
 
 export const openAiChat: Dialect = {
@@ -111,6 +111,11 @@ function passThrough(
   changes: JsonObject = {},
 ): InferenceRequest {
   const { model, choices } = size;
+  // kept as long as the answer runs: bytes, and never the objects that were read from them
+  const kept = setTopLevelFields(body, changes);
+  const said = Object.fromEntries(
+    Object.keys(json).map((key) => [key, (json[key] ?? null) !== null || null]),
+  );
   return {
     ...size,
     stream: json.stream === true,
@@ -118,45 +123,17 @@ function passThrough(
     upstreamPath,
     forwardsHeaders: true,
     toUpstream: ({ wireId, defaults, overrides }) =>
-      setTopLevelFields(body, {
-        ...changes,
-        ...unsaid(json, defaults),
+      setTopLevelFields(kept, {
+        ...unsaid(said, defaults),
         ...overrides,
         ...(wireId === model ? {} : { model: wireId }),
       }),
-    streamOut: () => new VerbatimStream(choices),
+    streamOut: () => new VerbatimStream(new AnswerProbe(choices), ownEvents),
     wholeOut: null,
   };
 }
 
-const nothing = new Uint8Array(0);
-
-class VerbatimStream implements StreamOut {
-  readonly pingsDuringAnswer = false;
-  readonly #probe: AnswerProbe;
-  readonly #events = new WholeEvents();
-
-  constructor(choices: number) {
-    this.#probe = new AnswerProbe(choices);
-  }
-
-  push(chunk: Uint8Array): Uint8Array {
-    this.#probe.push(chunk, 0);
-    return this.#events.push(chunk);
-  }
-
-  end(): Uint8Array {
-    const rest = this.#events.drop();
-    if (this.#probe.finished) return rest;
-    throw new AppError('upstream_connection_error', 'the answer broke off before it was complete; try again');
-  }
-
-  error(error: AppError): Uint8Array {
-    this.#events.drop();
-    return Buffer.from(encodeSse(toOpenAiEnvelope(error)));
-  }
-
-  keepAlive(): Uint8Array {
-    return this.#events.isBetween ? Buffer.from(sseKeepAlive) : nothing;
-  }
-}
+const ownEvents: OwnEvents = {
+  error: (error) => encodeSse(toOpenAiEnvelope(error)),
+  keepAlive: sseKeepAlive,
+};

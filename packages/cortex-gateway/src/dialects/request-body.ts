@@ -1,9 +1,13 @@
+import { checkBodySize } from 'cortex-core/wire/body-size';
 import { AppError } from 'cortex-core/wire/errors';
 import { checkJsonNesting } from 'cortex-core/wire/json-scan';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
-/** The body as a JSON object; `malformed_json` or `invalid_request` otherwise. Content-type plays no part. */
+/**
+ * The body as a JSON object, within what a body may hold; `malformed_json` or `invalid_request` otherwise.
+ * Content-type plays no part.
+ */
 export function parseObject(body: Uint8Array): JsonObject {
   if (body.length === 0) throw new AppError('malformed_json', 'the request has no body; send a JSON object');
   checkJsonNesting(body);
@@ -19,6 +23,7 @@ export function parseObject(body: Uint8Array): JsonObject {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new AppError('invalid_request', 'the body must be a JSON object');
   }
+  checkBodySize(value as JsonObject);
   return value as JsonObject;
 }
 

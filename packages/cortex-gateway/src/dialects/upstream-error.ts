@@ -1,7 +1,7 @@
 /**
  * A neuron's refusal as one of ours: status, code, message and Retry-After survive the change of envelope.
  */
-import { AppError, type ErrorCode, errorCatalogue } from 'cortex-core/wire/errors';
+import { AppError, type ErrorCode, errorCatalogue, toErrorCode } from 'cortex-core/wire/errors';
 import { SseParser } from 'cortex-core/wire/sse';
 
 export function toUpstreamError(status: number, body: string, retryAfter: string | null): AppError {
@@ -11,10 +11,8 @@ export function toUpstreamError(status: number, body: string, retryAfter: string
       ...(param === null ? {} : { param }),
     });
   }
-  const known = code !== null && code in errorCatalogue ? (code as ErrorCode) : null;
-  // a 401 or 403 is about the gateway's key there, whatever its code: not the client's
-  const isOurs = status === 401 || status === 403;
-  const isKnown = known !== null && !isOurs && errorCatalogue[known].status === status;
+  const known = toErrorCode(code);
+  const isKnown = known !== null && !isOfKeys(status) && errorCatalogue[known].status === status;
   const chosen = isKnown ? known : codeOfStatus(status);
   const secs = retryAfter === null ? Number.NaN : Number(retryAfter);
   return new AppError(chosen, message ?? `the neuron answered ${status}`, {
@@ -23,14 +21,28 @@ export function toUpstreamError(status: number, body: string, retryAfter: string
   });
 }
 
-/** An error event of a stream: its code and message as the neuron said them. */
-export function toInStreamError(event: Uint8Array): AppError {
-  const [first] = new SseParser().push(event);
-  const { code, message, param } = readEnvelope(first?.data ?? '');
-  const known = code !== null && code in errorCatalogue ? (code as ErrorCode) : 'upstream_connection_error';
-  return new AppError(known, message ?? 'the neuron broke its answer off; try again', {
+/**
+ * The `error` in an event of a stream, or in the place of a whole answer: its code and message as the neuron
+ * said them. `answer`: what was parsed.
+ */
+export function toAnswerError(answer: unknown): AppError {
+  const { code, message, param } = envelopeOf(answer);
+  const known = toErrorCode(code) ?? 'internal_server_error';
+  const chosen = isOfKeys(errorCatalogue[known].status) ? 'upstream_connection_error' : known;
+  return new AppError(chosen, message ?? 'the neuron failed in the middle of its answer; try again', {
     ...(param === null ? {} : { param }),
   });
+}
+
+/** An error event's bytes, the same way. */
+export function toInStreamError(event: Uint8Array): AppError {
+  const [first] = new SseParser().push(event);
+  return toAnswerError(parseOrNull(first?.data ?? ''));
+}
+
+/** It is about the gateway's key at the neuron, never about the client's at the gateway. */
+function isOfKeys(status: number): boolean {
+  return status === 401 || status === 403;
 }
 
 /** A neuron tells a wrong shape (422) from a wrong value (400); the vendors' APIs do not, and nor do we. */
@@ -38,26 +50,34 @@ export function isShapeFault(status: number, body: string): boolean {
   return status === 422 && readEnvelope(body).code === 'invalid_request_body';
 }
 
-/** OpenAI's envelope, or the lifecycle API's flat one. */
-export function readEnvelope(body: string): {
+interface Envelope {
   readonly code: string | null;
   readonly message: string | null;
   readonly param: string | null;
-} {
+}
+
+/** OpenAI's envelope, or the lifecycle API's flat one. */
+export function readEnvelope(body: string): Envelope {
+  return envelopeOf(parseOrNull(body));
+}
+
+function envelopeOf(json: unknown): Envelope {
   const none = { code: null, message: null, param: null };
+  if (typeof json !== 'object' || json === null || !('error' in json)) return none;
+  const { error } = json;
+  if (typeof error === 'string') {
+    return { code: 'code' in json ? text(json.code) : null, message: text(error), param: null };
+  }
+  if (typeof error !== 'object' || error === null) return none;
+  const fields = error as Record<string, unknown>;
+  return { code: text(fields.code), message: text(fields.message), param: text(fields.param) };
+}
+
+function parseOrNull(body: string): unknown {
   try {
-    const json: unknown = JSON.parse(body);
-    if (typeof json !== 'object' || json === null || !('error' in json)) return none;
-    const { error } = json;
-    if (typeof error === 'string') {
-      const code = 'code' in json ? text(json.code) : null;
-      return { code, message: error, param: null };
-    }
-    if (typeof error !== 'object' || error === null) return none;
-    const fields = error as Record<string, unknown>;
-    return { code: text(fields.code), message: text(fields.message), param: text(fields.param) };
+    return JSON.parse(body);
   } catch {
-    return none;
+    return null;
   }
 }
 

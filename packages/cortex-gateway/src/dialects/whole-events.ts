@@ -5,9 +5,10 @@
 
 /** An event longer than this is passed on in pieces rather than held. */
 const heldBytesMax = 1024 * 1024;
+const nothing = Buffer.alloc(0);
 
 export class WholeEvents {
-  #held: Buffer = Buffer.alloc(0);
+  #held: Buffer = nothing;
 
   /** Nothing is held. */
   get isBetween(): boolean {
@@ -17,14 +18,15 @@ export class WholeEvents {
   push(chunk: Uint8Array): Uint8Array {
     const all = this.#held.length === 0 ? asBuffer(chunk) : Buffer.concat([this.#held, chunk]);
     const cut = all.length > heldBytesMax ? all.length : boundaryOf(all);
-    this.#held = all.subarray(cut);
+    // what is held for long must not hold the chunk it came in
+    this.#held = cut === all.length ? nothing : Buffer.from(all.subarray(cut));
     return all.subarray(0, cut);
   }
 
   /** What was held, which is held no more. */
   drop(): Uint8Array {
     const rest = this.#held;
-    this.#held = Buffer.alloc(0);
+    this.#held = nothing;
     return rest;
   }
 }

@@ -1,5 +1,5 @@
 /** What a neuron's lifecycle API says when it refuses. */
-import { AppError, type ErrorCode, errorCatalogue } from 'cortex-core/wire/errors';
+import { AppError, errorCatalogue, toErrorCode } from 'cortex-core/wire/errors';
 
 interface LifecycleAnswer {
   readonly status: number;
@@ -12,7 +12,7 @@ export function isAlreadyLoaded(body: unknown): boolean {
 
 export function loadError(node: string, model: string, answer: LifecycleAnswer): AppError {
   const { code, message } = causeOf(answer.body);
-  const known = code !== null && code in errorCatalogue ? (code as ErrorCode) : 'cold_load_failed';
+  const known = toErrorCode(code) ?? 'cold_load_failed';
   const retryable = errorCatalogue[known].retryable;
   return new AppError(known, `loading "${model}" on ${node} failed: ${message}`, {
     ...(retryable ? { retryAfterSecs: 5 } : {}),

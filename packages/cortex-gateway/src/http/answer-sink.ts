@@ -7,7 +7,8 @@
  * Design:  a call writes to a sink; whoever reads it is a reader. One who joins later gets the answer from
  *          its beginning. `signal` aborts when the last reader has left. The call waits for the fastest
  *          reader; one that lags far behind another is cut.
- * Limits:  what is kept for those who come later (see Attachments); 4 MiB that a reader may lag behind.
+ * Limits:  what is kept for those who come later (see Attachments); 4 MiB that a reader may lag behind, and
+ *          what it got at once when it came, which may be all of `attach_mb`.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Exchange } from 'cortex-core/daemon/http-server';
@@ -24,6 +25,8 @@ export interface KeepRoom {
 
 interface Reader {
   readonly exchange: Exchange;
+  /** Of the answer's beginning, which it got at once. */
+  readonly givenBytes: number;
   readonly settle: (error: unknown) => void;
 }
 
@@ -32,9 +35,12 @@ const lagBytesMax = 4 * 1024 * 1024;
 const stalledMsMax = 300_000;
 
 export class AnswerSink {
+  /** Aborts when nobody reads any more. */
+  readonly signal: AbortSignal;
   readonly #clock: Clock;
   readonly #room: KeepRoom | null;
-  readonly #gone = new AbortController();
+  /** Null where the one client's own signal says it. */
+  readonly #gone: AbortController | null;
   readonly #readers = new Set<Reader>();
   #route: string | null = null;
   #head: { readonly status: number; readonly headers: Headers } | null = null;
@@ -47,16 +53,13 @@ export class AnswerSink {
   #timer: { cancel(): void } | null = null;
   #lastMs = 0;
 
-  /** `room`: null when nobody may join. */
-  constructor(clock: Clock, room: KeepRoom | null) {
+  /** `room`: null when nobody may join `first`. */
+  constructor(clock: Clock, first: Exchange, room: KeepRoom | null) {
     this.#clock = clock;
     this.#room = room;
     this.#kept = room === null ? null : [];
-  }
-
-  /** Aborts when nobody reads any more. */
-  get signal(): AbortSignal {
-    return this.#gone.signal;
+    this.#gone = room === null ? null : new AbortController();
+    this.signal = this.#gone?.signal ?? first.signal;
   }
 
   /** Status and headers are out. */
@@ -77,6 +80,7 @@ export class AnswerSink {
       const { signal, response } = exchange;
       const reader: Reader = {
         exchange,
+        givenBytes: this.#keptBytes,
         settle: (error) => {
           signal.removeEventListener('abort', onAbort);
           this.#readers.delete(reader);
@@ -87,7 +91,7 @@ export class AnswerSink {
       };
       const onAbort = (): void => {
         reader.settle(signal.reason);
-        if (this.#readers.size === 0 && !this.#isOver) this.#gone.abort(signal.reason);
+        if (this.#readers.size === 0 && !this.#isOver) this.#gone?.abort(signal.reason);
       };
       if (signal.aborted) return onAbort();
       signal.addEventListener('abort', onAbort, { once: true });
@@ -212,10 +216,10 @@ export class AnswerSink {
   }
 
   #cutLaggards(): void {
-    const lags = [...this.#readers].map(({ exchange }) => exchange.response.writableLength);
-    const least = Math.min(...lags);
-    for (const [at, { exchange }] of [...this.#readers].entries()) {
-      if ((lags[at] ?? 0) - least > lagBytesMax) exchange.response.destroy();
+    const lagOf = ({ exchange }: Reader): number => exchange.response.writableLength;
+    const least = Math.min(...[...this.#readers].map(lagOf));
+    for (const reader of [...this.#readers]) {
+      if (lagOf(reader) - least > lagBytesMax + reader.givenBytes) reader.exchange.response.destroy();
     }
   }
 

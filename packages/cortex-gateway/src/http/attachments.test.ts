@@ -88,6 +88,31 @@ describe('an identical request of the same session', () => {
     assertNothingHeld(gateway);
   });
 
+  test('who joins late may lag by all it got at once, however much is kept', async () => {
+    const { gateway, neuron } = await start({ failover: { attach_mb: 64, attach_total_mb: 64 } });
+    const big = 'x'.repeat(1024 * 1024);
+    const text = chatStream(
+      'm',
+      Array.from({ length: 24 }, () => big),
+    );
+    const end = text.lastIndexOf(big);
+    const [written, gate] = [createGate(), createGate()];
+    neuron.onChat = async ({ response }: ChatCall) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write(text.slice(0, end), () => written.open());
+      await gate.opened;
+      response.end(text.slice(end));
+    };
+    const send = (): Promise<Response> => post(gateway, chat, ask({ stream: true }), { headers: session });
+    const first = (await send()).text();
+    await written.opened;
+    const late = await send();
+    await attached(gateway, 1);
+    gate.open();
+    assert.ok((await first) === text);
+    assert.ok((await late.text()) === text);
+  });
+
   test('gets the running answer from its beginning, and the model works once', async () => {
     const { gateway, neuron } = await start();
     const gate = createGate();
@@ -199,6 +224,41 @@ describe('an identical request of the same session', () => {
     gate.open();
     for (const each of [first, retry, other]) assert.equal(await each.rest(), whole);
   });
+});
+
+test('every header that names a conversation to the router names it to a resend', async () => {
+  const { gateway, neuron } = await start();
+  const gate = createGate();
+  halves(neuron, gate);
+  const names = [
+    'conversation_id',
+    'x-conversation-id',
+    'session-id',
+    'x-session-affinity',
+    'idempotency-key',
+  ];
+  const running = names.map(async (name) => {
+    const headers = { [name]: `of ${name}` };
+    const first = await until(await post(gateway, chat, ask({ stream: true }), { headers }), 'one');
+    const second = await post(gateway, chat, ask({ stream: true }), { headers });
+    return async () => assert.deepEqual([await first.rest(), await second.text()], [whole, whole], name);
+  });
+  const ends = await Promise.all(running);
+  assert.equal(neuron.counters.chats, names.length);
+  gate.open();
+  for (const end of ends) await end();
+});
+
+test('two idempotency keys of one session are two requests', async () => {
+  const { gateway, neuron } = await start();
+  const gate = createGate();
+  halves(neuron, gate);
+  const both = ['1', '2'].map((key) =>
+    post(gateway, chat, ask({ stream: true }), { headers: { ...session, 'idempotency-key': key } }),
+  );
+  await neuron.until(() => neuron.counters.chats === 2);
+  gate.open();
+  for (const each of both) assert.equal(await (await each).text(), whole);
 });
 
 describe('a request that runs for itself', () => {

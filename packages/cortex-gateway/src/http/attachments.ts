@@ -11,6 +11,7 @@
 import { createHash } from 'node:crypto';
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import type { AnswerSink, KeepRoom } from './answer-sink.ts';
+import { sessionOf } from './session-header.ts';
 
 export interface AttachmentsOptions {
   /** Of one answer; 0 = nothing is ever joined. */
@@ -19,15 +20,8 @@ export interface AttachmentsOptions {
   readonly totalBytesMax: number;
 }
 
-/** What tells one conversation of a key from another: Claude Code, Codex, OpenCode and others, SDKs. */
-const sessionHeaders = [
-  'idempotency-key',
-  'x-claude-code-session-id',
-  'x-session-id',
-  'session_id',
-  'session-id',
-  'x-session-affinity',
-] as const;
+/** Of SDKs: one call's, whatever session it is of. */
+const onceHeader = 'idempotency-key';
 /** Of OpenAI's and Anthropic's SDKs: 0 at first. */
 const retryHeader = 'x-stainless-retry-count';
 
@@ -49,14 +43,14 @@ export class Attachments {
   /** Null when the request stands for itself. */
   keyOf(exchange: Exchange, body: Uint8Array): AttachKey | null {
     if (this.#options.answerBytesMax === 0 || exchange.header('x-cortex-attach') === 'off') return null;
-    const session = sessionHeaders.map((name) => exchange.header(name)).find((value) => value !== null);
+    const session = exchange.header(onceHeader) || sessionOf((name) => exchange.header(name));
     const retries = exchange.header(retryHeader);
-    if (session === undefined && retries === null) return null;
+    if (session === null && retries === null) return null;
     const hash = createHash('sha256');
     const key = [exchange.header('authorization'), exchange.header('x-api-key')];
     hash.update(JSON.stringify([...key, exchange.path, session ?? '']));
     hash.update(body);
-    return { hash: hash.digest('base64'), isFirst: session === undefined && !(Number(retries) > 0) };
+    return { hash: hash.digest('base64'), isFirst: session === null && !(Number(retries) > 0) };
   }
 
   /** The answer that such a request may join; null when there is none. */

@@ -92,7 +92,7 @@ test('the client gets one length or one encoding, and nothing of the neuron’s 
 });
 
 test('an idle connection outlives the pools of clients and of this gateway', async () => {
-  // undici keeps sockets for 30 s here, Go and Python clients for 30 to 60: whoever asks must close first
+  // the gateway's own client keeps sockets for 30 s, Go and Python clients for 30 to 60: whoever asks must close first
   const answer = await fetch(`${made.gateway.url}/health`);
   await answer.text();
   const secs = Number(/timeout=(\d+)/.exec(answer.headers.get('keep-alive') ?? '')?.[1]);

@@ -4,7 +4,7 @@
 
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError, toAppError } from 'cortex-core/wire/errors';
-import { AnswerProbe, AnswerTail, type TokenUsage } from '../dialects/answer-probe.ts';
+import { AnswerProbe, type TokenUsage, usageOf } from '../dialects/answer-probe.ts';
 import type { Dialect, InferenceRequest, NativeForm, StreamOut, StreamProbe } from '../dialects/dialect.ts';
 import { isShapeFault, toUpstreamError } from '../dialects/upstream-error.ts';
 import type { Ask } from '../fleet/ask.ts';
@@ -21,6 +21,7 @@ import { headerOf, nativeHeadersOf, routeHeader, toClientHeaders, toUpstreamHead
 import type { CallParts, InferenceDeps } from './inference-deps.ts';
 import { leaseWithin, notYet } from './lease-within.ts';
 import { type Answered, nativeFormFor, Sender, type SendResult } from './send.ts';
+import { asItIs } from './stream-checks.ts';
 import { StreamRelay } from './stream-relay.ts';
 import { readWhole } from './whole-answer.ts';
 
@@ -43,7 +44,7 @@ export function inferenceHandler(
       metrics.onAttached();
       return await running.read(exchange);
     }
-    const sink = new AnswerSink(clock, key === null ? null : attachments.room());
+    const sink = new AnswerSink(clock, exchange, key === null ? null : attachments.room());
     // it may refuse the request, which nobody must be able to join then
     const call = new InferenceCall(deps, { exchange, sink, dialect, request, principal });
     if (key !== null) attachments.add(key, sink);
@@ -62,6 +63,7 @@ class InferenceCall {
   readonly #parts: CallParts;
   readonly #request: InferenceRequest;
   readonly #sink: AnswerSink;
+  readonly #checked: (out: StreamOut) => StreamOut;
   #out: StreamOut;
   /** The answer comes as the client reads it; null = as chat. */
   #native: NativeForm | null = null;
@@ -81,7 +83,8 @@ class InferenceCall {
     this.#request = parts.request;
     this.#sink = parts.sink;
     const { requestId } = parts.exchange;
-    this.#out = deps.streamChecks.wrap(parts.dialect, parts.request.streamOut(requestId), requestId);
+    this.#checked = parts.request.stream ? deps.streamChecks.begin(parts.dialect, requestId) : asItIs;
+    this.#out = this.#checked(parts.request.streamOut(requestId));
     this.#startedMs = deps.clock.monotonicMs();
     this.#ask = {
       model: parts.request.model,
@@ -161,12 +164,11 @@ class InferenceCall {
 
   /** Who answers decides how it is read; the client has nothing of an answer yet. */
   #adopt(native: NativeForm | null): void {
-    this.#probe = native === null ? new AnswerProbe(this.#request.choices) : native.probe();
-    if (native === this.#native) return;
-    this.#native = native;
-    const { dialect, exchange } = this.#parts;
-    const out = (native ?? this.#request).streamOut(exchange.requestId);
-    this.#out = this.#deps.streamChecks.wrap(dialect, out, exchange.requestId);
+    if (native !== this.#native) {
+      this.#native = native;
+      this.#out = this.#checked((native ?? this.#request).streamOut(this.#parts.exchange.requestId));
+    }
+    this.#probe = this.#out.probe ?? new AnswerProbe(this.#request.choices);
   }
 
   /** Null: the bytes of an answer are the client's as they come. */
@@ -244,8 +246,9 @@ class InferenceCall {
     const relay = new StreamRelay({
       signal: this.#sink.signal,
       write: (bytes) => {
-        this.#probe?.push(bytes, clock.monotonicMs());
-        return this.#sink.write(this.#out.push(bytes));
+        const nowMs = clock.monotonicMs();
+        if (this.#out.probe === undefined) this.#probe?.push(bytes, nowMs);
+        return this.#sink.write(this.#out.push(bytes, nowMs));
       },
       isComplete: () => this.#probe?.finished === true,
       again: (broken, cause) => this.#again(sender, broken, cause),
@@ -320,9 +323,7 @@ class InferenceCall {
 
   #usageOf(answer: Uint8Array): TokenUsage | null {
     if (this.#native !== null) return this.#native.usageOf(answer);
-    const tail = new AnswerTail();
-    tail.push(answer);
-    return tail.usage;
+    return usageOf(answer);
   }
 
   async #againWhole(sender: Sender, broken: Answered, cause: unknown): Promise<Answered> {

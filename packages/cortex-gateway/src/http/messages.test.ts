@@ -235,9 +235,11 @@ describe('streams', () => {
         'data: {"id":"a","object":"chat.completion.chunk","model":"m","secret":"words"}\n\ndata: [DONE]\n\n',
       );
     };
-    const body = JSON.stringify({ model: 'm', messages: [{ role: 'user', content: 'hi' }], stream: true });
-    for (let call = 0; call < 4; call++) {
-      await (await fetch(`${gateway.url}/v1/chat/completions`, { method: 'POST', body })).text();
+    const body = { model: 'm', messages: [{ role: 'user', content: 'hi' }], stream: true };
+    for (let call = 0; call < 8; call++) {
+      // what is no stream is not counted as one
+      const each = JSON.stringify({ ...body, stream: call % 2 === 0 });
+      await (await fetch(`${gateway.url}/v1/chat/completions`, { method: 'POST', body: each })).text();
     }
     const scraped = await (await fetch(`http://127.0.0.1:${gateway.metricsPort}/metrics`)).text();
     assert.match(scraped, /^cortex_stream_protocol_errors_total\{dialect="chat",rule="no_choices"\} 2$/m);

@@ -242,14 +242,17 @@ export function nativeFormFor({ native }: InferenceRequest, lease: Lease): Nativ
 
 /** Waits for the first byte: a reset before it is still a case for another replica. */
 async function withFirstChunk(answer: UpstreamAnswer): Promise<UpstreamAnswer> {
-  const iterator = answer.chunks[Symbol.asyncIterator]();
-  const first = await iterator.next();
-  async function* chunks(): AsyncGenerator<Buffer, void, void> {
-    if (first.done === true) return;
-    yield first.value;
-    yield* { [Symbol.asyncIterator]: () => iterator };
-  }
-  return { ...answer, chunks: chunks() };
+  const rest = answer.chunks[Symbol.asyncIterator]();
+  let first: IteratorResult<Buffer> | null = await rest.next();
+  const next = (): Promise<IteratorResult<Buffer>> => {
+    if (first === null) return rest.next();
+    const result = first;
+    first = null;
+    return Promise.resolve(result);
+  };
+  const leave = async (): Promise<IteratorResult<Buffer>> =>
+    (await rest.return?.()) ?? { done: true, value: undefined };
+  return { ...answer, chunks: { [Symbol.asyncIterator]: () => ({ next, return: leave }) } };
 }
 
 async function readSome(answer: UpstreamAnswer): Promise<Buffer> {

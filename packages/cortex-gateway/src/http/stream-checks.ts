@@ -4,10 +4,10 @@
  * Problem: what breaks a client shows in no status and no log of ours.
  * Design: a checked stream is read beside the client, after translation; the first rule it breaks is counted
  * and logged by name, without a word of the content. Nothing is changed, delayed or cut. A stream whose
- * client left is not judged.
+ * client left is not judged. A stream counts once, however many translators it goes through.
  */
 import type { Log } from 'cortex-core/daemon/log';
-import type { Dialect, StreamOut } from '../dialects/dialect.ts';
+import type { Dialect, StreamOut, StreamProbe } from '../dialects/dialect.ts';
 import type { WireGrammar } from '../dialects/wire-grammar/wire-grammar.ts';
 
 export interface StreamChecksOptions {
@@ -25,21 +25,28 @@ export class StreamChecks {
     this.#options = options;
   }
 
-  /** `out` itself, or one that is checked in passing. */
-  wrap(dialect: Dialect, out: StreamOut, requestId: string): StreamOut {
+  /** Counts a stream that begins. What it returns gives a translator checked in passing, or as it is. */
+  begin(dialect: Dialect, requestId: string): (out: StreamOut) => StreamOut {
     const { every, log, onFault } = this.#options;
-    if (dialect.wireGrammar === undefined || every === 0 || this.#count++ % every !== 0) return out;
-    return new CheckedStream(out, dialect.wireGrammar(), (rule) => {
-      onFault(dialect.name, rule);
-      log.error('a stream broke the grammar of its dialect', {
-        ...{ request_id: requestId, dialect: dialect.name, rule },
-      });
-    });
+    const { name, wireGrammar } = dialect;
+    if (wireGrammar === undefined || every === 0 || this.#count++ % every !== 0) return asItIs;
+    const report = (rule: string): void => {
+      onFault(name, rule);
+      const fields = { request_id: requestId, dialect: name, rule };
+      log.error('a stream broke the grammar of its dialect', fields);
+    };
+    return (out) => new CheckedStream(out, wireGrammar(), report);
   }
+}
+
+/** Of what is not checked. */
+export function asItIs(out: StreamOut): StreamOut {
+  return out;
 }
 
 class CheckedStream implements StreamOut {
   readonly headers?: Readonly<Record<string, string>>;
+  readonly probe?: StreamProbe;
   readonly #out: StreamOut;
   readonly #grammar: WireGrammar;
   readonly #report: (rule: string) => void;
@@ -47,6 +54,7 @@ class CheckedStream implements StreamOut {
   constructor(out: StreamOut, grammar: WireGrammar, report: (rule: string) => void) {
     this.#out = out;
     if (out.headers !== undefined) this.headers = out.headers;
+    if (out.probe !== undefined) this.probe = out.probe;
     this.#grammar = grammar;
     this.#report = report;
   }
@@ -55,8 +63,8 @@ class CheckedStream implements StreamOut {
     return this.#out.pingsDuringAnswer;
   }
 
-  push(chunk: Uint8Array): Uint8Array {
-    return this.#seen(this.#out.push(chunk));
+  push(chunk: Uint8Array, nowMs?: number): Uint8Array {
+    return this.#seen(this.#out.push(chunk, nowMs));
   }
 
   end(): Uint8Array {

@@ -1,12 +1,11 @@
 /**
  * One neuron over HTTP: small JSON calls with a size limit and a deadline, and streamed inference with an
- * idle timeout. undici's own timeouts are off: they would be total limits on a silent prefill. The pool is
- * per neuron, so that one hung machine cannot hold another's connections.
+ * idle timeout. No limit is on an answer as a whole: a long prefill is silent.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import { AppError } from 'cortex-core/wire/errors';
-import { Pool } from 'undici';
-import { chunksOf, IdleWatch } from './idle-watch.ts';
+import { HttpPool } from './http-pool.ts';
+import { type CallPeer, WatchedCall } from './watched-call.ts';
 
 export interface NeuronClientOptions {
   readonly name: string;
@@ -46,23 +45,16 @@ const jsonBytesMax = 8 * 1024 * 1024;
 
 export class NeuronClient {
   readonly name: string;
-  readonly #pool: Pool;
-  readonly #prefix: string;
+  readonly #pool: HttpPool;
   readonly #key: () => string | null;
-  readonly #clock: Clock;
+  readonly #peer: CallPeer;
 
   constructor(options: NeuronClientOptions) {
-    const url = new URL(options.endpoint);
-    this.name = options.name;
+    const { name, endpoint, clock, connectTimeoutMs = 5000 } = options;
+    this.name = name;
     this.#key = options.key;
-    this.#clock = options.clock;
-    this.#prefix = url.pathname.replace(/\/+$/, '');
-    this.#pool = new Pool(url.origin, {
-      headersTimeout: 0,
-      bodyTimeout: 0,
-      connectTimeout: options.connectTimeoutMs ?? 5000,
-      keepAliveTimeout: 30_000,
-    });
+    this.#peer = { clock, name, toError: (cause) => connectionError(name, cause) };
+    this.#pool = new HttpPool({ url: endpoint, connectTimeoutMs });
   }
 
   /** The JSON of a 2xx answer. Throws on anything else, also past `timeoutMs` or 8 MiB. */
@@ -80,32 +72,16 @@ export class NeuronClient {
   }
 
   async open(request: OpenRequest): Promise<UpstreamAnswer> {
-    const watch = new IdleWatch(this.#clock, this.name, request, (cause) =>
-      connectionError(this.name, cause),
-    );
-    try {
-      const answer = await this.#pool.request({
-        method: 'POST',
-        path: this.#prefix + request.path,
-        headers: { ...request.headers, ...this.#auth() },
-        body: request.body,
-        signal: watch.signal,
-      });
-      watch.touch();
-      return {
-        status: answer.statusCode,
-        headers: answer.headers,
-        chunks: chunksOf(answer, watch, this.name),
-        abort: () => watch.stop(new Error('no longer wanted'), answer),
-      };
-    } catch (thrown) {
-      watch.end();
-      throw watch.explain(thrown);
-    }
+    const call = new WatchedCall(this.#peer, request);
+    const { path, body } = request;
+    const headers = { ...request.headers, ...this.#auth() };
+    const head = await call.open(() => this.#pool.send({ method: 'POST', path, headers, body }));
+    return { ...head, chunks: call, abort: () => call.stop(new Error('no longer wanted')) };
   }
 
+  /** Cuts what runs. Idempotent. */
   async close(): Promise<void> {
-    await this.#pool.destroy();
+    this.#pool.close();
   }
 
   async #json(
@@ -115,31 +91,19 @@ export class NeuronClient {
     timeoutMs: number | null,
     signal?: AbortSignal,
   ): Promise<JsonAnswer> {
-    const stop = new AbortController();
-    const onAbort = (): void => stop.abort(signal?.reason);
-    signal?.addEventListener('abort', onAbort, { once: true });
-    if (signal?.aborted) onAbort();
+    const call = new WatchedCall(this.#peer, { signal, idleMs: null });
     const late = new AppError('upstream_timeout', `${this.name} did not answer ${path} in time`);
-    const timer = timeoutMs === null ? null : this.#clock.setTimer(timeoutMs, () => stop.abort(late));
+    const timer = timeoutMs === null ? null : this.#peer.clock.setTimer(timeoutMs, () => call.stop(late));
+    const headers = this.#auth();
+    if (body !== undefined) headers['content-type'] = 'application/json';
     try {
-      const headers = {
-        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-        ...this.#auth(),
-      };
-      const answer = await this.#pool.request({
-        method,
-        path: this.#prefix + path,
-        headers,
-        signal: stop.signal,
-        ...(body === undefined ? {} : { body }),
-      });
-      return { status: answer.statusCode, body: parseJson(await readAll(answer.body, this.name)) };
+      const send = () => this.#pool.send({ method, path, headers, ...(body === undefined ? {} : { body }) });
+      const { status } = await call.open(send, method === 'GET');
+      return { status, body: parseJson(await readAll(call, this.name)) };
     } catch (thrown) {
-      if (stop.signal.aborted) throw stop.signal.reason;
-      throw connectionError(this.name, thrown);
+      throw call.explain(thrown);
     } finally {
       timer?.cancel();
-      signal?.removeEventListener('abort', onAbort);
     }
   }
 

@@ -8,9 +8,9 @@
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import { AppError, toOpenAiEnvelope } from 'cortex-core/wire/errors';
-import { type Dispatcher, Pool } from 'undici';
-import { chunksOf, IdleWatch } from './idle-watch.ts';
+import { HttpPool } from './http-pool.ts';
 import type { OpenRequest, UpstreamAnswer } from './neuron-client.ts';
+import { type CallHead, type CallPeer, WatchedCall } from './watched-call.ts';
 
 export type ProviderKind = 'openai' | 'anthropic';
 
@@ -60,46 +60,35 @@ const retryAfterSecsMax = 3600;
 
 export class ProviderClient {
   readonly #options: ProviderClientOptions;
-  readonly #pool: Pool;
-  readonly #prefix: string;
+  readonly #pool: HttpPool;
+  readonly #peer: CallPeer;
 
   constructor(options: ProviderClientOptions) {
-    const url = new URL(options.url);
+    const { name, url, connectTimeoutMs, clock } = options;
     this.#options = options;
-    this.#prefix = url.pathname.replace(/\/+$/, '');
-    this.#pool = new Pool(url.origin, {
-      headersTimeout: 0,
-      bodyTimeout: 0,
-      connectTimeout: options.connectTimeoutMs,
-      keepAliveTimeout: 30_000,
-    });
+    this.#pool = new HttpPool({ url, connectTimeoutMs });
+    this.#peer = { clock, name: `provider ${name}`, toError: (cause) => this.#unreachable(cause) };
   }
 
   /** Throws an AppError when it cannot be reached, falls silent, or answers with what is no answer. */
   async open(request: ProviderRequest): Promise<UpstreamAnswer> {
-    const { clock, name, idleMs } = this.#options;
-    const { call, key, headers, signal } = request;
-    const toError = (cause: unknown): AppError => this.#unreachable(cause);
-    const watch = new IdleWatch(clock, `provider ${name}`, { signal, idleMs }, toError);
+    const { call, key, signal } = request;
+    const headers = this.#headers(call, key, request.headers);
+    const { path, body } = call;
+    const watched = new WatchedCall(this.#peer, { signal, idleMs: this.#options.idleMs });
+    const head = await watched.open(() => this.#pool.send({ method: 'POST', path, headers, body }));
     try {
-      const answer = await this.#pool.request({
-        method: 'POST',
-        path: this.#prefix + call.path,
-        headers: this.#headers(call, key, headers),
-        body: call.body,
-        signal: watch.signal,
-      });
-      watch.touch();
-      return await this.#read(answer, request, watch);
+      return await this.#read(head, request, watched);
     } catch (thrown) {
-      watch.end();
-      throw thrown instanceof AppError ? thrown : watch.explain(thrown);
+      const reason = thrown instanceof AppError ? thrown : watched.explain(thrown);
+      watched.stop(reason);
+      throw reason;
     }
   }
 
-  /** Idempotent. */
+  /** Cuts what runs. Idempotent. */
   async close(): Promise<void> {
-    await this.#pool.destroy();
+    this.#pool.close();
   }
 
   #headers(call: ProviderCall, key: string | null, client: OpenRequest['headers']): Record<string, string> {
@@ -121,21 +110,18 @@ export class ProviderClient {
   }
 
   async #read(
-    answer: Dispatcher.ResponseData,
+    { status, headers: said }: CallHead,
     { call, key, onRefused }: ProviderRequest,
-    watch: IdleWatch,
+    chunks: WatchedCall,
   ): Promise<UpstreamAnswer> {
-    const { name } = this.#options;
-    const { statusCode: status } = answer;
-    const abort = (): void => watch.stop(new Error('no longer wanted'), answer);
-    const chunks = chunksOf(answer, watch, `provider ${name}`);
+    const abort = (): void => chunks.stop(new Error('no longer wanted'));
     if (status < 200 || status > 299) {
       const body = (await readUpTo(chunks, errorBytesMax)).bytes.toString('utf8');
       abort();
-      const retryAfterSecs = retryAfterOf(answer.headers['retry-after'], this.#options.clock.now());
+      const retryAfterSecs = retryAfterOf(said['retry-after'], this.#options.clock.now());
       return toAnswer(onRefused({ status, body: withoutKey(body, key), retryAfterSecs }));
     }
-    const type = String(answer.headers['content-type'] ?? '');
+    const type = String(said['content-type'] ?? '');
     if (call.stream) {
       if (!type.includes('text/event-stream')) {
         abort();

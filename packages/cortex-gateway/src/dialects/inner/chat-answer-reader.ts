@@ -9,6 +9,7 @@
  */
 import { AppError } from 'cortex-core/wire/errors';
 import { SseParser } from 'cortex-core/wire/sse';
+import { toAnswerError } from '../upstream-error.ts';
 import type { AnswerEvent } from './answer-event.ts';
 import {
   type ChatPiece,
@@ -18,7 +19,6 @@ import {
   malformed,
   parsePiece,
   toAnswerUsage,
-  toPieceError,
   toStop,
 } from './chat-piece.ts';
 
@@ -92,7 +92,7 @@ class PieceReader {
   readonly #places = new Map<number, number>();
 
   take(piece: ChatPiece, out: AnswerEvent[]): void {
-    if (piece.error !== undefined && piece.error !== null) throw toPieceError(piece.error);
+    if (piece.error !== undefined && piece.error !== null) throw toAnswerError(piece);
     const usage = piece.usage ? toAnswerUsage(piece.usage) : null;
     const isFirst = !this.#started;
     if (isFirst) {

@@ -1,5 +1,5 @@
 /** What is read of a neuron's chat answer, whole or in chunks; anything may be missing or of another type. */
-import { AppError, type ErrorCode, errorCatalogue } from 'cortex-core/wire/errors';
+import { AppError } from 'cortex-core/wire/errors';
 import type { AnswerUsage, StopReason } from './answer-event.ts';
 
 export interface ChatPiece {
@@ -89,15 +89,6 @@ export function toStop(
       if (said !== null) return { reason: 'stop_text', stopText: said };
       return { reason: called ? 'calls' : 'end', stopText: null };
   }
-}
-
-/** An `error` object in place of an answer, as one of our errors. */
-export function toPieceError(value: unknown): AppError {
-  const fields = typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
-  const { code, message } = fields;
-  const known = typeof code === 'string' && Object.hasOwn(errorCatalogue, code) ? (code as ErrorCode) : null;
-  const text = typeof message === 'string' ? message : 'the neuron failed in the middle of its answer';
-  return new AppError(known ?? 'internal_server_error', text);
 }
 
 function count(value: unknown): number {

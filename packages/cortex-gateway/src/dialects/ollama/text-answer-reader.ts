@@ -2,14 +2,8 @@
 import { AppError } from 'cortex-core/wire/errors';
 import { SseParser } from 'cortex-core/wire/sse';
 import type { AnswerEvent } from '../inner/answer-event.ts';
-import {
-  type ChatPiece,
-  choiceOf,
-  parsePiece,
-  toAnswerUsage,
-  toPieceError,
-  toStop,
-} from '../inner/chat-piece.ts';
+import { type ChatPiece, choiceOf, parsePiece, toAnswerUsage, toStop } from '../inner/chat-piece.ts';
+import { toAnswerError } from '../upstream-error.ts';
 
 export class TextAnswerReader {
   readonly #parser = new SseParser();
@@ -45,7 +39,7 @@ export class TextAnswerReader {
   }
 
   #take(piece: ChatPiece, out: AnswerEvent[]): void {
-    if (piece.error !== undefined && piece.error !== null) throw toPieceError(piece.error);
+    if (piece.error !== undefined && piece.error !== null) throw toAnswerError(piece);
     if (!this.#started) {
       this.#started = true;
       const id = typeof piece.id === 'string' ? piece.id : null;

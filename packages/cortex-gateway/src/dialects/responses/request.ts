@@ -1,5 +1,4 @@
 /** POST /v1/responses: the body -> the inner request, and what the response repeats of it. */
-import { checkBodySize } from 'cortex-core/wire/body-size';
 import type { ResponseEcho } from 'cortex-core/wire/responses';
 import type { InnerFormat, InnerReasoning, InnerRequest, InnerTurn } from '../inner/inner-request.ts';
 import { type JsonObject, modelOf } from '../request-body.ts';
@@ -39,7 +38,6 @@ export interface ResponsesRequest {
 }
 
 export function readResponsesRequest(json: JsonObject, deps: RequestDeps): ResponsesRequest {
-  checkBodySize(json);
   const model = modelOf(json);
   refuseUnsupported(json);
   const table = new ToolTable();

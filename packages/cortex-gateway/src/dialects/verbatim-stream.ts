@@ -1,0 +1,44 @@
+/** A stream whose bytes the client gets as they come, for upstreams that speak the client's own dialect. */
+import { AppError } from 'cortex-core/wire/errors';
+import type { StreamOut, StreamProbe } from './dialect.ts';
+import { WholeEvents } from './whole-events.ts';
+
+/** What the gateway itself may have to say in it: whole events. */
+export interface OwnEvents {
+  readonly error: (error: AppError) => string;
+  readonly keepAlive: string;
+}
+
+const nothing = new Uint8Array(0);
+
+export class VerbatimStream implements StreamOut {
+  readonly pingsDuringAnswer = false;
+  readonly probe: StreamProbe;
+  readonly #own: OwnEvents;
+  readonly #events = new WholeEvents();
+
+  constructor(probe: StreamProbe, own: OwnEvents) {
+    this.probe = probe;
+    this.#own = own;
+  }
+
+  push(chunk: Uint8Array, nowMs = 0): Uint8Array {
+    this.probe.push(chunk, nowMs);
+    return this.#events.push(chunk);
+  }
+
+  end(): Uint8Array {
+    const rest = this.#events.drop();
+    if (this.probe.finished) return rest;
+    throw new AppError('upstream_connection_error', 'the answer broke off before it was complete; try again');
+  }
+
+  error(error: AppError): Uint8Array {
+    this.#events.drop();
+    return Buffer.from(this.#own.error(error));
+  }
+
+  keepAlive(): Uint8Array {
+    return this.#events.isBetween ? Buffer.from(this.#own.keepAlive) : nothing;
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * Connections to one address, kept for the next request. One pool per neuron or provider, so that one hung
+ * machine cannot hold another's connections. How long a request may take is the business of who sends it.
+ */
+import { type ClientRequest, Agent as HttpAgent, request as httpRequest } from 'node:http';
+import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import type { Socket } from 'node:net';
+import { urlToHttpOptions } from 'node:url';
+
+export interface HttpPoolOptions {
+  /** `http:` or `https:`; its path stands before that of each request. */
+  readonly url: string;
+  readonly connectTimeoutMs: number;
+}
+
+export interface PoolRequest {
+  readonly method: 'GET' | 'POST';
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: Uint8Array | string;
+}
+
+const keepAliveMs = 30_000;
+/** A connection is not used any more so long before the other side said it would close it. */
+const marginMs = 2000;
+
+export class HttpPool {
+  readonly #agent: HttpAgent;
+  readonly #request: typeof httpRequest;
+  readonly #base: ReturnType<typeof urlToHttpOptions>;
+  readonly #prefix: string;
+  readonly #connectTimeoutMs: number;
+  #isClosed = false;
+
+  constructor({ url, connectTimeoutMs }: HttpPoolOptions) {
+    const { origin, pathname, protocol } = new URL(url);
+    this.#base = urlToHttpOptions(new URL(origin));
+    this.#prefix = pathname.replace(/\/+$/, '');
+    const isTls = protocol === 'https:';
+    const settings = { keepAlive: true, timeout: keepAliveMs };
+    this.#agent = withMargin(isTls ? new HttpsAgent(settings) : new HttpAgent(settings));
+    this.#request = isTls ? httpsRequest : httpRequest;
+    this.#connectTimeoutMs = connectTimeoutMs;
+  }
+
+  /** The caller listens for `response` and `error`. */
+  send({ method, path, headers, body }: PoolRequest): ClientRequest {
+    if (this.#isClosed) throw new Error('the pool is closed');
+    const agent = this.#agent;
+    const sent = this.#request({ ...this.#base, agent, method, path: this.#prefix + path, headers });
+    sent.once('socket', (socket) => this.#limitConnect(sent, socket));
+    sent.end(body);
+    return sent;
+  }
+
+  /** Cuts what runs. Idempotent. */
+  close(): void {
+    this.#isClosed = true;
+    this.#agent.destroy();
+  }
+
+  #limitConnect(sent: ClientRequest, socket: Socket): void {
+    if (!socket.connecting) return;
+    const connected = 'encrypted' in socket ? 'secureConnect' : 'connect';
+    const onDone = (): void => {
+      clearTimeout(timer);
+      socket.off(connected, onDone);
+      socket.off('close', onDone);
+    };
+    const timer = setTimeout(() => {
+      sent.destroy(new Error(`no connection within ${this.#connectTimeoutMs} ms`));
+    }, this.#connectTimeoutMs);
+    socket.once(connected, onDone);
+    socket.once('close', onDone);
+  }
+}
+
+/** A server's `keep-alive: timeout` is when it closes: what is sent then is lost. */
+function withMargin(agent: HttpAgent): HttpAgent {
+  const keep = agent.keepSocketAlive.bind(agent) as (socket: unknown) => unknown;
+  agent.keepSocketAlive = ((socket: Socket) => {
+    if (keep(socket) === false) return false;
+    const { timeout = keepAliveMs } = socket;
+    if (timeout >= keepAliveMs) return true;
+    if (timeout <= marginMs) return false;
+    socket.setTimeout(timeout - marginMs);
+    return true;
+  }) as typeof agent.keepSocketAlive;
+  return agent;
+}
