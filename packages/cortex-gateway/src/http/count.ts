@@ -8,8 +8,7 @@
  */
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
-import type { CountOptions } from '../dialects/counts.ts';
-import type { UpstreamTarget } from '../dialects/dialect.ts';
+import type { ParseOptions, UpstreamTarget } from '../dialects/dialect.ts';
 import { toUpstreamError } from '../dialects/upstream-error.ts';
 import type { CountingNode } from '../fleet/counting.ts';
 import { countingNodes } from '../fleet/counting.ts';
@@ -29,7 +28,7 @@ export interface CountDeps {
 /** What a dialect gives: its request as for an answer, and the shape of its count. */
 export interface CountDialect {
   /** Throws an AppError that names the field at fault. */
-  readonly parse: (body: Uint8Array, options: CountOptions) => CountRequest;
+  readonly parse: (body: Uint8Array, options: ParseOptions) => CountRequest;
   readonly toAnswer: (inputTokens: number) => unknown;
 }
 
