@@ -130,6 +130,7 @@ function passThrough(
 }
 
 const nothing = new Uint8Array(0);
+const done = Buffer.from(encodeSse('[DONE]'));
 
 class VerbatimStream implements StreamOut {
   readonly pingsDuringAnswer = false;
@@ -146,8 +147,9 @@ class VerbatimStream implements StreamOut {
   }
 
   end(): Uint8Array {
-    const rest = this.#events.drop();
-    if (this.#probe.finished) return rest;
+    const rest = Buffer.from(this.#events.drop()).toString('latin1');
+    // half an event is none; some engines leave out the empty line behind the last one
+    if (this.#probe.finished) return /^data: ?\[DONE\]\s*$/.test(rest) ? done : nothing;
     throw new AppError('upstream_connection_error', 'the answer broke off before it was complete; try again');
   }
 
