@@ -97,7 +97,6 @@ export const ollamaEmbeddingsSchema = z.looseObject({
   keep_alive: common.keep_alive,
 });
 
-/** Some clients still name the model `name`. */
 export const ollamaShowSchema = z.looseObject({
   model: z.string().min(1).max(512),
 });

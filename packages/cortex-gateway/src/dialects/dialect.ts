@@ -81,9 +81,9 @@ export interface UpstreamTarget {
 
 /** Upstream's SSE bytes in, the client's out. Everything it returns ends at an event's boundary. */
 export interface StreamOut {
-  /** `nowMs`: for its probe. */
+  /** What was read before a fault is returned; the next call throws the fault. `nowMs`: for its probe. */
   push(chunk: Uint8Array, nowMs?: number): Uint8Array;
-  /** Upstream ended. Throws `upstream_malformed_response` when the answer was not complete. */
+  /** Upstream ended. Throws an AppError, mostly `upstream_connection_error`, where the answer was not complete. */
   end(): Uint8Array;
   /** The dialect's error event. Nothing may follow it. */
   error(error: AppError): Uint8Array;

@@ -136,4 +136,5 @@ function passThrough(
 const ownEvents: OwnEvents = {
   error: (error) => encodeSse(toOpenAiEnvelope(error)),
   keepAlive: sseKeepAlive,
+  last: encodeSse('[DONE]'),
 };

@@ -7,6 +7,8 @@ import { WholeEvents } from './whole-events.ts';
 export interface OwnEvents {
   readonly error: (error: AppError) => string;
   readonly keepAlive: string;
+  /** Upstream's last event, for engines that leave out the empty line behind it. */
+  readonly last?: string;
 }
 
 const nothing = new Uint8Array(0);
@@ -28,8 +30,10 @@ export class VerbatimStream implements StreamOut {
   }
 
   end(): Uint8Array {
-    const rest = this.#events.drop();
-    if (this.probe.finished) return rest;
+    const rest = Buffer.from(this.#events.drop()).toString('latin1').trimEnd();
+    const { last } = this.#own;
+    // half an event is none
+    if (this.probe.finished) return last !== undefined && rest === last.trimEnd() ? Buffer.from(last) : nothing;
     throw new AppError('upstream_connection_error', 'the answer broke off before it was complete; try again');
   }
 

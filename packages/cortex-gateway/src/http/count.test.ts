@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { after, test } from 'node:test';
+import { after, describe, test } from 'node:test';
 import { cortexConfigSchema } from 'cortex-core/config/cortex-config';
 import { modelsConfigSchema } from 'cortex-core/config/models-config';
 import { silentLog } from 'cortex-core/daemon/log';
 import { type FakeNeuron, type FakeNeuronOptions, startFakeNeuron } from 'testkit/fake-neuron';
 import type { z } from 'zod';
 import { type Gateway, startGateway } from '../gateway.ts';
+import { ask, key, setUpProviders } from './providers.test.kit.ts';
 
 const cleanups: (() => Promise<void>)[] = [];
 after(async () => {
@@ -180,4 +181,90 @@ test("the chat form of the count has a neuron's own shape", async () => {
     body: JSON.stringify(body('m')),
   });
   assert.deepEqual(await response.json(), { object: 'chat.completion.input_tokens', input_tokens: 7 });
+});
+
+describe('a model that only a provider has', () => {
+  const question = (model: string) => ({
+    ...{ model, max_tokens: 9, stream: true, temperature: 0.5 },
+    ...{ system: 'be brief', messages: [{ role: 'user', content: 'hi' }] },
+    tools: [{ name: 'look', input_schema: { type: 'object' } }],
+  });
+  const counting = async () => {
+    const it = await setUpProviders();
+    it.anthropic.onCall = ({ response }) => {
+      response.writeHead(200, { 'content-type': 'application/json' });
+      response.end('{"input_tokens":42}');
+    };
+    return it;
+  };
+
+  test("is counted at an Anthropic provider: a Messages count as it came, in the provider's name", async () => {
+    const { gateway, anthropic } = await counting();
+    const headers = { 'anthropic-version': '2023-01-01', 'x-api-key': 'of-the-client' };
+    const response = await ask(gateway, '/v1/messages/count_tokens', question('claude'), headers);
+    assert.deepEqual([response.status, await response.json()], [200, { input_tokens: 42 }]);
+    assert.match(response.headers.get('x-cortex-route') ?? '', /^node=far-anthropic; last resort: /);
+    const [call] = anthropic.calls;
+    assert.equal(call?.path, '/v1/messages/count_tokens');
+    assert.equal(call?.headers['x-api-key'], key);
+    assert.equal(call?.headers['anthropic-version'], '2023-01-01');
+    // the API refuses what no prompt is made of
+    const { max_tokens: _, stream: __, temperature: ___, ...counted } = question('claude-far');
+    assert.deepEqual(call?.body, counted);
+  });
+
+  for (const [path, body, shape] of [
+    ['/v1/responses/input_tokens', { input: 'hi', instructions: 'be brief' }, 'response.input_tokens'],
+    [
+      '/v1/chat/completions/input_tokens',
+      {
+        messages: [
+          { role: 'system', content: 'be brief' },
+          { role: 'user', content: 'hi' },
+        ],
+      },
+      'chat.completion.input_tokens',
+    ],
+  ] as const) {
+    test(`is counted by ${path} too, translated`, async () => {
+      const { gateway, anthropic } = await counting();
+      const response = await ask(gateway, path, { model: 'claude', ...body });
+      assert.deepEqual([response.status, await response.json()], [200, { object: shape, input_tokens: 42 }]);
+      assert.equal(anthropic.calls[0]?.path, '/v1/messages/count_tokens');
+      assert.deepEqual(anthropic.calls[0]?.body, {
+        model: 'claude-far',
+        system: 'be brief',
+        messages: [{ role: 'user', content: [{ type: 'text', text: 'hi' }] }],
+      });
+    });
+  }
+
+  test('cannot be counted at an OpenAI provider, which is said', async () => {
+    const { gateway, openai } = await setUpProviders();
+    const response = await ask(gateway, '/v1/messages/count_tokens', question('gpt'));
+    const { error } = (await response.json()) as Answer;
+    assert.equal(response.status, 400);
+    assert.match(error?.message ?? '', /far-openai serves it, has no count of tokens/);
+    assert.equal(openai.calls.length, 0);
+  });
+
+  test('a provider without its key, one that refuses, and one that answers something else say so', async () => {
+    const path = '/v1/messages/count_tokens';
+    const { gateway } = await setUpProviders({ env: {} });
+    const keyless = await ask(gateway, path, question('claude'));
+    assert.equal(keyless.status, 503);
+    assert.match(((await keyless.json()) as Answer).error?.message ?? '', /FAR_KEY is not set/);
+    const it = await counting();
+    for (const [status, body, wanted] of [
+      [400, { type: 'error', error: { type: 'invalid_request_error', message: 'tools.0: no' } }, 400],
+      [500, {}, 502],
+      [200, { total: 3 }, 502],
+    ] as const) {
+      it.anthropic.onCall = ({ response }) => {
+        response.writeHead(status, { 'content-type': 'application/json' });
+        response.end(JSON.stringify(body));
+      };
+      assert.equal((await ask(it.gateway, path, question('claude'))).status, wanted);
+    }
+  });
 });

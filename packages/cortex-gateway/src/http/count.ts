@@ -4,19 +4,19 @@
  *
  * Needs a key where keys are needed, and costs nothing: no quota, no lease, no load, no eviction, no mark of
  * use. A node that holds the model is asked first, then one that has its file; a node that cannot be reached
- * or has not got it after all is passed over. Limits: 3 nodes, `idleMs` of silence each.
+ * or has not got it after all is passed over. Where no node has it, a provider whose API counts does.
+ * Limits: 3 nodes, `idleMs` of silence each.
  */
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
-import type { CountOptions } from '../dialects/counts.ts';
-import type { UpstreamTarget } from '../dialects/dialect.ts';
+import type { NativeForm, ParseOptions, UpstreamTarget } from '../dialects/dialect.ts';
 import { toUpstreamError } from '../dialects/upstream-error.ts';
 import type { CountingNode } from '../fleet/counting.ts';
 import { countingNodes } from '../fleet/counting.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import type { UpstreamAnswer } from '../fleet/lease.ts';
 import type { Principal, Principals } from '../quota/principals.ts';
-import { headerOf, routeHeader, toUpstreamHeaders } from './headers.ts';
+import { headerOf, nativeHeadersOf, routeHeader, toUpstreamHeaders } from './headers.ts';
 
 export interface CountDeps {
   readonly fleet: Fleet;
@@ -29,7 +29,7 @@ export interface CountDeps {
 /** What a dialect gives: its request as for an answer, and the shape of its count. */
 export interface CountDialect {
   /** Throws an AppError that names the field at fault. */
-  readonly parse: (body: Uint8Array, options: CountOptions) => CountRequest;
+  readonly parse: (body: Uint8Array, options: ParseOptions) => CountRequest;
   readonly toAnswer: (inputTokens: number) => unknown;
 }
 
@@ -37,6 +37,8 @@ export interface CountRequest {
   readonly model: string;
   /** The body of POST /v1/chat/completions on a neuron. */
   readonly toUpstream: (target: UpstreamTarget) => Uint8Array;
+  /** The count as it came, for a provider that speaks the dialect itself. */
+  readonly native?: Pick<NativeForm, 'path' | 'body'>;
 }
 
 const nodesMax = 3;
@@ -63,9 +65,17 @@ async function count(
   let failure: unknown = null;
   for (const node of countingNodes(deps.fleet, request.model).slice(0, nodesMax)) {
     exchange.response.setHeader('x-cortex-route', routeHeader(node.name, node.why));
-    const headers = toUpstreamHeaders(null, principal, exchange.requestId);
+    const native = node.native === undefined ? undefined : request.native;
+    const headers = {
+      ...toUpstreamHeaders(null, principal, exchange.requestId),
+      ...(native === undefined ? {} : nativeHeadersOf(exchange.request.headers)),
+    };
     try {
-      return await ask(node, request, { headers, signal: exchange.signal, idleMs: deps.idleMs });
+      return await ask(
+        node,
+        { ...request, native },
+        { headers, signal: exchange.signal, idleMs: deps.idleMs },
+      );
     } catch (thrown) {
       exchange.signal.throwIfAborted();
       if (!isOfNode(thrown)) throw thrown;
@@ -75,16 +85,22 @@ async function count(
   throw failure;
 }
 
+/** `native`: undefined where it is translated. */
+type Sent = Omit<CountRequest, 'native'> & { readonly native: CountRequest['native'] | undefined };
+
 interface AskOptions {
   readonly headers: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
   readonly idleMs: number;
 }
 
-async function ask(node: CountingNode, request: CountRequest, options: AskOptions): Promise<number> {
+async function ask(node: CountingNode, request: Sent, options: AskOptions): Promise<number> {
   const { wireId, capabilities } = node;
-  const body = request.toUpstream({ wireId, capabilities, defaults: node.options ?? {} });
-  const answer = await node.open({ path: '/v1/chat/completions/input_tokens', body, ...options });
+  const answer = await node.open({
+    path: request.native?.path ?? '/v1/chat/completions/input_tokens',
+    body: request.native?.body ?? request.toUpstream({ wireId, capabilities, defaults: node.options ?? {} }),
+    ...options,
+  });
   const text = await readText(answer);
   if (answer.status >= 300) {
     throw toUpstreamError(answer.status, text, headerOf(answer.headers, 'retry-after'));

@@ -35,6 +35,21 @@ describe('ResponseStore', () => {
     assert.deepEqual([store.entries, store.bytes], [0, 0]);
   });
 
+  test('an item that several responses share is found until the last of them is gone', () => {
+    for (const order of [
+      ['old', 'new'],
+      ['new', 'old'],
+    ]) {
+      const store = setup().store.of('a');
+      for (const id of ['old', 'new']) store.put(stored(id, id, 'shared'));
+      assert.equal(store.findItem('shared')?.content, 'new');
+      store.delete(order[0] ?? '');
+      assert.equal(store.findItem('shared')?.content, order[1]);
+      store.delete(order[1] ?? '');
+      assert.equal(store.findItem('shared'), null);
+    }
+  });
+
   test('age counts from the last use', async () => {
     const { store, clock } = setup();
     store.of('a').put(stored('used'));

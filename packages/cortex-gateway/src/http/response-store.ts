@@ -31,8 +31,8 @@ interface Entry {
 /** Of one key. Maps keep the order of use, the longest unused first. */
 interface Shelf {
   readonly entries: Map<string, Entry>;
-  /** Item -> the response that has it. */
-  readonly items: Map<string, string>;
+  /** Item -> the responses that have it, the newest last. */
+  readonly items: Map<string, readonly string[]>;
   bytes: number;
 }
 
@@ -71,7 +71,7 @@ export class ResponseStore {
       keeps: this.#limits.entriesMax > 0,
       find: (id) => this.#find(owner, id),
       findItem: (id) => {
-        const holder = this.#shelves.get(owner)?.items.get(id);
+        const holder = this.#shelves.get(owner)?.items.get(id)?.at(-1);
         if (holder === undefined) return null;
         const known = items.get(holder) ?? this.#itemsOf(owner, holder);
         items.set(holder, known);
@@ -115,8 +115,8 @@ export class ResponseStore {
       shelf = { entries: new Map(), items: new Map(), bytes: 0 };
       this.#shelves.set(owner, shelf);
     }
-    const itemIds = [...stored.input, ...output].map((item) => String(item.id));
-    for (const itemId of itemIds) shelf.items.set(itemId, id);
+    const itemIds = [...new Set([...stored.input, ...output].map((item) => String(item.id)))];
+    for (const itemId of itemIds) shelf.items.set(itemId, [...(shelf.items.get(itemId) ?? []), id]);
     shelf.entries.set(id, { bytes, itemIds, usedMs: this.#clock.monotonicMs() });
     shelf.bytes += bytes.length;
     this.#bytes += bytes.length;
@@ -150,7 +150,11 @@ export class ResponseStore {
     const entry = shelf?.entries.get(id);
     if (shelf === undefined || entry === undefined) return false;
     shelf.entries.delete(id);
-    for (const itemId of entry.itemIds) if (shelf.items.get(itemId) === id) shelf.items.delete(itemId);
+    for (const itemId of entry.itemIds) {
+      const holders = shelf.items.get(itemId)?.filter((holder) => holder !== id) ?? [];
+      if (holders.length === 0) shelf.items.delete(itemId);
+      else shelf.items.set(itemId, holders);
+    }
     shelf.bytes -= entry.bytes.length;
     this.#bytes -= entry.bytes.length;
     this.#entries--;

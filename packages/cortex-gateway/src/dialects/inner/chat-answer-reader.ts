@@ -1,5 +1,5 @@
 /**
- * A neuron's chat answer -> events, whole or as SSE bytes in any chunking.
+ * A neuron's chat answer, or its raw completion -> events, whole or as SSE bytes in any chunking.
  *
  * Problem: chat chunks say where a call begins and never where it ends, engines may interleave calls, leave
  * out an index or an id, and a stream may end anywhere.
@@ -105,6 +105,7 @@ class PieceReader {
     const choice = choiceOf(piece);
     if (choice !== null && !this.stopped) {
       if (choice.delta) this.#delta(choice.delta, out);
+      this.#text('text', choice.text, out);
       if (typeof choice.finish_reason === 'string') {
         this.#stopCalls(out);
         const stop = toStop(choice, this.#calls.length > 0);

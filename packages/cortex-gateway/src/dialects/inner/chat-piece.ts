@@ -12,6 +12,8 @@ export interface ChatPiece {
 export interface ChatChoice {
   readonly index?: unknown;
   readonly delta?: ChatPieceMessage | null;
+  /** Of a completion, which has neither delta nor message. */
+  readonly text?: unknown;
   readonly message?: ChatPieceMessage | null;
   readonly finish_reason?: unknown;
   /** With `stop` the stop text that matched, with `length` perhaps `context_full`; elsewhere a token. */

@@ -12,6 +12,11 @@ export function estimateTurnTokens(turns: readonly InnerTurn[]): number {
   return Math.max(1, Math.ceil(chars / 4));
 }
 
+/** Of texts that are no turns: raw prompts, inputs of an embedding. */
+export function estimateTextTokens(texts: readonly string[]): number {
+  return estimateTurnTokens(texts.map((text) => ({ role: 'user', parts: [{ type: 'text', text }] })));
+}
+
 export function estimateToolTokens(tools: readonly InnerTool[]): number {
   let chars = 0;
   for (const { name, description, parameters } of tools) {

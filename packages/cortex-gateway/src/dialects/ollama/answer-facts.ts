@@ -11,7 +11,7 @@ interface Facts {
 }
 
 export class AnswerFacts {
-  readonly #parser = new SseParser();
+  #parser: SseParser | null = new SseParser();
   /** RFC 3339; of the epoch until upstream has told. */
   createdAt = new Date(0).toISOString();
   /** Nanoseconds; empty until upstream has told. */
@@ -20,8 +20,12 @@ export class AnswerFacts {
 
   /** Only the first event and the one with the timings are parsed. */
   push(chunk: Uint8Array): void {
-    for (const { data } of this.#parser.push(chunk)) {
-      if (!this.#seen || data.includes('"timings"')) this.take(data);
+    try {
+      for (const { data } of this.#parser?.push(chunk) ?? []) {
+        if (!this.#seen || data.includes('"timings"')) this.take(data);
+      }
+    } catch {
+      this.#parser = null; // an event beyond all measure: who reads the answer says so
     }
   }
 

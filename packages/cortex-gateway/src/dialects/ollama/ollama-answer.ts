@@ -8,16 +8,11 @@ import { AppError } from 'cortex-core/wire/errors';
 import type { OllamaDoneReason } from 'cortex-core/wire/ollama';
 import type { StreamOut } from '../dialect.ts';
 import type { AnswerEvent, AnswerUsage, StopReason } from '../inner/answer-event.ts';
+import { ChatAnswerReader } from '../inner/chat-answer-reader.ts';
 import type { JsonObject } from '../request-body.ts';
 import { AnswerFacts } from './answer-facts.ts';
 
 export type OllamaShape = 'chat' | 'generate';
-
-/** Upstream's bytes -> events. */
-export interface EventReader {
-  push(chunk: Uint8Array): AnswerEvent[];
-  end(): AnswerEvent[];
-}
 
 interface Call {
   readonly id: string;
@@ -131,25 +126,29 @@ interface Part {
 export class OllamaStream implements StreamOut {
   readonly pingsDuringAnswer = true;
   readonly headers = ndjsonHeaders;
-  readonly #reader: EventReader;
+  readonly #reader = new ChatAnswerReader();
   readonly #answer: Answer;
+  #failure: AppError | null = null;
   #over = false;
 
   /** `model`: as the client spelled it. */
-  constructor(model: string, shape: OllamaShape, reader: EventReader) {
-    this.#reader = reader;
+  constructor(model: string, shape: OllamaShape) {
     this.#answer = new Answer(model, shape);
   }
 
   push(chunk: Uint8Array): Uint8Array {
     if (this.#over) return new Uint8Array(0);
+    if (this.#failure !== null) throw this.#failure;
     this.#answer.facts.push(chunk);
-    return this.#write(this.#reader.push(chunk));
+    const bytes = this.#write(this.#reader.push(chunk));
+    if (this.#failure !== null && bytes.length === 0) throw this.#failure;
+    return bytes;
   }
 
   end(): Uint8Array {
     if (this.#over) return new Uint8Array(0);
     const rest = this.#write(this.#reader.end());
+    if (this.#failure !== null) throw this.#failure;
     const last = toLine(this.#answer.last());
     this.#over = true;
     return Buffer.concat([rest, last]);
@@ -165,8 +164,13 @@ export class OllamaStream implements StreamOut {
     return this.#over ? new Uint8Array(0) : toLine(this.#answer.part({}));
   }
 
+  /** What stands before a fault goes out; the next call throws it. */
   #write(events: readonly AnswerEvent[]): Uint8Array {
     const lines = events.flatMap((event) => {
+      if (event.type === 'error') {
+        this.#failure = event.error;
+        return [];
+      }
       const frame = this.#answer.take(event);
       return frame === null ? [] : [toLine(frame)];
     });

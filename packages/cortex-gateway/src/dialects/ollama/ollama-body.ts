@@ -67,9 +67,3 @@ export function toStops(options: OllamaOptions | null | undefined): readonly str
   if (stop === undefined || stop === null || stop === '') return [];
   return typeof stop === 'string' ? [stop] : stop;
 }
-
-/** Four characters a token. */
-export function estimateTokens(texts: readonly (string | null | undefined)[]): number {
-  const chars = texts.reduce((sum, text) => sum + (text?.length ?? 0) + 8, 0);
-  return Math.max(1, Math.ceil(chars / 4));
-}

@@ -126,6 +126,29 @@ describe('chat, streamed', () => {
     );
   });
 
+  test('text that stands before a fault in the same chunk reaches the client', () => {
+    for (const fault of ['{"error":{"message":"the device died","code":"device_gone"}}', 'no JSON']) {
+      const out = ollamaChat(same)
+        .parse(bytes({ model: 'm', messages: [{ role: 'user', content: 'x' }] }))
+        .streamOut('r');
+      const made = linesOf(out.push(Buffer.from(`${chunk({ content: 'ab' })}data: ${fault}\n\n`)));
+      assert.deepEqual(
+        made.map(({ message }) => message),
+        [{ role: 'assistant', content: 'ab' }],
+      );
+      assert.throws(() => out.end(), AppError);
+    }
+  });
+
+  test('an event beyond all measure is the fault of upstream, in words', () => {
+    const out = ollamaChat(same)
+      .parse(bytes({ model: 'm', messages: [{ role: 'user', content: 'x' }] }))
+      .streamOut('r');
+    assert.throws(() => out.push(Buffer.alloc(17 * 1024 * 1024, 97)), {
+      code: 'upstream_malformed_response',
+    });
+  });
+
   test('an answer at its limit is done for its length, a call cut off there is left out', () => {
     const sse =
       chunk({
@@ -311,6 +334,24 @@ describe('the request', () => {
       ],
     );
     assert.equal(lines.at(-1)?.done_reason, 'length');
+  });
+
+  test('a raw answer that is not streamed may be printed over several lines', () => {
+    const raw = ollamaGenerate(same).parse(bytes({ model: 'm', prompt: 'p', raw: true, stream: false }));
+    const answer = { choices: [{ index: 0, text: 'a\nb', finish_reason: 'stop' }] };
+    const whole = raw.wholeOut?.(Buffer.from(JSON.stringify(answer, null, 2))) ?? [];
+    assert.equal((JSON.parse(Buffer.from(whole).toString()) as Json).response, 'a\nb');
+  });
+
+  test('tools, their calls and images count among the tokens of the request', () => {
+    const ask = { model: 'm', messages: [{ role: 'user', content: 'u' }] };
+    const sizeOf = (more: Json): number =>
+      ollamaChat(same).parse(bytes({ ...ask, ...more })).inputTokensEstimate;
+    const description = 'x'.repeat(4000);
+    const tools = [{ type: 'function', function: { name: 'f', description } }];
+    assert.ok(sizeOf({ tools }) >= sizeOf({}) + 1000);
+    const image = { role: 'user', content: 'u', images: ['iVBORw0KGgoAAA'] };
+    assert.ok(sizeOf({ messages: [image] }) >= sizeOf({}) + 256);
   });
 
   test('embed: vectors in order, and the older form of one', () => {

@@ -11,16 +11,16 @@ import {
   ollamaGenerateSchema,
 } from 'cortex-core/wire/ollama';
 import type { Dialect, InferenceRequest } from '../dialect.ts';
-import { ChatAnswerReader, readChatAnswer } from '../inner/chat-answer-reader.ts';
+import { readChatAnswer } from '../inner/chat-answer-reader.ts';
 import { toChatBody } from '../inner/chat-body.ts';
-import type { InnerRequest, InnerTurn } from '../inner/inner-request.ts';
+import { estimateTextTokens, estimateToolTokens, estimateTurnTokens } from '../inner/estimate-tokens.ts';
+import type { InnerRequest } from '../inner/inner-request.ts';
 import { promptKeyOf, promptKeyOfTurns } from '../prompt-key.ts';
 import { type JsonObject, unsaid } from '../request-body.ts';
 import { type OllamaShape, OllamaStream, toWholeAnswer } from './ollama-answer.ts';
-import { estimateTokens, parseOllama, toMaxTokens, toSampling, toStops } from './ollama-body.ts';
+import { parseOllama, toMaxTokens, toSampling, toStops } from './ollama-body.ts';
 import { OllamaGrammar } from './ollama-grammar.ts';
 import { chatToInner, generateToInner } from './ollama-request.ts';
-import { readTextAnswer, TextAnswerReader } from './text-answer-reader.ts';
 
 export type ResolveName = (name: string) => string;
 
@@ -75,20 +75,20 @@ export function ollamaEmbeddings(resolve: ResolveName): Dialect {
 }
 
 function fromInner(inner: InnerRequest, spelled: string, shape: OllamaShape): InferenceRequest {
-  const estimate = estimateTokens(inner.turns.flatMap(textsOf));
+  const promptTokensEstimate = estimateTurnTokens(inner.turns);
   return {
     model: inner.model,
     stream: inner.stream,
-    promptTokensEstimate: estimate,
-    inputTokensEstimate: estimate,
+    promptTokensEstimate,
+    inputTokensEstimate: promptTokensEstimate + estimateToolTokens(inner.tools),
     choices: 1,
     maxTokens: inner.maxTokens,
     promptKey: promptKeyOfTurns(inner.turns),
     upstreamPath: '/v1/chat/completions',
     forwardsHeaders: false,
     toUpstream: (target) => Buffer.from(JSON.stringify(toChatBody(inner, target))),
-    streamOut: () => new OllamaStream(spelled, shape, new ChatAnswerReader()),
-    wholeOut: (answer) => toWhole(spelled, shape, answer, readChatAnswer(answer)),
+    streamOut: () => new OllamaStream(spelled, shape),
+    wholeOut: (answer) => toWhole(spelled, shape, answer),
   };
 }
 
@@ -98,7 +98,7 @@ function fromText(request: OllamaGenerate, model: string): InferenceRequest {
   const stream = request.stream ?? true;
   const maxTokens = toMaxTokens(options);
   const stops = toStops(options);
-  const estimate = estimateTokens([prompt, suffix]);
+  const estimate = estimateTextTokens([prompt ?? '', suffix ?? '']);
   const body: JsonObject = {
     prompt: prompt ?? '',
     ...(suffix ? { suffix } : {}),
@@ -122,21 +122,16 @@ function fromText(request: OllamaGenerate, model: string): InferenceRequest {
     forwardsHeaders: false,
     toUpstream: ({ wireId, defaults, overrides }) =>
       Buffer.from(JSON.stringify({ model: wireId, ...body, ...unsaid(body, defaults), ...overrides })),
-    streamOut: () => new OllamaStream(spelled, 'generate', new TextAnswerReader()),
-    wholeOut: (answer) => toWhole(spelled, 'generate', answer, readTextAnswer(answer)),
+    streamOut: () => new OllamaStream(spelled, 'generate'),
+    wholeOut: (answer) => toWhole(spelled, 'generate', answer),
   };
 }
 
 const rawTokensMax = 4096;
 
-function toWhole(
-  model: string,
-  shape: OllamaShape,
-  answer: Uint8Array,
-  events: ReturnType<typeof readChatAnswer>,
-): Uint8Array {
+function toWhole(model: string, shape: OllamaShape, answer: Uint8Array): Uint8Array {
   const data = Buffer.from(answer.buffer, answer.byteOffset, answer.byteLength).toString('utf8');
-  return Buffer.from(JSON.stringify(toWholeAnswer(model, shape, data, events)));
+  return Buffer.from(JSON.stringify(toWholeAnswer(model, shape, data, readChatAnswer(answer))));
 }
 
 function toEmbedding(
@@ -148,12 +143,12 @@ function toEmbedding(
   const body = { ...fields, encoding_format: 'float' };
   return {
     ...{ model, stream: false, promptTokensEstimate: 1, choices: 0, maxTokens: null },
-    inputTokensEstimate: estimateTokens(inputs),
+    inputTokensEstimate: estimateTextTokens(inputs),
     upstreamPath: '/v1/embeddings',
     forwardsHeaders: false,
     toUpstream: ({ wireId, defaults, overrides }) =>
       Buffer.from(JSON.stringify({ model: wireId, ...body, ...unsaid(body, defaults), ...overrides })),
-    streamOut: () => new OllamaStream(model, 'generate', new TextAnswerReader()),
+    streamOut: () => new OllamaStream(model, 'generate'),
     wholeOut: (answer) => {
       const { vectors, tokens } = readVectors(answer);
       return Buffer.from(JSON.stringify(toAnswer(vectors, tokens)));
@@ -193,12 +188,4 @@ function refuseUnread({ template, context, suffix, raw, images, format }: Ollama
 
 function unsupported(param: string, why: string): AppError {
   return new AppError('unsupported_parameter', `${param}: ${why}`, { param });
-}
-
-function textsOf({ parts }: InnerTurn): string[] {
-  return parts.flatMap((part) => {
-    if (part.type === 'text' || part.type === 'reasoning') return [part.text];
-    if (part.type === 'call') return [part.arguments];
-    return part.type === 'result' ? textsOf({ role: 'user', parts: part.parts }) : [];
-  });
 }

@@ -23,11 +23,16 @@ import { readChatRequest } from './read-chat-request.ts';
 import { toAnthropicBody } from './to-anthropic-body.ts';
 
 const messagesPath = '/v1/messages';
+const countPath = '/v1/messages/count_tokens';
 
 export const toAnthropicCall: ToWireCall = (path, body, target) => {
   const json = jsonOf(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('utf8')) ?? {};
   if (path === messagesPath) return toVerbatim(body, json, target);
   if (path === '/v1/chat/completions') return toTranslated(json, target);
+  if (path === countPath) return toCount({ ...json, model: target.model });
+  if (path === '/v1/chat/completions/input_tokens') {
+    return toCount(toAnthropicBody(readChatRequest(json), target));
+  }
   throw refusesPath(path, 'anthropic');
 };
 
@@ -56,6 +61,28 @@ function toTranslated(json: JsonObject, target: WireTarget): WireCall {
     streamOut: () => new ChatFromMessages(options),
     wholeOut: (answer) => Buffer.from(JSON.stringify(toChatCompletion(readAnthropicAnswer(answer), options))),
   };
+}
+
+/** What of a request costs tokens; the API refuses other fields here. */
+const countedFields = ['model', 'messages', 'system', 'tools', 'tool_choice', 'thinking', 'output_config'];
+/** Of a client that speaks the API itself: a beta of it may have been asked for. */
+const betaFields = ['mcp_servers', 'context_management', 'cache_control'];
+
+function toCount(json: JsonObject): WireCall {
+  const fields = Object.entries(json).filter(([name]) => [...countedFields, ...betaFields].includes(name));
+  return {
+    path: countPath,
+    body: Buffer.from(JSON.stringify(Object.fromEntries(fields))),
+    stream: false,
+    streamOut: checkedMessage,
+    wholeOut: checkCount,
+  };
+}
+
+function checkCount(body: Uint8Array): Uint8Array {
+  const answer = jsonOf(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('utf8'));
+  if (typeof answer?.input_tokens === 'number') return body;
+  throw malformed('something that is not a number of tokens');
 }
 
 /** What would come back in another shape than the client reads is refused; what only colours it is not. */

@@ -160,11 +160,8 @@ const modes = ['none', 'auto', 'required'] as const;
 export function chooseTools(table: ToolTable, value: unknown, path: string): ChosenTools {
   const { tools } = table;
   if (value === undefined || value === null) return { tools, choice: null };
-  if (typeof value === 'string') {
-    const choice = oneOfAt(modes)(value, path);
-    // what was required has been left out with the vendor's tools
-    return { tools, choice };
-  }
+  // where all tools were left out, chat-body leaves the choice out too
+  if (typeof value === 'string') return { tools, choice: oneOfAt(modes)(value, path) };
   const object = objectAt(value, path);
   switch (textAt(object.type, `${path}.type`)) {
     case 'function':

@@ -51,7 +51,7 @@ export class TurnFitter {
   learn(error: AppError): boolean {
     if (error.code !== 'context_length_exceeded' || this.#estimate === null) return false;
     if (this.#tries >= triesMax) return false;
-    const counted = Number(/resulted in (\d+) tokens/.exec(error.message)?.[1] ?? 0);
+    const counted = Number(/resulted in (?:at least )?(\d+) tokens/.exec(error.message)?.[1] ?? 0);
     this.#scale = Math.max(this.#scale * 1.25, counted / Math.max(1, this.#estimate));
     return true;
   }
