@@ -290,6 +290,7 @@ export class Fleet {
       onAnother: (node) => this.#doubts.dropAll(node),
       onPolled: (node) => {
         this.#learning.polled(node);
+        this.#habits.polled(node);
         this.#line.wake();
         if (!node.healthy) for (const job of this.#jobs.on(node.name)) this.#line.leaveSilent(job);
         this.#jobs.consider(node.name);

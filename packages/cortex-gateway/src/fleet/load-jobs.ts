@@ -159,7 +159,7 @@ export class LoadJobs {
   /** Unloads what `isUnused` when the node has time for it; a request that came meanwhile keeps it. */
   unloadIdle(node: NodeState, model: string, isUnused: () => boolean): Promise<void> {
     return this.#queues.run(this.#queueOf(node.name), async () => {
-      if (isUnused()) await this.#unloadOn(node, model, 'ttl');
+      if (isUnused()) await this.#unloadOn(node, model, 'ttl', isUnused);
     });
   }
 
@@ -243,15 +243,26 @@ export class LoadJobs {
     this.#options.node(name)?.setPending(models, (model) => this.find(name, model)?.waiters.size ?? 0);
   }
 
-  async #unloadOn(node: NodeState, model: string, reason: EvictionReason): Promise<void> {
+  /** `isUnused`: asked when the neuron has told of the others; absent = they are waited for, and it goes. */
+  async #unloadOn(
+    node: NodeState,
+    model: string,
+    reason: EvictionReason,
+    isUnused?: () => boolean,
+  ): Promise<void> {
     const { deps } = this.#options;
     const held = node.toView().models.get(model);
     if (held?.status !== 'loaded') return;
     node.drain(model, true);
     try {
-      await deps.idle(node, model, deps.closing);
+      if (isUnused === undefined) await deps.idle(node, model, deps.closing);
+      else {
+        await deps.refresh(node);
+        if (!isUnused()) return;
+      }
+      const since = isUnused === undefined ? null : (node.readUse(model)?.mark ?? null);
       const victim = { model, wireId: held.wireId, vramMb: sizeOf(deps.view(), held) };
-      await unload(node, victim, deps, deps.closing);
+      if (!(await unload(node, victim, since, deps, deps.closing))) return;
       deps.onEvent({ kind: 'evicted', node: node.name, model, reason });
       deps.log.info('unloaded', { node: node.name, model, reason });
     } finally {
