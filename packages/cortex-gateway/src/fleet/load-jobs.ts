@@ -126,6 +126,28 @@ export class LoadJobs {
   }
 
   /**
+   * The node has another address: what is wanted there is loaded there. What the old one still does for it
+   * ends, but for a load that runs: the neuron behind it may be the same.
+   */
+  restart(name: string, cause: (model: string) => AppError): void {
+    for (const job of this.on(name)) {
+      const { model, waiters, explicit, listeners, stop } = job;
+      if (stop.signal.aborted) {
+        this.#end(job, stop.signal.reason);
+        continue;
+      }
+      this.#jobs.delete(keyOf(name, model));
+      const next = this.#add(name, model);
+      next.explicit = explicit;
+      next.listeners.push(...listeners);
+      for (const waiter of waiters) next.waiters.add(waiter);
+      waiters.clear();
+      if (job.state !== 'loading') stop.abort(cause(model));
+    }
+    this.consider(name);
+  }
+
+  /**
    * Stops that load wherever it stands; its waiters hear `load_cancelled`. Resolves when it has ended, with
    * false when there was none.
    */

@@ -2,6 +2,7 @@
  * What the fleet knows of one node. Only the fleet writes it; everyone else sees `toView()`, cached. Leases
  * are counted in the cached view itself, so that a request makes nothing anew.
  */
+import type { Clock } from 'cortex-core/daemon/clock';
 import {
   type Activation,
   type Discovery,
@@ -21,7 +22,6 @@ import type { NodeSpec } from './node-set.ts';
 
 /** Whoever keeps a picture of all nodes. */
 export interface NodeWatcher {
-  readonly nowMs: () => number;
   /** The node's view is another one now. */
   readonly onChanged: (node: NodeState) => void;
 }
@@ -37,6 +37,7 @@ export class NodeState {
   /** Whether it takes work. */
   readonly service: NodeService;
   readonly endpoint: string;
+  readonly #clock: Clock;
   #catalogue: Catalogue;
   readonly #models = new Map<string, ModelState>();
   readonly #leases = new Map<string, number>();
@@ -76,6 +77,7 @@ export class NodeState {
   ) {
     this.name = name;
     this.endpoint = endpoint;
+    this.#clock = service.clock;
     this.service = new NodeService(name, {
       ...service,
       onChange: () => {
@@ -186,7 +188,7 @@ export class NodeState {
   /** `isFresh`: asked after the fleet's last own change. */
   ingestHealth(health: NeuronHealth, isFresh = false): void {
     this.health = health;
-    this.#healthMs = this.#watcher?.nowMs() ?? 0;
+    this.#healthMs = this.#clock.monotonicMs();
     if (isFresh) this.#memory.read();
     this.#spread(health);
   }
@@ -361,7 +363,7 @@ export class NodeState {
   #noteLoading(model: string, status: NeuronModel['status']): void {
     if (status !== 'loading') this.#loadingSinceMs.delete(model);
     else if (!this.#loadingSinceMs.has(model)) {
-      this.#loadingSinceMs.set(model, this.#watcher?.nowMs() ?? 0);
+      this.#loadingSinceMs.set(model, this.#clock.monotonicMs());
     }
   }
 

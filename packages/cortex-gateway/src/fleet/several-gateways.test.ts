@@ -214,6 +214,60 @@ describe('what a neuron tells of the use by all', () => {
   });
 });
 
+describe('what a node is believed to have cached is forgotten when', () => {
+  const ask = { model: 'm', promptTokens: 1000, affinity: { key: 'session', headTokens: null } };
+  const facts = {
+    ...{ promptTokens: 1000, cachedTokens: 0, completionTokens: 100 },
+    ...{ prefillMs: 500, decodeMs: 2000, firstTokenMs: 900, totalMs: 4000 },
+  };
+
+  /** A fleet in which n0 has answered a conversation; `believed`: tokens of it that n0 is believed to have. */
+  async function setUpConversation() {
+    const { fleet, neurons } = await setUpFleet([{ models: [loaded('m')] }]);
+    const [neuron] = neurons as [FakeNeuron];
+    neuron.use.set('m', { load_id: 'one', requests: 1, loaded_secs: 10, idle_secs: 0 });
+    await fleet.pollNow('n0');
+    const lease = fleet.request(ask, new AbortController().signal).lease!;
+    fleet.learn(lease, facts);
+    lease.release();
+    const believed = () => fleet.explain(ask).candidates[0]?.terms?.cachedTokens ?? 0;
+    await fleet.pollNow('n0');
+    assert.ok(believed() > 900, 'a poll without news changes nothing');
+    return { fleet, neuron, believed };
+  }
+
+  test('its neuron has started anew', async () => {
+    const { fleet, neuron, believed } = await setUpConversation();
+    neuron.instance = 'another life';
+    await fleet.pollNow('n0');
+    assert.equal(believed(), 0);
+  });
+
+  test('an answer told of that before the poll did', async () => {
+    const { fleet, neuron, believed } = await setUpConversation();
+    neuron.instance = 'another life';
+    nodeOf(fleet, 'n0').estrange();
+    await fleet.pollNow('n0');
+    assert.equal(believed(), 0);
+  });
+
+  test('the model went, whoever unloaded it, and when it is back', async () => {
+    const { fleet, neuron, believed } = await setUpConversation();
+    neuron.models.get('m')!.status = 'available';
+    await fleet.pollNow('n0');
+    neuron.models.get('m')!.status = 'loaded';
+    await fleet.pollNow('n0');
+    assert.equal(believed(), 0);
+  });
+
+  test('another gateway unloaded and loaded the model between two polls', async () => {
+    const { fleet, neuron, believed } = await setUpConversation();
+    neuron.use.set('m', { load_id: 'two', requests: 0, loaded_secs: 1, idle_secs: null });
+    await fleet.pollNow('n0');
+    assert.equal(believed(), 0);
+  });
+});
+
 test('a gateway that starts in the middle of traffic serves after one poll, and knows what others do', async () => {
   const { gateway, neurons } = await setUpFleet([
     { models: [loaded('m'), loaded('idle')], devices: [2500] },
