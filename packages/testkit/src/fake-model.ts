@@ -11,6 +11,26 @@ export interface FakeModel {
   weights?: string;
 }
 
+/** How it says that it was used. */
+export interface FakeUse {
+  load_id: string;
+  requests: number;
+  loaded_secs: number;
+  idle_secs: number | null;
+}
+
+export interface UnloadSpec {
+  readonly model_id: string;
+  readonly unused_since?: Pick<FakeUse, 'load_id' | 'requests'>;
+}
+
+export function isUnusedSince(
+  use: FakeUse | undefined,
+  since: Pick<FakeUse, 'load_id' | 'requests'>,
+): boolean {
+  return use?.load_id === since.load_id && use.requests === since.requests;
+}
+
 export function toRow(model: FakeModel): unknown {
   return {
     id: model.id,

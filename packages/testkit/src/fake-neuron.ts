@@ -15,7 +15,7 @@ import { instanceHeader } from 'cortex-core/wire/neuron';
 import { answerWords } from './fake-answers.ts';
 import { drip, readAll, sendJson } from './fake-http.ts';
 import { FakeLoads, type Refusal } from './fake-loads.ts';
-import { type FakeModel, toRow } from './fake-model.ts';
+import { type FakeModel, type FakeUse, isUnusedSince, toRow, type UnloadSpec } from './fake-model.ts';
 
 export { answerWords, chatStream, tellFrames } from './fake-answers.ts';
 export type { FakeModel } from './fake-model.ts';
@@ -69,7 +69,8 @@ export class FakeNeuron {
   /** Called before a load succeeds; may wait, or return a refusal. */
   onLoad: (spec: { readonly model_id: string }) => Promise<Refusal | undefined> | Refusal | undefined = () =>
     undefined;
-  onUnload: (id: string) => Promise<Refusal | undefined> | Refusal | undefined = () => undefined;
+  onUnload: (id: string, spec: UnloadSpec) => Promise<Refusal | undefined> | Refusal | undefined = () =>
+    undefined;
   /** Tokens of a chat request that is counted, loaded or not; a refusal for what cannot be. */
   onCount: (request: { readonly model: string }) => number | Refusal = () => 7;
   /** Called while the model is on both devices. */
@@ -86,6 +87,8 @@ export class FakeNeuron {
   readonly reportedInFlight = new Map<string, number>();
   /** Further fields of the model's row in /health, e.g. its rates. */
   readonly reportedLoad = new Map<string, object>();
+  /** How each model was used, to report; an unload that saw another use is refused. */
+  readonly use = new Map<string, FakeUse>();
   /** Free MiB to report per device, instead of what the models leave; null = no reading. */
   readonly reportedFreeMb = new Map<number, number | null>();
   loading: {
@@ -247,14 +250,18 @@ export class FakeNeuron {
     sendJson(response, 200, { status });
   }
 
-  async #unload({ model_id: id }: { model_id: string }, response: ServerResponse): Promise<void> {
+  async #unload(spec: UnloadSpec, response: ServerResponse): Promise<void> {
+    const { model_id: id, unused_since: since } = spec;
     this.counters.unloads++;
     this.events.push(`unload ${id}`);
     this.#notify();
-    const refusal = await this.onUnload(id);
+    const refusal = await this.onUnload(id, spec);
     if (refusal !== undefined) return sendJson(response, refusal.status, refusal.body);
     const model = this.models.get(id);
     if (model?.status !== 'loaded') return sendJson(response, 404, { error: `model '${id}' not loaded` });
+    if (since !== undefined && !isUnusedSince(this.use.get(id), since)) {
+      return sendJson(response, 409, { error: `model '${id}' was used since`, code: 'model_in_use' });
+    }
     model.status = 'available';
     for (const device of model.devices) this.#loadCycles[device] = (this.#loadCycles[device] ?? 0) + 1;
     sendJson(response, 200, { status: 'unloaded' });
@@ -369,6 +376,7 @@ export class FakeNeuron {
         .map(({ id }) => ({
           ...{ id, in_flight: this.reportedInFlight.get(id) ?? 0, queue_depth: 0 },
           ...this.slots,
+          ...(this.use.has(id) ? { use: this.use.get(id) } : {}),
           ...this.reportedLoad.get(id),
         })),
       loading: this.loading,
@@ -381,8 +389,6 @@ export async function startFakeNeuron(options: FakeNeuronOptions = {}): Promise<
   await neuron.listen(options.port);
   return neuron;
 }
-
-/** A promise that a test opens by hand. */
 
 function modelOf(body: Buffer): string {
   try {

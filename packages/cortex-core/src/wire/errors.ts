@@ -30,6 +30,7 @@ export const errorCatalogue = {
   method_not_allowed: row(405, false, 'invalid_request_error', 'invalid_request_error'),
   request_timeout: row(408, true, 'invalid_request_error', 'timeout_error'),
   load_cancelled: row(409, true, 'server_error', 'overloaded_error'),
+  model_in_use: row(409, true, 'server_error', 'overloaded_error'),
   request_too_large: row(413, false, 'invalid_request_error', 'request_too_large'),
   prompt_too_long_for_vram: row(413, false, 'invalid_request_error', 'request_too_large'),
   unsupported_media_type: row(415, false, 'invalid_request_error', 'invalid_request_error'),

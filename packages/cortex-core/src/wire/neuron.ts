@@ -41,6 +41,15 @@ export const discoverySchema = z.object({
 });
 export type Discovery = z.output<typeof discoverySchema>;
 
+/** Where a model stood when its neuron was asked: two that differ say that it was used in between. */
+const useMarkSchema = z.object({
+  /** Another one for each load of the model. */
+  load_id: z.string().max(64),
+  /** That named it since that load, whoever sent them, also those that have no slot yet. */
+  requests: z.number().int().nonnegative(),
+});
+export type UseMark = z.output<typeof useMarkSchema>;
+
 export const modelLoadSchema = z.object({
   id: z.string(),
   in_flight: z.number(),
@@ -59,6 +68,14 @@ export const modelLoadSchema = z.object({
   kv_available_mb: z.number().default(0),
   tok_s_prefill: z.number().default(0),
   tok_s_decode: z.number().default(0),
+  /** Absent = the neuron is too old to say. Ages, because the clocks of two machines differ. */
+  use: useMarkSchema
+    .extend({
+      loaded_secs: z.number().nonnegative(),
+      /** 0 = it is in use; null = not used since its load. */
+      idle_secs: z.number().nonnegative().nullable(),
+    })
+    .optional(),
 });
 export type ModelLoad = z.output<typeof modelLoadSchema>;
 
@@ -185,7 +202,11 @@ export const modelSpecSchema = z.strictObject({
 });
 export type ModelSpec = z.output<typeof modelSpecSchema>;
 
-export const modelUnloadSchema = z.strictObject({ model_id: z.string().min(1).max(512) });
+export const modelUnloadSchema = z.strictObject({
+  model_id: z.string().min(1).max(512),
+  /** Unless it was used or loaded again since it stood so: then `model_in_use`, and it stays. */
+  unused_since: useMarkSchema.optional(),
+});
 
 /** Body of POST /models/cancel: ends the load of that model; one that is loaded stays. */
 export const modelCancelSchema = z.strictObject({ model_id: z.string().min(1).max(512) });

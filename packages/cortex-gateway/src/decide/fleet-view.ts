@@ -112,6 +112,7 @@ export interface ModelView {
   readonly leases: number;
   /** Requests that it runs at once; null or absent = the neuron does not tell. */
   readonly slots?: number | null;
+  /** By whomever, as far as it is known; less than 0 = before this clock began. */
   readonly lastUsedMs: number | null;
   /** Chosen as a victim: takes no new request. */
   readonly draining: boolean;

@@ -30,6 +30,16 @@ export function afterUnload(habits: Habits): Habits {
   return { ...habits, residentSinceMs: null };
 }
 
+/** Its node tells how it is used by everybody. `usedMs`: null = not at all, or now. */
+export function afterReading(habits: Habits, residentSinceMs: number, usedMs: number | null): Habits {
+  const { idleSinceMs } = habits;
+  return {
+    ...habits,
+    residentSinceMs,
+    idleSinceMs: usedMs === null ? idleSinceMs : Math.max(usedMs, idleSinceMs ?? usedMs),
+  };
+}
+
 /** A request for it arrived, whether it is resident or has to be loaded first. */
 export function afterArrival(habits: Habits, nowMs: number): Habits {
   const { idleSinceMs, gapMs } = habits;

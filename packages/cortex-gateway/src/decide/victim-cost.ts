@@ -11,6 +11,8 @@ import { defaultPriority, priorityOf } from './fleet-view.ts';
 
 /** A model in use is wanted again at once; ms. */
 const soonestMs = 1000;
+/** Stands for "never": before whatever the clock says of a use, which may be less than 0. */
+const neverMs = -1e11;
 /** Where no load was measured: MiB per ms, a slow disk. */
 const loadMbPerMsGuess = 0.5;
 const loadMsLeast = 100;
@@ -25,7 +27,7 @@ export function inOrder(view: FleetView, node: NodeView, models: readonly ModelV
       if (price !== 0) return price;
     }
     const rank = view.strategy === 'priority' ? priorityOf(view, a.id) - priorityOf(view, b.id) : 0;
-    return rank || (a.lastUsedMs ?? -1) - (b.lastUsedMs ?? -1) || (a.id < b.id ? -1 : 1);
+    return rank || usedMs(a) - usedMs(b) || (a.id < b.id ? -1 : 1);
   });
 }
 
@@ -38,9 +40,13 @@ export function costOf(view: FleetView, node: NodeView, victims: readonly ModelV
   return Math.max(
     ...victims.map((victim) => {
       const rank = view.strategy === 'priority' ? priorityOf(view, victim.id) : 0;
-      return (isBusy(victim) ? 1e15 : 0) + rank * 1e12 + (victim.lastUsedMs ?? -1) + 2;
+      return (isBusy(victim) ? 1e15 : 0) + rank * 1e12 + usedMs(victim) - neverMs + 1;
     }),
   );
+}
+
+function usedMs({ lastUsedMs }: ModelView): number {
+  return lastUsedMs ?? neverMs;
 }
 
 /** It answers, or somebody waits for the end of its load. */

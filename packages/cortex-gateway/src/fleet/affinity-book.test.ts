@@ -71,7 +71,7 @@ describe('AffinityBook', () => {
     book.note('m', session('s'), 'a', facts(100, 0, 0));
     book.note('m', session('s'), 'b', facts(100, 0, 0));
     book.note('m2', session('s'), 'a', facts(100, 0, 0));
-    book.forget('a', 'm');
+    book.forget('a', new Set(['m']));
     assert.deepEqual(believed(book, 's'), { b: 100 });
     assert.equal(book.cachedFor('m2', session('s')).length, 1);
   });

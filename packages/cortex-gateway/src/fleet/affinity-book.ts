@@ -52,11 +52,11 @@ export class AffinityBook {
     }
   }
 
-  /** The node's copy of the model is a new one, with an empty cache. */
-  forget(node: string, model: string): void {
-    const prefix = `${model}\n`;
+  /** The node's copies of these models are gone, or new ones with an empty cache. */
+  forget(node: string, models: ReadonlySet<string>): void {
     for (const [key, known] of this.#byKey) {
-      if (!key.startsWith(prefix) || !known.some((each) => each.node === node)) continue;
+      if (!known.some((each) => each.node === node)) continue;
+      if (!models.has(key.slice(0, key.indexOf('\n')))) continue;
       const rest = known.filter((each) => each.node !== node);
       if (rest.length === 0) this.#byKey.delete(key);
       else this.#byKey.set(key, rest);

@@ -18,7 +18,12 @@ function createNode(name: string, freeMb: number): NodeState {
     null as unknown as NeuronClient,
     catalogue,
     {
-      ...{ clock: systemClock, failuresMax: () => 0, onChange: () => {}, onCircuit: () => {} },
+      ...{
+        clock: { ...systemClock, monotonicMs: () => 50_000 },
+        failuresMax: () => 0,
+        onChange: () => {},
+        onCircuit: () => {},
+      },
     },
   );
   node.discovery = discoverySchema.parse({

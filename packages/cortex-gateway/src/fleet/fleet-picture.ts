@@ -65,10 +65,10 @@ export class FleetPicture {
 
   #draw({ nodes, catalogue, strategy }: PictureFacts): readonly [FleetView, FleetIndex] {
     const { entries, aliases } = catalogue;
-    const { rates, nowMs, hosted } = this.#sources;
+    const { rates, hosted } = this.#sources;
     const facts = { catalogue: entries, aliases, strategy, rates, terms: this.#terms };
     const onChanged = (node: NodeState): void => void this.#changed.add(node);
-    for (const node of nodes) node.watch({ nowMs, onChanged });
+    for (const node of nodes) node.watch({ onChanged });
     this.#slots = new Map(nodes.map((node, slot) => [node, slot]));
     this.#changed.clear();
     const index = new FleetIndex(

@@ -15,7 +15,8 @@ import type { RouteRequest } from '../decide/route-request.ts';
 import { routeToSlot } from '../decide/route-to-slot.ts';
 import { AffinityBook } from './affinity-book.ts';
 import type { AnswerFacts, Ask } from './ask.ts';
-import { type AliasOptions, aliasOptionsOf, type Catalogue } from './catalogue.ts';
+import { type AliasOptions, aliasOptionsOf } from './catalogue.ts';
+import { CopiesSeen } from './copies-seen.ts';
 import { Defragmenter } from './defragmenter.ts';
 import { Doubts } from './doubts.ts';
 import type { FleetOptions, FleetSettings, Ticket } from './fleet-options.ts';
@@ -29,13 +30,14 @@ import type { Lease } from './lease.ts';
 import { Leases } from './leases.ts';
 import type { FleetEvent, LifecycleDeps } from './lifecycle-deps.ts';
 import { LoadJobs } from './load-jobs.ts';
+import { Membership } from './membership.ts';
 import { NodeFacts } from './node-facts.ts';
-import { createNodeSet, type NodeSet, type NodeSetChange, type NodeSpec } from './node-set.ts';
+import { createNodeSet, type NodeSet } from './node-set.ts';
 import type { NodeState } from './node-state.ts';
 import { Operations } from './operations.ts';
 import { Poller } from './poller.ts';
 import { Providers } from './providers.ts';
-import { outOfService, shuttingDown, toError } from './rejections.ts';
+import { shuttingDown, toError } from './rejections.ts';
 import { routeNote } from './route-note.ts';
 import { WaitingLine } from './waiting-line.ts';
 
@@ -52,9 +54,9 @@ export class Fleet {
   readonly #habits = new HabitBook();
   readonly #leases: Leases;
   readonly #closing = new AbortController();
-  /** Of nodes that left the configuration, until their last request has ended. */
-  readonly #leaving = new Set<NodeState>();
+  readonly #members: Membership;
   readonly #affinity = new AffinityBook();
+  readonly #copies = new CopiesSeen((node, models) => this.#affinity.forget(node, models));
   readonly #learning: Learning;
   #settings: FleetSettings;
   readonly #picture: FleetPicture;
@@ -108,8 +110,7 @@ export class Fleet {
       hasSlot: (decision) => this.#hasSlot(decision),
       lease: (ask, decision) => this.#lease(ask, decision, true),
     });
-    const ttlMs = (model: string): number | null => this.#settings.ttlMs(model);
-    this.#unused = new IdleUnloads({ clock, log, jobs: this.#jobs, ttlMs });
+    this.#unused = new IdleUnloads({ clock, log, jobs: this.#jobs, ttlMs: (id) => this.#settings.ttlMs(id) });
     this.#leases = new Leases({
       ...{ clock, habits: this.#habits, doubts: this.#doubts },
       aliasOptions: ({ model }) => this.aliasOptions(model),
@@ -133,7 +134,8 @@ export class Fleet {
       view: () => this.view(),
       decide: (model) => this.#decide({ model }, {}),
     });
-    this.#replace(options.settings.nodes, options.settings.catalogue);
+    this.#members = this.#createMembership();
+    this.#members.begin(options.settings.nodes, options.settings.catalogue);
   }
 
   /** Resolves when every node was asked once. */
@@ -148,17 +150,9 @@ export class Fleet {
    */
   async reconfigure(settings: FleetSettings): Promise<void> {
     this.#settings = settings;
-    const { nodes, catalogue } = settings;
     this.providers.replace(settings.providers ?? []);
-    const leaving = this.#nodes.all.filter(({ name }) => !nodes.some((spec) => spec.name === name));
-    const { added, removed } = this.#replace([...nodes, ...leaving], catalogue);
-    for (const node of removed) this.#remove(node);
-    this.#line.wake();
-    if (!this.#closing.signal.aborted) await this.#poller.add(added);
-    // a later one came meanwhile, and decides
-    if (this.#settings !== settings) return;
-    for (const node of this.#replace(nodes, catalogue).removed) this.#remove(node);
-    this.#line.wake();
+    const isCurrent = (): boolean => this.#settings === settings;
+    if (!(await this.#members.become(settings.nodes, settings.catalogue, isCurrent))) return;
     for (const node of this.#nodes.all) {
       this.#jobs.consider(node.name);
       this.#unused.look(node);
@@ -270,14 +264,29 @@ export class Fleet {
     this.#doubts.close();
     this.#unused.close();
     this.#line.rejectAll(shuttingDown);
-    for (const node of this.#nodes.all) node.service.stop();
+    for (const node of this.#allNodes) node.service.stop();
   }
 
   /** Also cuts the connections to the neurons. Idempotent. */
   async close(): Promise<void> {
     this.stop();
-    const nodes = [...this.#nodes.all, ...this.#leaving];
-    await Promise.all([...nodes.map((node) => node.client.close()), this.providers.close()]);
+    await Promise.all([...this.#allNodes.map((node) => node.client.close()), this.providers.close()]);
+  }
+
+  get #allNodes(): readonly NodeState[] {
+    return [...this.#nodes.all, ...this.#members.leaving];
+  }
+
+  #createMembership(): Membership {
+    return new Membership({
+      ...{ nodes: this.#nodes, poller: this.#poller, jobs: this.#jobs, closing: this.#closing.signal },
+      onChange: (catalogue) => {
+        const { strategy } = this.#settings;
+        this.#picture.replace({ nodes: this.#nodes.all, catalogue, strategy });
+        this.#line.wake();
+      },
+      onLeft: (node, next) => this.#left(node, next),
+    });
   }
 
   #createPoller(): Poller {
@@ -288,14 +297,8 @@ export class Fleet {
       settings: () => this.#settings,
       random,
       onAnother: (node) => this.#doubts.dropAll(node),
-      onPolled: (node) => {
-        this.#learning.polled(node);
-        this.#line.wake();
-        if (!node.healthy) for (const job of this.#jobs.on(node.name)) this.#line.leaveSilent(job);
-        this.#jobs.consider(node.name);
-        this.#unused.look(node);
-        this.#defrag.onPolled(node);
-      },
+      // one that arrives counts when it is there
+      onPolled: (node) => (this.#nodes.get(node.name) === node ? this.#polled(node) : undefined),
     });
   }
 
@@ -345,7 +348,7 @@ export class Fleet {
     this.#idle.released(node, model);
     this.#line.wakeModel(model);
     this.#jobs.consider(node.name);
-    if (this.#leaving.has(node) && node.leaseCount === 0) this.#forget(node);
+    this.#members.released(node);
   }
 
   #toRequest({ model, promptTokens, affinity }: Ask): RouteRequest {
@@ -364,26 +367,24 @@ export class Fleet {
     if (node !== undefined) this.#learning.happened(event, node, this.view());
   }
 
-  #replace(nodes: readonly NodeSpec[], catalogue: Catalogue): NodeSetChange {
-    const change = this.#nodes.replace(nodes, catalogue);
-    this.#picture.replace({ nodes: this.#nodes.all, catalogue, strategy: this.#settings.strategy });
-    return change;
+  #polled(node: NodeState): void {
+    this.#learning.polled(node);
+    this.#habits.polled(node);
+    this.#copies.polled(node);
+    this.#line.wake();
+    if (!node.healthy) for (const job of this.#jobs.on(node.name)) this.#line.leaveSilent(job);
+    this.#jobs.consider(node.name);
+    this.#unused.look(node);
+    this.#defrag.onPolled(node);
   }
 
-  #remove(node: NodeState): void {
-    this.#poller.remove(node);
-    node.service.stop();
+  #left(node: NodeState, next: NodeState | null): void {
     this.#doubts.dropAll(node);
     this.#unused.forget(node);
-    this.#habits.forget(node.name);
-    this.#jobs.dropAll(node.name, (model) => outOfService(node.name, 'removed', model));
-    this.#leaving.add(node);
-    if (node.leaseCount === 0) this.#forget(node);
-  }
-
-  #forget(node: NodeState): void {
-    this.#leaving.delete(node);
-    node.client.close().catch(() => {});
+    if (next === null) {
+      this.#habits.forget(node.name);
+      this.#copies.forget(node.name);
+    } else this.#polled(next);
   }
 
   /** A poll that began after this call. */

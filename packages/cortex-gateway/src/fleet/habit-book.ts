@@ -3,11 +3,13 @@ import {
   afterAnswer,
   afterArrival,
   afterLoad,
+  afterReading,
   afterUnload,
   type Habits,
   noHabits,
 } from '../decide/habits.ts';
 import type { FleetEvent } from './lifecycle-deps.ts';
+import type { NodeState } from './node-state.ts';
 
 export class HabitBook {
   readonly #nodes = new Map<string, Map<string, Habits>>();
@@ -28,6 +30,16 @@ export class HabitBook {
   happened(event: FleetEvent, nowMs: number): void {
     if (event.kind === 'loaded') this.#note(event.node, event.model, (habits) => afterLoad(habits, nowMs));
     else if (event.kind === 'evicted') this.#note(event.node, event.model, afterUnload);
+  }
+
+  /** What the node told of requests and loads that are not ours. */
+  polled(node: NodeState): void {
+    for (const { id, foreignLoad, leases } of node.toView().models.values()) {
+      const use = node.readUse(id);
+      if (use === null) continue;
+      const usedMs = foreignLoad + leases > 0 ? null : use.usedMs;
+      this.#note(node.name, id, (habits) => afterReading(habits, use.residentSinceMs, usedMs));
+    }
   }
 
   /** The node left the fleet. */

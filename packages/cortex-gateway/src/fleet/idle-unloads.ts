@@ -1,7 +1,8 @@
 /**
  * Unloads what nobody used for its time to live. One timer per node, set to the first model that may expire;
  * whether it did is asked again in the tick in which the unload begins, so a request that comes before keeps
- * the model, and one that comes later waits until it is gone and loads it again.
+ * the model, and one that comes later waits until it is gone and loads it again. The neuron is asked for the
+ * use of others before, and refuses when there was some since (`unused_since`).
  */
 import type { ModelsConfig } from 'cortex-core/config/models-config';
 import type { Clock } from 'cortex-core/daemon/clock';

@@ -2,14 +2,17 @@ import type { NodeState } from './node-state.ts';
 
 /** Lets an eviction wait until the last request of a model on a node has ended. */
 export class IdleWaits {
-  readonly #waits = new Map<string, Set<() => void>>();
+  /** By the node itself: two may have one name for a while, when its address has changed. */
+  readonly #waits = new Map<NodeState, Map<string, Set<() => void>>>();
 
   wait(node: NodeState, model: string, signal: AbortSignal): Promise<void> {
     if (node.leasesOf(model) === 0) return Promise.resolve();
-    const key = `${node.name}\n${model}`;
     return new Promise((resolve, reject) => {
-      const waits = this.#waits.get(key) ?? new Set();
-      this.#waits.set(key, waits);
+      if (signal.aborted) return reject(signal.reason);
+      const models = this.#waits.get(node) ?? new Map<string, Set<() => void>>();
+      this.#waits.set(node, models);
+      const waits = models.get(model) ?? new Set();
+      models.set(model, waits);
       const onAbort = (): void => {
         waits.delete(onIdle);
         reject(signal.reason);
@@ -18,7 +21,6 @@ export class IdleWaits {
         signal.removeEventListener('abort', onAbort);
         resolve();
       };
-      if (signal.aborted) return onAbort();
       signal.addEventListener('abort', onAbort, { once: true });
       waits.add(onIdle);
     });
@@ -26,9 +28,10 @@ export class IdleWaits {
 
   released(node: NodeState, model: string): void {
     if (node.leasesOf(model) > 0) return;
-    const key = `${node.name}\n${model}`;
-    const waits = this.#waits.get(key);
-    this.#waits.delete(key);
+    const models = this.#waits.get(node);
+    const waits = models?.get(model);
+    models?.delete(model);
+    if (models?.size === 0) this.#waits.delete(node);
     for (const wake of waits ?? []) wake();
   }
 }

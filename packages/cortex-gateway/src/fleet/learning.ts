@@ -70,9 +70,9 @@ export class Learning {
 
   /** A load was measured, and the copy that it made has an empty cache. */
   happened(event: FleetEvent, node: NodeState, view: FleetView): void {
-    if (event.kind === 'evicted') this.#affinity.forget(event.node, event.model);
+    const isEnd = event.kind === 'evicted' || event.kind === 'loaded';
+    if (isEnd) this.#affinity.forget(event.node, new Set([event.model]));
     if (event.kind !== 'loaded') return;
-    this.#affinity.forget(event.node, event.model);
     const held = node.toView().models.get(event.model);
     this.#rates.noteLoad(event.node, event.model, event.ms, held === undefined ? 0 : sizeOf(view, held));
     node.changed();

@@ -126,6 +126,28 @@ export class LoadJobs {
   }
 
   /**
+   * The node has another address: what is wanted there is loaded there. What the old one still does for it
+   * ends, but for a load that runs: the neuron behind it may be the same.
+   */
+  restart(name: string, cause: (model: string) => AppError): void {
+    for (const job of this.on(name)) {
+      const { model, waiters, explicit, listeners, stop } = job;
+      if (stop.signal.aborted) {
+        this.#end(job, stop.signal.reason);
+        continue;
+      }
+      this.#jobs.delete(keyOf(name, model));
+      const next = this.#add(name, model);
+      next.explicit = explicit;
+      next.listeners.push(...listeners);
+      for (const waiter of waiters) next.waiters.add(waiter);
+      waiters.clear();
+      if (job.state !== 'loading') stop.abort(cause(model));
+    }
+    this.consider(name);
+  }
+
+  /**
    * Stops that load wherever it stands; its waiters hear `load_cancelled`. Resolves when it has ended, with
    * false when there was none.
    */
@@ -159,7 +181,7 @@ export class LoadJobs {
   /** Unloads what `isUnused` when the node has time for it; a request that came meanwhile keeps it. */
   unloadIdle(node: NodeState, model: string, isUnused: () => boolean): Promise<void> {
     return this.#queues.run(this.#queueOf(node.name), async () => {
-      if (isUnused()) await this.#unloadOn(node, model, 'ttl');
+      if (isUnused()) await this.#unloadOn(node, model, 'ttl', isUnused);
     });
   }
 
@@ -243,15 +265,26 @@ export class LoadJobs {
     this.#options.node(name)?.setPending(models, (model) => this.find(name, model)?.waiters.size ?? 0);
   }
 
-  async #unloadOn(node: NodeState, model: string, reason: EvictionReason): Promise<void> {
+  /** `isUnused`: asked when the neuron has told of the others; absent = they are waited for, and it goes. */
+  async #unloadOn(
+    node: NodeState,
+    model: string,
+    reason: EvictionReason,
+    isUnused?: () => boolean,
+  ): Promise<void> {
     const { deps } = this.#options;
     const held = node.toView().models.get(model);
     if (held?.status !== 'loaded') return;
     node.drain(model, true);
     try {
-      await deps.idle(node, model, deps.closing);
+      if (isUnused === undefined) await deps.idle(node, model, deps.closing);
+      else {
+        await deps.refresh(node);
+        if (!isUnused()) return;
+      }
+      const since = isUnused === undefined ? null : (node.readUse(model)?.mark ?? null);
       const victim = { model, wireId: held.wireId, vramMb: sizeOf(deps.view(), held) };
-      await unload(node, victim, deps, deps.closing);
+      if (!(await unload(node, victim, since, deps, deps.closing))) return;
       deps.onEvent({ kind: 'evicted', node: node.name, model, reason });
       deps.log.info('unloaded', { node: node.name, model, reason });
     } finally {

@@ -1,9 +1,11 @@
 /**
  * The evict half of a load. All victims of a plan drain first (they take no new request and keep those they
- * have) and only then is the first unloaded, so that nobody goes for a plan that fails. The node's memory is
- * read again after each, so one sufficient eviction is never followed by another. Limit: the time to drain.
+ * have) and only then is the first unloaded, so that nobody goes for a plan that fails. One that another
+ * gateway uses at the last moment stays: the neuron says so. The node's memory is read again after each, so
+ * one sufficient eviction is never followed by another. Limit: the time to drain.
  */
 import { AppError } from 'cortex-core/wire/errors';
+import type { UseMark } from 'cortex-core/wire/neuron';
 import type { Victim } from '../decide/eviction.ts';
 import { causeOf } from './lifecycle-answer.ts';
 import type { LifecycleDeps } from './lifecycle-deps.ts';
@@ -17,7 +19,7 @@ const foreignTryMs = 1000;
 
 /**
  * Drains and unloads the victims of one plan, in its order. Resolves with those that were still busy when
- * the time was over; then nobody was unloaded.
+ * the time was over; then nobody was unloaded; or with the one that is in use again.
  */
 export async function makeRoom(
   node: NodeState,
@@ -45,7 +47,8 @@ export async function makeRoom(
     }
     job.state = 'unloading';
     for (const each of victims) {
-      await unload(node, each, deps, signal);
+      const since = node.readUse(each.model)?.mark ?? null;
+      if (!(await unload(node, each, since, deps, signal))) return [each.model];
       deps.onEvent({ kind: 'evicted', node: node.name, model: each.model, reason: 'room' });
       deps.log.info('evicted', { node: node.name, model: each.model, for: job.model });
     }
@@ -59,16 +62,20 @@ export async function makeRoom(
   }
 }
 
-/** Unloads one drained model; used by evictions and by the admin API. */
+/**
+ * Unloads one drained model; used by evictions and by the admin API. `since`: not if others have used it
+ * since it stood so; null = in any case. Resolves with whether it is gone.
+ */
 export async function unload(
   node: NodeState,
   victim: Victim,
+  since: UseMark | null,
   deps: LifecycleDeps,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
   const before = node.readFreeMb();
   node.setStatus(victim.model, victim.wireId, 'unloading');
-  const body = { model_id: victim.wireId };
+  const body = { model_id: victim.wireId, ...(since === null ? {} : { unused_since: since }) };
   const answer = await node.client
     .postJson('/models/unload', body, deps.loadTimeoutMs, signal)
     .catch((cause) => {
@@ -77,6 +84,11 @@ export async function unload(
     });
   if ((answer.status < 200 || answer.status > 299) && answer.status !== 404) {
     node.setStatus(victim.model, victim.wireId, 'loaded');
+    if (causeOf(answer.body).code === 'model_in_use') {
+      deps.log.info('used by another gateway, and stays', { node: node.name, model: victim.model });
+      await deps.refresh(node);
+      return false;
+    }
     const message = `${node.name} refused to unload "${victim.model}": ${causeOf(answer.body).message}`;
     throw new AppError('cold_load_failed', message, { retryAfterSecs: 5 });
   }
@@ -88,6 +100,7 @@ export async function unload(
   } finally {
     node.returning(victim.model, false);
   }
+  return true;
 }
 
 /** Waits until no victim answers any more, for the bound at most. Resolves with those that still do. */

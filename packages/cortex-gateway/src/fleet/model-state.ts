@@ -1,5 +1,5 @@
 /** What is known of one model on one node, and how decisions see it. */
-import type { NeuronModel } from 'cortex-core/wire/neuron';
+import type { ModelLoad, NeuronModel, UseMark } from 'cortex-core/wire/neuron';
 import type { CatalogueEntry, ModelView } from '../decide/fleet-view.ts';
 
 export interface ModelState {
@@ -8,6 +8,16 @@ export interface ModelState {
   /** in_flight + queue_depth as polled, less our own leases at that moment. */
   foreignLoad: number;
   slots: number | null;
+  /** Of all gateways, as the neuron told it last; null = it does not. */
+  use: ModelLoad['use'] | null;
+}
+
+export interface UseReading {
+  /** For an unload that shall not take it from somebody. */
+  readonly mark: UseMark;
+  readonly residentSinceMs: number;
+  /** null = not used since its load. */
+  readonly usedMs: number | null;
 }
 
 export interface ModelUse {

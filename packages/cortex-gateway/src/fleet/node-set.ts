@@ -46,9 +46,17 @@ export class NodeSet {
     return node;
   }
 
-  /** A node at another address is another node. Removed ones are the caller's to close. */
-  replace(specs: readonly NodeSpec[], catalogue: Catalogue): NodeSetChange {
+  /**
+   * A node at another address is another node: one of `arriving`, where it is there, else a new one. Removed
+   * ones are the caller's to close.
+   */
+  replace(
+    specs: readonly NodeSpec[],
+    catalogue: Catalogue,
+    arriving: readonly NodeState[] = [],
+  ): NodeSetChange {
     const before = this.#byName;
+    const arrived = new Map(arriving.map((node) => [node.name, node]));
     const kept = new Map<string, NodeState>();
     const added: NodeState[] = [];
     for (const spec of specs) {
@@ -58,7 +66,7 @@ export class NodeSet {
         kept.set(spec.name, known);
         continue;
       }
-      const node = this.#create(spec, catalogue);
+      const node = arrived.get(spec.name) ?? this.create(spec, catalogue);
       kept.set(spec.name, node);
       added.push(node);
     }
@@ -68,7 +76,8 @@ export class NodeSet {
     return { added, removed };
   }
 
-  #create(spec: NodeSpec, catalogue: Catalogue): NodeState {
+  /** One that is not in the set yet. */
+  create(spec: NodeSpec, catalogue: Catalogue): NodeState {
     const client = this.#options.connect(spec);
     return new NodeState(spec, client, catalogue, this.#options.service(spec.name));
   }

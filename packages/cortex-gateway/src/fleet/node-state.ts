@@ -2,6 +2,7 @@
  * What the fleet knows of one node. Only the fleet writes it; everyone else sees `toView()`, cached. Leases
  * are counted in the cached view itself, so that a request makes nothing anew.
  */
+import type { Clock } from 'cortex-core/daemon/clock';
 import {
   type Activation,
   type Discovery,
@@ -15,13 +16,12 @@ import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
 import { LaggingMemory, type MemoryShare } from './lagging-memory.ts';
 import { LoadRate } from './load-rate.ts';
-import { type ModelState, newRow, toModelView } from './model-state.ts';
+import { type ModelState, newRow, toModelView, type UseReading } from './model-state.ts';
 import { NodeService, type NodeServiceOptions } from './node-service.ts';
 import type { NodeSpec } from './node-set.ts';
 
 /** Whoever keeps a picture of all nodes. */
 export interface NodeWatcher {
-  readonly nowMs: () => number;
   /** The node's view is another one now. */
   readonly onChanged: (node: NodeState) => void;
 }
@@ -37,6 +37,7 @@ export class NodeState {
   /** Whether it takes work. */
   readonly service: NodeService;
   readonly endpoint: string;
+  readonly #clock: Clock;
   #catalogue: Catalogue;
   readonly #models = new Map<string, ModelState>();
   readonly #leases = new Map<string, number>();
@@ -76,6 +77,7 @@ export class NodeState {
   ) {
     this.name = name;
     this.endpoint = endpoint;
+    this.#clock = service.clock;
     this.service = new NodeService(name, {
       ...service,
       onChange: () => {
@@ -155,7 +157,7 @@ export class NodeState {
     const rows = [...this.#models.values()].map(({ row }) => row);
     this.#models.clear();
     this.ingest(rows);
-    if (this.health !== null) this.ingestHealth(this.health);
+    if (this.health !== null) this.#spread(this.health);
   }
 
   /** Names weights and template; null when the neuron does not say. */
@@ -171,8 +173,8 @@ export class NodeState {
       const id = this.#catalogue.canonicalId(row.id);
       seen.add(id);
       const state = this.#models.get(id);
-      const { foreignLoad, slots } = state ?? noLoad;
-      this.#models.set(id, { wireId: row.id, row, foreignLoad, slots });
+      const { foreignLoad, slots, use } = state ?? noLoad;
+      this.#models.set(id, { wireId: row.id, row, foreignLoad, slots, use });
       this.#noteLoading(id, row.status);
     }
     for (const id of this.#models.keys()) {
@@ -186,17 +188,36 @@ export class NodeState {
   /** `isFresh`: asked after the fleet's last own change. */
   ingestHealth(health: NeuronHealth, isFresh = false): void {
     this.health = health;
-    this.#healthMs = this.#watcher?.nowMs() ?? 0;
+    this.#healthMs = this.#clock.monotonicMs();
     if (isFresh) this.#memory.read();
-    for (const state of this.#models.values()) state.foreignLoad = 0;
+    this.#spread(health);
+  }
+
+  #spread(health: NeuronHealth): void {
+    for (const state of this.#models.values()) Object.assign(state, { foreignLoad: 0, use: null });
     for (const load of health.models) {
       const id = this.#catalogue.canonicalId(load.id);
       const state = this.#models.get(id);
       if (state === undefined) continue;
       state.foreignLoad = Math.max(0, load.in_flight + load.queue_depth - (this.#leases.get(id) ?? 0));
       state.slots = load.max_in_flight > 0 ? load.max_in_flight : null;
+      state.use = load.use ?? null;
+      const usedMs = this.readUse(id)?.usedMs ?? null;
+      if (usedMs !== null) this.#lastUsedMs.set(id, Math.max(usedMs, this.#lastUsedMs.get(id) ?? usedMs));
     }
     this.changed();
+  }
+
+  /** The use of a loaded model by all gateways, in ms of this clock, as last read; null = not told. */
+  readUse(model: string): UseReading | null {
+    const use = this.#models.get(model)?.use ?? null;
+    if (use === null) return null;
+    const { load_id, requests, loaded_secs, idle_secs } = use;
+    return {
+      mark: { load_id, requests },
+      residentSinceMs: this.#healthMs - loaded_secs * 1000,
+      usedMs: idle_secs === null ? null : this.#healthMs - idle_secs * 1000,
+    };
   }
 
   setStatus(
@@ -215,6 +236,7 @@ export class NodeState {
       row: next,
       foreignLoad: 0,
       slots: this.#models.get(model)?.slots ?? null,
+      use: null,
     });
     this.#noteLoading(model, status);
     this.#memory.setLoaded(model, status === 'loaded');
@@ -341,7 +363,7 @@ export class NodeState {
   #noteLoading(model: string, status: NeuronModel['status']): void {
     if (status !== 'loading') this.#loadingSinceMs.delete(model);
     else if (!this.#loadingSinceMs.has(model)) {
-      this.#loadingSinceMs.set(model, this.#watcher?.nowMs() ?? 0);
+      this.#loadingSinceMs.set(model, this.#clock.monotonicMs());
     }
   }
 
@@ -372,4 +394,4 @@ export class NodeState {
   }
 }
 
-const noLoad = { foreignLoad: 0, slots: null };
+const noLoad = { foreignLoad: 0, slots: null, use: null };

@@ -21,7 +21,11 @@ export function noNode(name: string): AppError {
 }
 
 /** A load that cannot run there any more; its waiters try elsewhere. */
-export function outOfService(node: string, why: 'cordoned' | 'drained' | 'removed', model: string): AppError {
+export function outOfService(
+  node: string,
+  why: 'cordoned' | 'drained' | 'removed' | 'moved',
+  model: string,
+): AppError {
   const message = `model "${model}" cannot be loaded on ${node}, which was ${why}; try again`;
   return new AppError('node_unhealthy', message, { retryAfterSecs: 3 });
 }

@@ -100,6 +100,174 @@ describe('two gateways over one fleet', () => {
   });
 });
 
+describe('what a neuron tells of the use by all', () => {
+  const used = (idle_secs: number | null, over: object = {}) => ({
+    ...{ load_id: 'one', requests: 1, loaded_secs: 1000, idle_secs },
+    ...over,
+  });
+
+  test('keeps the idle TTL of one gateway from a model that another used between its polls', async () => {
+    const clock = new FakeClock();
+    const config = { eviction: { idle_ttl_secs: 60 } };
+    const { gateway, fleet, neurons } = await setUpFleet([{ models: [loaded('m')] }], { clock, config });
+    const [neuron] = neurons as [FakeNeuron];
+    assert.equal((await askChat(gateway, 'm')).status, 200);
+    neuron.use.set('m', used(0));
+    await fleet.pollNow('n0');
+    await clock.advance(59_000);
+    // the neuron has not told yet: it does when the unload is about to begin
+    neuron.use.set('m', used(5, { requests: 2 }));
+    const asked = neuron.counters.health;
+    await clock.advance(2000);
+    await neuron.until(() => neuron.counters.health > asked);
+    await fleet.pollNow('n0');
+    assert.equal(neuron.counters.unloads, 0);
+    assert.equal(nodeOf(fleet, 'n0').toView().models.get('m')?.draining, false);
+    await clock.advance(50_000);
+    assert.equal(neuron.counters.unloads, 0);
+    neuron.use.set('m', used(61, { requests: 2 }));
+    await advanceUntil(clock, 1000, () => neuron.counters.unloads === 1);
+    assert.equal(neuron.models.get('m')?.status, 'available');
+  });
+
+  test('makes the neuron refuse an idle unload that a request of another gateway overtook', async () => {
+    const clock = new FakeClock();
+    const config = { eviction: { idle_ttl_secs: 60 } };
+    const { fleet, neurons } = await setUpFleet([{ models: [loaded('m')] }], { clock, config });
+    const [neuron] = neurons as [FakeNeuron];
+    neuron.use.set('m', used(100));
+    neuron.onUnload = () => {
+      neuron.use.set('m', used(0, { requests: 2 }));
+      return undefined;
+    };
+    await fleet.pollNow('n0');
+    await advanceUntil(clock, 1000, () => neuron.counters.unloads === 1);
+    await advanceUntil(clock, 1, () => nodeOf(fleet, 'n0').toView().models.get('m')?.status === 'loaded');
+    assert.equal(neuron.models.get('m')?.status, 'loaded');
+    await clock.advance(50_000);
+    assert.equal(neuron.counters.unloads, 1, 'it was used just now');
+  });
+
+  test('spares a victim that a request of another gateway came to at the last moment', async () => {
+    const models = [loaded('a'), loaded('b'), { id: 'new' }];
+    const { gateway, neurons } = await setUpFleet([{ devices: [2500], models }]);
+    const [neuron] = neurons as [FakeNeuron];
+    for (const id of ['a', 'b']) neuron.use.set(id, used(id === 'a' ? 900 : 100));
+    neuron.onUnload = (id) => {
+      if (id === 'a') neuron.use.set('a', used(0, { requests: 2 }));
+      return undefined;
+    };
+    await gateway.fleet.pollNow('n0');
+    assert.equal((await askChat(gateway, 'new')).status, 200);
+    assert.deepEqual(neuron.events, ['unload a', 'unload b', 'load new', 'chat new']);
+    assert.deepEqual(
+      [neuron.models.get('a')?.status, neuron.models.get('b')?.status],
+      ['loaded', 'available'],
+    );
+  });
+
+  test('decides who was unused longest, whoever used it', async () => {
+    const models = [loaded('ours'), loaded('theirs'), loaded('unused'), { id: 'new' }, { id: 'newer' }];
+    const { gateway, neurons } = await setUpFleet([{ devices: [3500], models }]);
+    const [neuron] = neurons as [FakeNeuron];
+    // before the clock of this process began, too
+    neuron.use.set('ours', used(500_000));
+    neuron.use.set('theirs', used(1));
+    neuron.use.set('unused', used(null, { requests: 0 }));
+    await gateway.fleet.pollNow('n0');
+    for (const id of ['new', 'newer']) assert.equal((await askChat(gateway, id)).status, 200);
+    const unloads = neuron.events.filter((event) => event.startsWith('unload'));
+    assert.deepEqual(unloads, ['unload unused', 'unload ours']);
+  });
+
+  test('holds the minimum residency of what another gateway loaded', async () => {
+    const clock = new FakeClock();
+    const { gateway, fleet, neurons } = await setUpFleet(
+      [{ devices: [1500], models: [loaded('a'), { id: 'b' }] }],
+      {
+        clock,
+      },
+    );
+    const [neuron] = neurons as [FakeNeuron];
+    neuron.use.set('a', used(null, { requests: 0, loaded_secs: 1 }));
+    await fleet.pollNow('n0');
+    const answer = askChat(gateway, 'b');
+    await advanceUntil(clock, 1, () => gateway.fleet.waitingCount === 1);
+    assert.match((await gateway.fleet.explain({ model: 'b' })).turn ?? '', /a/);
+    assert.deepEqual(neuron.events, []);
+    await advanceUntil(clock, 500, () => neuron.counters.loads === 1);
+    assert.ok(clock.monotonicMs() >= 1000, `${clock.monotonicMs()} ms`);
+    assert.equal((await answer).status, 200);
+    assert.deepEqual(neuron.events, ['unload a', 'load b', 'chat b']);
+  });
+
+  test('is not asked of a neuron that does not tell', async () => {
+    const { fleet, neurons } = await setUpFleet([{ models: [loaded('m')] }]);
+    const [neuron] = neurons as [FakeNeuron];
+    let body: unknown = null;
+    neuron.onUnload = (_, spec) => {
+      body = spec;
+      return undefined;
+    };
+    await fleet.operations.unload('m', null);
+    assert.deepEqual(body, { model_id: 'm' });
+  });
+});
+
+describe('what a node is believed to have cached is forgotten when', () => {
+  const ask = { model: 'm', promptTokens: 1000, affinity: { key: 'session', headTokens: null } };
+  const facts = {
+    ...{ promptTokens: 1000, cachedTokens: 0, completionTokens: 100 },
+    ...{ prefillMs: 500, decodeMs: 2000, firstTokenMs: 900, totalMs: 4000 },
+  };
+
+  /** A fleet in which n0 has answered a conversation; `believed`: tokens of it that n0 is believed to have. */
+  async function setUpConversation() {
+    const { fleet, neurons } = await setUpFleet([{ models: [loaded('m')] }]);
+    const [neuron] = neurons as [FakeNeuron];
+    neuron.use.set('m', { load_id: 'one', requests: 1, loaded_secs: 10, idle_secs: 0 });
+    await fleet.pollNow('n0');
+    const lease = fleet.request(ask, new AbortController().signal).lease!;
+    fleet.learn(lease, facts);
+    lease.release();
+    const believed = () => fleet.explain(ask).candidates[0]?.terms?.cachedTokens ?? 0;
+    await fleet.pollNow('n0');
+    assert.ok(believed() > 900, 'a poll without news changes nothing');
+    return { fleet, neuron, believed };
+  }
+
+  test('its neuron has started anew', async () => {
+    const { fleet, neuron, believed } = await setUpConversation();
+    neuron.instance = 'another life';
+    await fleet.pollNow('n0');
+    assert.equal(believed(), 0);
+  });
+
+  test('an answer told of that before the poll did', async () => {
+    const { fleet, neuron, believed } = await setUpConversation();
+    neuron.instance = 'another life';
+    nodeOf(fleet, 'n0').estrange();
+    await fleet.pollNow('n0');
+    assert.equal(believed(), 0);
+  });
+
+  test('the model went, whoever unloaded it, and when it is back', async () => {
+    const { fleet, neuron, believed } = await setUpConversation();
+    neuron.models.get('m')!.status = 'available';
+    await fleet.pollNow('n0');
+    neuron.models.get('m')!.status = 'loaded';
+    await fleet.pollNow('n0');
+    assert.equal(believed(), 0);
+  });
+
+  test('another gateway unloaded and loaded the model between two polls', async () => {
+    const { fleet, neuron, believed } = await setUpConversation();
+    neuron.use.set('m', { load_id: 'two', requests: 0, loaded_secs: 1, idle_secs: null });
+    await fleet.pollNow('n0');
+    assert.equal(believed(), 0);
+  });
+});
+
 test('a gateway that starts in the middle of traffic serves after one poll, and knows what others do', async () => {
   const { gateway, neurons } = await setUpFleet([
     { models: [loaded('m'), loaded('idle')], devices: [2500] },

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import type { ServerResponse } from 'node:http';
 import { after, describe, test } from 'node:test';
 import { FakeClock } from 'testkit/clock';
-import { answerWords, chatStream, createGate, startFakeNeuron } from 'testkit/fake-neuron';
-import { ask, assertNothingHeld, loaded, post, type Setup, setup } from './failover.test.kit.ts';
+import { answerWords, chatStream, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
+import { ask, assertNothingHeld, loaded, post, read, type Setup, setup } from './failover.test.kit.ts';
 import { RetryBudget } from './retry-budget.ts';
 
 const chat = '/v1/chat/completions';
@@ -82,6 +82,28 @@ describe('a node that refuses', () => {
     assert.equal(answer.status, 503);
     assert.equal(answer.headers.get('retry-after'), '60');
     assert.match(await answer.text(), /9 %/);
+  });
+
+  test('a node that failed is not asked again when the next one turns out not to have the model', async () => {
+    const { gateway, neurons } = await start(two);
+    const order: FakeNeuron[] = [];
+    for (const neuron of neurons) {
+      neuron.onChat = (call) => {
+        order.push(neuron);
+        if (order.length === 1) return void call.response.destroy();
+        if (order.length > 2) return answerWords(call, ['here']);
+        neuron.models.get('m')!.status = 'available';
+        const error = { message: 'not loaded', type: 'invalid_request_error', code: 'model_not_loaded' };
+        call.response.writeHead(404, { 'content-type': 'application/json' });
+        call.response.end(JSON.stringify({ error }));
+      };
+    }
+    const answer = await post(gateway, chat, ask({ stream: true }));
+    assert.equal(read(await answer.text()).text, 'here');
+    const [failed, gone] = order;
+    assert.notEqual(failed, gone);
+    assert.deepEqual(order, [failed, gone, gone]);
+    assert.equal(gone?.counters.loads, 1);
   });
 
   test('a fault of the request is not sent anywhere else', async () => {

@@ -68,6 +68,11 @@ export class Failover {
     this.#options = options;
   }
 
+  /** Nodes that failed it, and are not asked again. */
+  get failedNodes(): ReadonlySet<string> {
+    return new Set(this.#failed.keys());
+  }
+
   /** A request is sent there. */
   sent(): void {
     this.#attempts++;
@@ -104,7 +109,7 @@ export class Failover {
     const { signal, attemptsMax, budget, fleet } = this.#options;
     signal.throwIfAborted();
     if (this.#attempts >= attemptsMax || this.#leftMs() <= 0 || budget.isSpent) return null;
-    const exclude = (): Set<string> => new Set([...this.#failed.keys(), ...unfit()]);
+    const exclude = (): Set<string> => new Set([...this.failedNodes, ...unfit()]);
     const lease =
       fleet.another(exclude()) ?? (patience === 'none' ? null : await this.#wait(exclude, patience));
     if (lease === null || budget.withdraw()) return lease;

@@ -139,7 +139,7 @@ class InferenceCall {
   }
 
   async #obtainAndSend(sender: Sender): Promise<SendResult> {
-    const lease = await this.#obtain();
+    const lease = await this.#obtain(sender.failedNodes);
     this.#sentMs = this.#deps.clock.monotonicMs();
     return await sender.send(lease);
   }
@@ -177,8 +177,8 @@ class InferenceCall {
   }
 
   /** The right to send. Waits for a load when there has to be one; streams are kept alive meanwhile. */
-  async #obtain(): Promise<Lease> {
-    const ticket = this.#ticket();
+  async #obtain(exclude: ReadonlySet<string>): Promise<Lease> {
+    const ticket = this.#ticket(exclude);
     this.#showRoute(ticket.node, ticket.why);
     if (ticket.lease !== null) return ticket.lease;
     if (!this.#request.stream) return await this.#waitBounded(ticket);
@@ -193,9 +193,9 @@ class InferenceCall {
     this.#sink.keepAlive(this.#deps.keepAliveMs, () => this.#out.keepAlive());
   }
 
-  #ticket(): Ticket {
+  #ticket(exclude: ReadonlySet<string>): Ticket {
     try {
-      const ticket = this.#deps.fleet.request(this.#ask, this.#sink.signal);
+      const ticket = this.#deps.fleet.request(this.#ask, this.#sink.signal, exclude);
       this.#expectedMs ??= ticket.expectedMs;
       return ticket;
     } catch (thrown) {

@@ -46,6 +46,95 @@ describe('reload', () => {
     await fresh.close();
   });
 
+  describe('a node that gets another address', () => {
+    const at = (url: string) => ({ ...cortexConfigOver([]), neurons: [{ name: 'n0', endpoint: url }] });
+    const gated = (neuron: FakeNeuron) => {
+      const gate = createGate();
+      neuron.onLoad = async () => {
+        await gate.opened;
+        return undefined;
+      };
+      return gate;
+    };
+
+    test('serves at the old one until the new one was asked once, and keeps its drain', async () => {
+      const { gateway, fleet, neurons } = await setUpFleet([{ models: [loaded('m')] }]);
+      const [old] = neurons as [FakeNeuron];
+      const fresh = await startFakeNeuron({ models: [loaded('m')] });
+      const gate = createGate();
+      old.onChat = async (call) => {
+        call.response.writeHead(200, { 'content-type': 'text/event-stream' });
+        call.response.write(': prefill\n\n');
+        await gate.opened;
+        call.response.end(chatStream('m', ['done']));
+      };
+      const running = await askChat(gateway, 'm', { stream: true });
+      const reloading = gateway.reload(at(fresh.url), noModels);
+      const meanwhile = fleet.request({ model: 'm' }, new AbortController().signal);
+      assert.notEqual(meanwhile.lease, null, 'there is a gap in which it does not serve');
+      meanwhile.lease?.release();
+      await reloading;
+      assert.equal((await askChat(gateway, 'm')).status, 200);
+      assert.deepEqual([old.counters.chats, fresh.counters.chats], [1, 1]);
+      gate.open();
+      assert.match(await running.text(), /\[DONE\]/);
+      fleet.operations.drain('n0', 'drained', null);
+      await gateway.reload(at(old.url), noModels);
+      assert.equal(nodeOf(fleet, 'n0').service.mode, 'drained');
+      await fresh.close();
+    });
+
+    test('loads at the new one what was being loaded, for those who wait and for who asked', async () => {
+      const { gateway, neurons } = await setUpFleet([{ models: [{ id: 'm' }, { id: 'other' }] }]);
+      const [old] = neurons as [FakeNeuron];
+      const fresh = await startFakeNeuron({ models: [{ id: 'm' }, { id: 'other' }] });
+      const gate = gated(old);
+      const waits = askChat(gateway, 'm');
+      await old.until(() => old.counters.loads === 1);
+      const asked = gateway.fleet.operations.load('other', 'n0');
+      await gateway.reload(at(fresh.url), noModels);
+      assert.equal((await waits).status, 200);
+      assert.equal(await asked, 'n0');
+      assert.deepEqual([old.counters.chats, fresh.counters.loads, fresh.counters.chats], [0, 2, 1]);
+      gate.open();
+      await fresh.close();
+    });
+
+    test('does not end a load of the same neuron under another name of its machine', async () => {
+      const { gateway, neurons } = await setUpFleet([{ models: [{ id: 'm' }] }]);
+      const [neuron] = neurons as [FakeNeuron];
+      const gate = gated(neuron);
+      const waits = askChat(gateway, 'm');
+      await neuron.until(() => neuron.counters.loads === 1);
+      neuron.models.get('m')!.status = 'loading';
+      await gateway.reload(at(neuron.url.replace('127.0.0.1', 'localhost')), noModels);
+      gate.open();
+      assert.equal((await waits).status, 200);
+      assert.deepEqual([neuron.counters.loads, neuron.counters.cancels], [1, 0]);
+    });
+
+    test('lets nobody evict under a request that the old address still has', async () => {
+      const models = [loaded('m'), { id: 'big', vramMb: 2000 }];
+      const { gateway, fleet, neurons } = await setUpFleet([{ devices: [2000], models }]);
+      const [old] = neurons as [FakeNeuron];
+      const fresh = await startFakeNeuron({ devices: [2000], models });
+      const held = fleet.request({ model: 'm' }, new AbortController().signal).lease;
+      await gateway.reload(at(fresh.url), noModels);
+      const own = fleet.request({ model: 'm' }, new AbortController().signal).lease;
+      const big = fleet.operations.load('big', 'n0');
+      while (nodeOf(fleet, 'n0').toView().models.get('m')?.draining !== true) {
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      held?.release();
+      for (let i = 0; i < 10; i++) await fleet.pollNow('n0');
+      assert.deepEqual(fresh.events, [], 'it was unloaded under a request');
+      own?.release();
+      assert.equal(await big, 'n0');
+      assert.deepEqual([old.events, fresh.events], [[], ['unload m', 'load big']]);
+      await fresh.close();
+    });
+  });
+
   test('a node that stays keeps its state, its drain and its loads; nothing is loaded or unloaded', async () => {
     const { gateway, fleet, neurons } = await setUpFleet([{ models: [loaded('m'), { id: 'cold' }] }]);
     const [neuron] = neurons as [FakeNeuron];

@@ -90,6 +90,10 @@ export class Sender {
     this.#options = options;
   }
 
+  get failedNodes(): ReadonlySet<string> {
+    return this.#options.failover.failedNodes;
+  }
+
   /** Sends it to a node, and to others when that fails. */
   async send(first: Lease): Promise<SendResult> {
     const { fleet, failover } = this.#options;

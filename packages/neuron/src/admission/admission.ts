@@ -28,6 +28,8 @@ export interface AdmissionCounters {
   readonly rejectedQueueFull: number;
   readonly rejectedTimeout: number;
   readonly rejectedPerPrincipal: number;
+  /** When a request ended last, by the monotonic clock; null = none has. */
+  readonly endedMs: number | null;
 }
 
 export interface Permit {
@@ -68,6 +70,7 @@ export class Admission {
   #rejectedQueueFull = 0;
   #rejectedTimeout = 0;
   #rejectedPerPrincipal = 0;
+  #endedMs: number | null = null;
   #closed: (() => AppError) | null = null;
 
   constructor(limits: AdmissionLimits, clock: Clock) {
@@ -82,6 +85,7 @@ export class Admission {
       rejectedQueueFull: this.#rejectedQueueFull,
       rejectedTimeout: this.#rejectedTimeout,
       rejectedPerPrincipal: this.#rejectedPerPrincipal,
+      endedMs: this.#endedMs,
     };
   }
 
@@ -215,7 +219,8 @@ export class Admission {
         released = true;
         this.#inFlight--;
         this.#count(principal, 'running', -1);
-        const heldMs = this.#clock.monotonicMs() - sinceMs;
+        this.#endedMs = this.#clock.monotonicMs();
+        const heldMs = this.#endedMs - sinceMs;
         this.#heldMs = this.#heldMs === null ? heldMs : this.#heldMs + heldWeight * (heldMs - this.#heldMs);
         this.#grantNext();
         if (this.#inFlight > 0) return;

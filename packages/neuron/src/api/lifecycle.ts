@@ -48,8 +48,9 @@ export async function serveUnload(deps: ApiDeps, exchange: Exchange): Promise<vo
   if (typeof body === 'object' && body !== null && !('model_id' in body)) {
     throw new AppError('invalid_request', 'missing model_id', { param: 'model_id' });
   }
-  const { model_id } = parseBody(modelUnloadSchema, body);
-  await deps.registry.unload(model_id);
+  const { model_id, unused_since: since } = parseBody(modelUnloadSchema, body);
+  if (since === undefined) await deps.registry.unload(model_id);
+  else await deps.registry.unloadUnused(model_id, since);
   exchange.sendJson(200, { status: 'unloaded' });
 }
 

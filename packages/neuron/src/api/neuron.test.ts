@@ -6,6 +6,7 @@ import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
 import { silentLog } from 'cortex-core/daemon/log';
+import type { NeuronHealth, UseMark } from 'cortex-core/wire/neuron';
 import { SseParser } from 'cortex-core/wire/sse';
 import { childPids } from 'testkit/child-pids';
 import { type Neuron, startNeuron } from '../neuron.ts';
@@ -166,7 +167,27 @@ for (const worker of ['thread', 'process'] as const) {
       assert.match(((await again.json()) as { error: string }).error, /model 'second' already loaded/);
       const listed = (await (await fetch(`${neuron.url}/models`)).json()) as { id: string; status: string }[];
       assert.equal(listed.find((model) => model.id === 'second')?.status, 'loaded');
-      assert.equal((await post(neuron, '/models/unload', { model_id: 'second' })).status, 200);
+      const use = async (): Promise<UseMark> => {
+        const health = (await (await fetch(`${neuron.url}/health`)).json()) as NeuronHealth;
+        const { load_id = '', requests = -1 } = health.models.find(({ id }) => id === 'second')?.use ?? {};
+        return { load_id, requests };
+      };
+      const before = await use();
+      assert.equal(before.requests, 0);
+      assert.equal(
+        (await post(neuron, '/v1/chat/completions', { ...question, model: 'second' })).status,
+        200,
+      );
+      await untilIdle(neuron);
+      const refused = await post(neuron, '/models/unload', { model_id: 'second', unused_since: before });
+      assert.equal(refused.status, 409);
+      assert.equal(((await refused.json()) as { code: string }).code, 'model_in_use');
+      assert.equal((await use()).requests, 1);
+      const unloaded = await post(neuron, '/models/unload', {
+        model_id: 'second',
+        unused_since: await use(),
+      });
+      assert.equal(unloaded.status, 200);
       assert.equal((await post(neuron, '/models/unload', { model_id: 'second' })).status, 404);
       assert.equal((await fetch(`${neuron.url}/models/second/endpoint`)).status, 404);
     });

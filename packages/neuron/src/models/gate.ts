@@ -18,6 +18,8 @@ export interface Gate {
     readonly rejectedQueueFull: number;
     readonly rejectedTimeout: number;
     readonly rejectedPerPrincipal: number;
+    /** When a request ended last, by the monotonic clock; null = none has. */
+    readonly endedMs: number | null;
   };
   acquire(
     principal: string | null,

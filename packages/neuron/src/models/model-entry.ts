@@ -14,6 +14,7 @@ import type { Gate } from './gate.ts';
 import { deriveLimit, type LimitSources } from './limits.ts';
 import { LoadMeter } from './load-meter.ts';
 import type { LoadedModel } from './loader.ts';
+import { ModelUse } from './model-use.ts';
 import { templateDigest } from './weights-digest.ts';
 
 /** `draining`: about to move; those that were admitted run on, newcomers wait. `moving`: nothing runs. */
@@ -71,6 +72,7 @@ export class ModelEntry {
   readonly file: string | null;
   readonly admission: Gate;
   readonly meter: LoadMeter;
+  readonly use: ModelUse;
   readonly stopLoading = new AbortController();
   readonly gone: Promise<void>;
   status: EntryStatus = 'loading';
@@ -96,6 +98,7 @@ export class ModelEntry {
     this.#limits = limits;
     this.admission = admission;
     this.meter = new LoadMeter(this.id, clock);
+    this.use = new ModelUse(clock, admission);
     this.gone = new Promise((resolve) => {
       this.#markGone = resolve;
     });
@@ -353,6 +356,7 @@ export class ModelEntry {
       kv_available_mb: 0,
       tok_s_prefill: Math.round(this.#prefillRate * 10) / 10,
       tok_s_decode: Math.round(this.#decodeRate * 10) / 10,
+      use: this.use.toWire(),
     };
   }
 

@@ -11,6 +11,11 @@ export function shuttingDown(): AppError {
   });
 }
 
+export function inUse(id: string): AppError {
+  const message = `model "${id}" was used since it was looked at, and stays; look again`;
+  return new AppError('model_in_use', message, { extras: { model_id: id }, retryAfterSecs: 1 });
+}
+
 export function notLoaded(id: string): AppError {
   return new AppError('model_not_loaded', `model '${id}' not loaded`, { extras: { model_id: id } });
 }

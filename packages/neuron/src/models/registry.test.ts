@@ -9,7 +9,7 @@ import { type Clock, systemClock } from 'cortex-core/daemon/clock';
 import { silentLog } from 'cortex-core/daemon/log';
 import { AppError } from 'cortex-core/wire/errors';
 import type { LoadedArch, LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
-import { modelSpecSchema } from 'cortex-core/wire/neuron';
+import { modelSpecSchema, type UseMark } from 'cortex-core/wire/neuron';
 import { Admission } from '../admission/admission.ts';
 import type { Device, OwnerDeath } from '../device/device.ts';
 import { chooseQuant, findByName, groupShards } from './catalogue.ts';
@@ -111,6 +111,34 @@ describe('ModelRegistry', () => {
       await registry.load(spec('a')).catch((error: Error) => error.message),
       "model 'a' already loaded",
     );
+  });
+
+  it('unloadUnused() leaves a model that any request named since, or that was loaded again', async () => {
+    const { registry } = setUp(dir);
+    const never = new AbortController().signal;
+    const use = () => registry.loads()[0]?.use ?? assert.fail('it tells nothing of its use');
+    const tryUnload = (since: UseMark) => registry.unloadUnused('a', since).then(() => 'gone', code);
+    await registry.load(spec('a'));
+    const { load_id, requests, idle_secs, loaded_secs } = use();
+    assert.deepEqual([requests, idle_secs], [0, null]);
+    assert.ok(loaded_secs >= 0);
+    const before = { load_id, requests };
+    const { admission } = await registry.whenServing('a', never);
+    // it names the model, and is not admitted yet: its prompt is being read
+    assert.equal(await tryUnload(before), 'model_in_use');
+    const permit = await admission.acquire(null, never);
+    const asked = { load_id, requests: use().requests };
+    assert.deepEqual([asked.requests, use().idle_secs], [1, 0]);
+    assert.equal(await tryUnload(asked), 'model_in_use', 'a request runs');
+    permit.release();
+    assert.ok((use().idle_secs ?? -1) >= 0);
+    assert.equal(await tryUnload(before), 'model_in_use');
+    assert.equal(await tryUnload(asked), 'gone');
+    await registry.load(spec('a'));
+    assert.equal(await tryUnload({ ...before, requests: use().requests }), 'model_in_use', 'another load');
+    assert.equal(await tryUnload({ load_id: use().load_id, requests: 0 }), 'gone');
+    assert.equal(await tryUnload(before), 'model_not_loaded');
+    await registry.close(0);
   });
 
   it('cancelLoad() ends a load when its memory is free, and leaves a model that serves', async () => {

@@ -16,7 +16,7 @@ import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Log } from 'cortex-core/daemon/log';
 import { AppError, describeCause, toAppError } from 'cortex-core/wire/errors';
-import type { LoadProgress, ModelLoad, ModelSpec, NeuronModel } from 'cortex-core/wire/neuron';
+import type { LoadProgress, ModelLoad, ModelSpec, NeuronModel, UseMark } from 'cortex-core/wire/neuron';
 import type { OwnerDeath } from '../device/device.ts';
 import { AvailableModels } from './available-models.ts';
 import { type DeviceSlot, isAt } from './choose-target.ts';
@@ -25,7 +25,7 @@ import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
 import { LostHandles } from './lost-handles.ts';
 import { type EntryStatus, ModelEntry, type ServingModel } from './model-entry.ts';
 import { ModelMover, type RecycleReport } from './model-mover.ts';
-import { notFound, notLoaded, shuttingDown, unloadedMidway } from './registry-errors.ts';
+import { inUse, notFound, notLoaded, shuttingDown, unloadedMidway } from './registry-errors.ts';
 import type { ModelSources } from './sources.ts';
 
 export interface RegistryDeps {
@@ -101,6 +101,14 @@ export class ModelRegistry {
     });
     entry.ready.catch(() => {}); // a load without a listener is no crash; who awaits it still sees the error
     return entry.ready;
+  }
+
+  /** As `unload`, but one that was used or loaded again since it stood so stays: `model_in_use`. */
+  async unloadUnused(id: string, since: UseMark): Promise<void> {
+    const entry = this.#entries.get(id);
+    const isUnused = entry?.status === 'loaded' && entry.use.isUnusedSince(since);
+    if (entry !== undefined && entry.status !== 'unloading' && !isUnused) throw inUse(id);
+    await this.unload(id);
   }
 
   /** Stops new requests, lets the running ones end for a while, then cuts them and frees the model. */
@@ -180,6 +188,7 @@ export class ModelRegistry {
 
   /** As `serving`, but a model that moves, or comes back after a death, is waited for, within a limit. */
   whenServing(id: string, signal: AbortSignal): Promise<ServingModel> {
+    this.#entries.get(id)?.use.asked();
     return this.#whenServing(id, signal, ['draining', 'moving', 'recovering']);
   }
 
@@ -297,6 +306,7 @@ export class ModelRegistry {
       throw signal.aborted ? signal.reason : this.#lost.toError(loaded);
     }
     entry.attach(loaded);
+    entry.use.loaded();
     const { context, slots, memoryMb, loadMs } = loaded.arch.facts;
     const fields = {
       model: entry.id,
