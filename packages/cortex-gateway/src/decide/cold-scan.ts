@@ -9,7 +9,6 @@
 import {
   jobsMs,
   leastEvictMs,
-  loadPriorMs,
   prefillElsewhere,
   prefillMsAt,
   promptTokensOf,
@@ -18,6 +17,7 @@ import {
 } from './expected-time.ts';
 import { deviceColumns, type FleetIndex } from './fleet-index.ts';
 import { defaultPriority } from './fleet-view.ts';
+import { loadPriorMs } from './load-time.ts';
 import { type ColdCandidate, considerCold, type NodeRejection } from './placement.ts';
 
 export interface ColdChoice {
@@ -154,6 +154,7 @@ interface BoundTerms {
   readonly rank: number;
   readonly harness: number;
   readonly sizeMb: number | null;
+  readonly isOnEveryDisk: boolean;
   readonly loadHereMs: number;
   readonly loadFetchedMs: number;
   readonly promptTokens: number;
@@ -178,6 +179,7 @@ function toBoundTerms(weighing: Weighing, index: FleetIndex): BoundTerms {
     rank: index.rankColumn(entry?.residencyPriority ?? defaultPriority),
     harness: entry === undefined ? 0 : index.harnessBit(entry.harness),
     sizeMb,
+    isOnEveryDisk: weighing.view.isOnEveryDisk === true,
     loadHereMs: loadPriorMs(sizeMb, null, mean?.loadMs ?? null, true),
     loadFetchedMs: loadPriorMs(sizeMb, null, mean?.loadMs ?? null, false),
     promptTokens,
@@ -228,7 +230,7 @@ function evictBoundMs(terms: BoundTerms, index: FleetIndex, slot: number): numbe
 function loadBoundMs(terms: BoundTerms, index: FleetIndex, slot: number): number {
   const measured = index.scratchA[slot] ?? unknown;
   if (measured > 0) return measured;
-  const onDisk = measured === 0;
+  const onDisk = measured === 0 || terms.isOnEveryDisk;
   const mbS = index.loadMbS[slot] ?? unknown;
   if (Number.isNaN(mbS)) return onDisk ? terms.loadHereMs : terms.loadFetchedMs;
   return loadPriorMs(terms.sizeMb, mbS, null, onDisk);

@@ -3,12 +3,12 @@ import { describe, test } from 'node:test';
 import { entryOf, nodeOf, randomFrom, residentOf, seedOf, viewOf } from './eviction.test.kit.ts';
 import { needOf, planFit } from './eviction.ts';
 import type { EvictionStrategy, EvictionTerms, FleetView, ModelView } from './fleet-view.ts';
+import { RateBook } from './rate-book.ts';
 import { costOf } from './victim-cost.ts';
 
 const hour = 3_600_000;
 const terms = (more: Partial<EvictionTerms> = {}): EvictionTerms => ({
   nowMs: 10 * hour,
-  loadMs: () => 10_000,
   gapMs: () => null,
   ...more,
 });
@@ -36,8 +36,11 @@ describe('cost', () => {
     const slow = residentOf('slow', idleFor(10 * 60_000));
     const quick = residentOf('quick', idleFor(9 * 60_000));
     const nodes = [nodeOf('n', [[2000, 0]], [slow, quick])];
-    const more = terms({ loadMs: (_, model) => (model === 'slow' ? 200_000 : 5000) });
-    const view = (strategy: EvictionStrategy) => viewOf(nodes, [entryOf('new')], { strategy, terms: more });
+    const rates = new RateBook();
+    rates.note('n', 'slow', 'loadMs', 200_000);
+    rates.note('n', 'quick', 'loadMs', 5000);
+    const view = (strategy: EvictionStrategy) =>
+      viewOf(nodes, [entryOf('new')], { strategy, terms: terms(), rates });
     assert.deepEqual(victims(view('cost'), 'new'), ['quick']);
     assert.deepEqual(victims(view('lru'), 'new'), ['slow']);
   });

@@ -93,6 +93,7 @@ function whyLost(look: Look, terms: RouteTerms, chosen: Look | null): string {
   if (laterMs < 0) return `${chosen.node} serves it without another load`;
   const parts = [
     ['waits', terms.queueMs - best.queueMs, 'in the queue'],
+    ['waits', terms.turnMs - best.turnMs, 'for its turn'],
     ['needs', terms.evictMs - best.evictMs, 'to make room'],
     ['needs', terms.loadMs - best.loadMs, 'to load'],
     ['needs', terms.prefillMs - best.prefillMs, 'to read the prompt'],

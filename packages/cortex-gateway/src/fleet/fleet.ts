@@ -8,7 +8,7 @@
  */
 import { setMaxListeners } from 'node:events';
 import { type Explanation, explain } from '../decide/explain.ts';
-import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
+import { type FleetView, resolveAlias, type TurnTerms } from '../decide/fleet-view.ts';
 import { RateBook } from '../decide/rate-book.ts';
 import type { Forward, RouteDecision } from '../decide/route.ts';
 import type { RouteRequest } from '../decide/route-request.ts';
@@ -79,7 +79,8 @@ export class Fleet {
       optionsOf: (requested) => this.aliasOptions(requested),
     });
     this.providers.replace(options.settings.providers ?? []);
-    this.#picture = createPicture(options.settings, rates, this.#habits, clock, this.providers);
+    const turns = this.#turnTerms();
+    this.#picture = createPicture(options.settings, rates, turns, clock, this.providers);
     this.#doubts = new Doubts(clock, () => this.#line.wake());
     this.#nodes = createNodeSet({
       ...{ connect: options.connect, clock, log },
@@ -92,10 +93,6 @@ export class Fleet {
       deps,
       node: (name) => this.#nodes.get(name),
       rules: () => this.#settings.turns,
-      lookups: {
-        habits: (node, model) => this.#habits.of(node, model),
-        waiting: (model) => this.#line.parkedFor(model),
-      },
       onEnded: (job, waiters, error) => this.#line.jobEnded(job, waiters, error),
     });
     this.#line = new WaitingLine({
@@ -297,6 +294,14 @@ export class Fleet {
         this.#defrag.onPolled(node);
       },
     });
+  }
+
+  #turnTerms(): TurnTerms {
+    return {
+      rules: () => this.#settings.turns,
+      habits: (node, model) => this.#habits.of(node, model),
+      waiting: (model) => this.#line.parkedFor(model),
+    };
   }
 
   #lifecycleDeps(): LifecycleDeps {
