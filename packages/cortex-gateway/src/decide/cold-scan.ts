@@ -51,10 +51,12 @@ export function chooseCold(weighing: Weighing, index: FleetIndex, freeOnly = fal
 function withMoves(weighing: Weighing, index: FleetIndex, { best, rejected }: ColdChoice): ColdChoice {
   let better = best;
   let searched = 0;
-  for (const [slot, node] of index.nodes.entries()) {
-    if (searched === searchedForMovesMax) break;
-    const freeMb = index.freeMb[slot * deviceColumns + deviceColumns - 1] ?? 0;
-    if (!node.healthy || node.devices.length < 2 || freeMb < (weighing.sizeMb ?? 0)) continue;
+  const leastMb = weighing.sizeMb ?? 0;
+  for (let slot = 0; slot < index.nodes.length && searched < searchedForMovesMax; slot++) {
+    const row = slot * deviceColumns;
+    if ((index.freeMb[row + deviceColumns - 1] ?? 0) < leastMb) continue;
+    const isSingle = (index.kthTotalMb[row + 1] ?? -1) < 0;
+    if (isSingle || index.healthy[slot] === 0) continue;
     searched++;
     const candidate = planAt(weighing, index, slot, true);
     if (candidate === null || 'reason' in candidate || candidate.placement.moves === undefined) continue;
@@ -208,7 +210,7 @@ function markMeasured({ model, sizeMb, rates }: Weighing, index: FleetIndex): nu
     if (measured.loadMs !== null) scratchA[slot] = measured.loadMs;
     if (measured.prefillTokS !== null) scratchB[slot] = measured.prefillTokS;
   }
-  for (const slot of index.residentSlots(model)) scratchA[slot] = taken;
+  for (const slot of index.replicasOf(model)?.slots ?? []) scratchA[slot] = taken;
   return leastMb;
 }
 

@@ -119,41 +119,61 @@ function slotsOf(model: ModelView | undefined): number {
   return told > 0 ? told : slotsPrior;
 }
 
-/** A loaded model. Writes into `terms`: a decision makes nothing per replica. */
-export function weighLoaded(weighing: Weighing, node: NodeView, held: ModelView, terms: MutableTerms): void {
+/**
+ * A loaded model. Writes into `terms`: a decision makes nothing per replica. `own`: what the node measured
+ * with it, here and below.
+ */
+export function weighLoaded(
+  weighing: Weighing,
+  node: NodeView,
+  held: ModelView,
+  own: Rates | null,
+  terms: MutableTerms,
+): void {
   terms.turnMs = 0;
   terms.evictMs = 0;
   terms.loadMs = 0;
   terms.displacedMs = 0;
-  addQueue(weighing, node, held, loadScore(held), terms);
-  addPrefill(weighing, node, held, terms);
+  addQueue(weighing, held, loadScore(held), own, terms);
+  addPrefill(weighing, node, held, own, terms);
 }
 
 /** A model that comes up, with those that already wait for it. */
-export function weighComing(weighing: Weighing, node: NodeView, terms: MutableTerms): void {
+export function weighComing(
+  weighing: Weighing,
+  node: NodeView,
+  own: Rates | null,
+  terms: MutableTerms,
+): void {
   const held = node.models.get(weighing.model);
   const coming = node.coming?.get(weighing.model);
   terms.turnMs = firstTurnMs(weighing, node);
   terms.evictMs = 0;
   terms.displacedMs = 0;
   terms.loadMs = restOfLoad(weighing, node, weighing.model, coming);
-  addQueue(weighing, node, held, (coming?.waiting ?? 0) + (held === undefined ? 0 : loadScore(held)), terms);
+  addQueue(weighing, held, (coming?.waiting ?? 0) + (held === undefined ? 0 : loadScore(held)), own, terms);
   for (const earlier of node.pending) {
     if (earlier === weighing.model) break;
     terms.queueMs += restOfLoad(weighing, node, earlier, node.coming?.get(earlier));
   }
-  addPrefill(weighing, node, held, terms);
+  addPrefill(weighing, node, held, own, terms);
 }
 
 /** A model that leaves and has to come back to the same node. */
-export function weighLeaving(weighing: Weighing, node: NodeView, held: ModelView, terms: MutableTerms): void {
+export function weighLeaving(
+  weighing: Weighing,
+  node: NodeView,
+  held: ModelView,
+  own: Rates | null,
+  terms: MutableTerms,
+): void {
   terms.displacedMs = 0;
   terms.turnMs = stayMs(weighing, node, node.pending.slice(0, 1));
   terms.evictMs = unloadMs + drainMs(weighing, node, held);
   terms.loadMs = loadMsAt(weighing, node, weighing.model);
   terms.queueMs = jobsMs(weighing, node);
   terms.ahead = loadScore(held);
-  addPrefill(weighing, node, undefined, terms);
+  addPrefill(weighing, node, undefined, own, terms);
 }
 
 /** What a load changes on its node. */
@@ -183,7 +203,7 @@ export function weighCold(
   terms.ahead = 0;
   for (const model of queued) terms.displacedMs += loadMsAt(weighing, node, model);
   terms.turnMs = turnMsOf(weighing, node, evict, queued, terms);
-  addPrefill(weighing, node, undefined, terms);
+  addPrefill(weighing, node, undefined, ownRates(weighing, node), terms);
 }
 
 function turnMsOf(
@@ -241,32 +261,38 @@ export function isServiceMeasured({ rates, mean }: Weighing, node: NodeView): bo
   return (rates.get(node.name)?.serviceMs ?? mean?.serviceMs ?? null) !== null;
 }
 
+/** What that node measured with the asked model. */
+export function ownRates({ rates }: Weighing, node: NodeView): Rates | null {
+  return rates.get(node.name) ?? null;
+}
+
 function addQueue(
   weighing: Weighing,
-  node: NodeView,
   held: ModelView | undefined,
   ahead: number,
+  own: Rates | null,
   terms: MutableTerms,
 ): void {
   const slots = slotsOf(held);
   terms.ahead = ahead;
   // of those ahead all but slots - 1 have to end, and `slots` of them end per service time
   const mustEnd = Math.max(0, ahead + 1 - slots);
-  terms.queueMs = mustEnd === 0 ? 0 : (mustEnd * serviceMsOf(weighing, node, weighing.model, held)) / slots;
+  terms.queueMs = mustEnd === 0 ? 0 : (mustEnd * serviceOf(own, weighing.mean, weighing.sizeMb)) / slots;
 }
 
 function addPrefill(
   weighing: Weighing,
   node: NodeView,
   held: ModelView | undefined,
+  own: Rates | null,
   terms: MutableTerms,
 ): void {
-  const { request, rates } = weighing;
+  const { request } = weighing;
   const prompt = promptTokensOf(request);
   // what comes up comes up empty
   const cached = held?.status === 'loaded' ? cachedOn(request, node.name) : 0;
   terms.cachedTokens = Math.min(cached, prompt - 1);
-  const rate = rates.get(node.name)?.prefillTokS ?? prefillElsewhere(weighing);
+  const rate = own?.prefillTokS ?? prefillElsewhere(weighing);
   const crowd = Math.min(terms.ahead, slotsOf(held));
   terms.prefillMs = prefillMsAt(prompt - terms.cachedTokens, rate, crowd);
   terms.totalMs = terms.queueMs + terms.turnMs + terms.evictMs + terms.loadMs + terms.prefillMs;
@@ -282,21 +308,22 @@ function cachedOn(request: RouteRequest, node: string): number {
   return 0;
 }
 
-function serviceMsOf(weighing: Weighing, node: NodeView, model: string, held: ModelView | undefined): number {
-  const own = weighing.view.rates?.of(node.name, model) ?? null;
-  const mean = model === weighing.model ? weighing.mean : (weighing.view.rates?.ofModel(model) ?? null);
+/** How long a request holds its slot, by what the node measured, else the others. */
+function serviceOf(own: Rates | null, mean: Rates | null, sizeMb: number | null): number {
   const measured = own?.serviceMs ?? mean?.serviceMs ?? null;
   if (measured !== null) return measured;
-  const sizeMb = model === weighing.model ? weighing.sizeMb : (held?.vramMb ?? null);
   const decode = own?.decodeTokS ?? mean?.decodeTokS ?? decodePrior(sizeMb ?? sizeMbPrior);
   return (answerTokensPrior * 1000) / decode;
 }
 
 /** Until the last of its requests has ended. */
-function drainMs(weighing: Weighing, node: NodeView, held: ModelView): number {
+function drainMs({ view, model, sizeMb }: Weighing, node: NodeView, held: ModelView): number {
   const running = loadScore(held);
   if (running === 0) return 0;
-  return serviceMsOf(weighing, node, held.id, held) * Math.max(1, running / slotsOf(held));
+  const own = view.rates?.of(node.name, held.id) ?? null;
+  const mean = view.rates?.ofModel(held.id) ?? null;
+  const serviceMs = serviceOf(own, mean, held.id === model ? sizeMb : held.vramMb);
+  return serviceMs * Math.max(1, running / slotsOf(held));
 }
 
 function restOfLoad(

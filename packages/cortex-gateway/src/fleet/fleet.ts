@@ -10,9 +10,8 @@ import { setMaxListeners } from 'node:events';
 import { type Explanation, explain } from '../decide/explain.ts';
 import { type FleetView, resolveAlias, type TurnTerms } from '../decide/fleet-view.ts';
 import { RateBook } from '../decide/rate-book.ts';
-import type { Forward, RouteDecision } from '../decide/route.ts';
+import { type Forward, type RouteDecision, route } from '../decide/route.ts';
 import type { RouteRequest } from '../decide/route-request.ts';
-import { routeToSlot } from '../decide/route-to-slot.ts';
 import { AffinityBook } from './affinity-book.ts';
 import type { AnswerFacts, Ask } from './ask.ts';
 import { type AliasOptions, aliasOptionsOf, type Catalogue } from './catalogue.ts';
@@ -56,6 +55,7 @@ export class Fleet {
   readonly #leaving = new Set<NodeState>();
   readonly #affinity = new AffinityBook();
   readonly #learning: Learning;
+  readonly #hasSlot = (node: string, model: string): boolean => this.#nodes.get(node)?.hasSlot(model) ?? true;
   #settings: FleetSettings;
   readonly #picture: FleetPicture;
   /** Who serves what no node can. */
@@ -102,7 +102,7 @@ export class Fleet {
       jobs: this.#jobs,
       // who has waited once takes what there is
       decide: (ask, exclude) => this.#decide(ask, { exclude, mayReplicate: false }),
-      hasSlot: (decision) => this.#hasSlot(decision),
+      hasSlot: ({ node, model }) => this.#hasSlot(node, model),
       lease: (ask, decision) => this.#lease(ask, decision, true),
     });
     const ttlMs = (model: string): number | null => this.#settings.ttlMs(model);
@@ -184,7 +184,7 @@ export class Fleet {
     const told = { node, why: routeNote(decision.why, terms), expectedMs: terms.totalMs };
     // nobody overtakes those that stand in line for the model
     const { model } = decision;
-    if (decision.kind === 'forward' && this.#line.parkedFor(model) === 0 && this.#hasSlot(decision)) {
+    if (decision.kind === 'forward' && this.#line.parkedFor(model) === 0 && this.#hasSlot(node, model)) {
       const lease = this.#lease(ask, decision, false);
       return { ...told, lease, ready: Promise.resolve(lease) };
     }
@@ -198,7 +198,7 @@ export class Fleet {
   another(ask: Ask, exclude: ReadonlySet<string>): Lease | null {
     const decision = this.#decide(ask, { exclude, mayReplicate: false, mustServeNow: true });
     if (decision.kind === 'reject') return this.providers.lease(ask, decision.message, exclude);
-    if (decision.kind !== 'forward' || !this.#hasSlot(decision)) return null;
+    if (decision.kind !== 'forward' || !this.#hasSlot(decision.node, decision.model)) return null;
     return this.#lease(ask, decision, false);
   }
 
@@ -334,12 +334,7 @@ export class Fleet {
   }
 
   #decide(ask: Ask, terms: Partial<RouteRequest>): RouteDecision {
-    const request = { ...this.#toRequest(ask), ...terms };
-    return routeToSlot(this.view(), request, (replica) => this.#hasSlot(replica));
-  }
-
-  #hasSlot({ node, model }: Forward): boolean {
-    return this.#nodes.get(node)?.hasSlot(model) ?? true;
+    return route(this.view(), { ...this.#toRequest(ask), ...terms });
   }
 
   #lease(ask: Ask, decision: Forward, cold: boolean): Lease {
@@ -360,6 +355,7 @@ export class Fleet {
       promptTokens: promptTokens ?? 1,
       cached: this.#affinity.cachedFor(resolved, affinity),
       nowMs: this.#options.clock.monotonicMs(),
+      hasSlot: this.#hasSlot,
     };
   }
 
