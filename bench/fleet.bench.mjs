@@ -108,7 +108,9 @@ function buildFleet(full) {
     return node;
   });
   const nowMs = () => 1_000_000;
-  const sources = { rates, nowMs, gapMs: () => null };
+  const rules = { maxWaitMs: 60_000, residencyFactor: 1, residencyMaxMs: 30_000 };
+  const turns = { rules: () => rules, habits: () => undefined, waiting: () => 0 };
+  const sources = { rates, nowMs, turns };
   const picture = new FleetPicture(sources, { nodes, catalogue, strategy: 'lru' });
   return { nodes, picture };
 }

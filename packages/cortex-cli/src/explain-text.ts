@@ -26,6 +26,7 @@ export function renderExplanation(explanation: Explanation, style: Style): strin
     { title: 'STATE' },
     { title: 'EXPECTED', align: 'right' as const },
     { title: 'QUEUE', align: 'right' as const },
+    { title: 'TURN', align: 'right' as const },
     { title: 'EVICT', align: 'right' as const },
     { title: 'LOAD', align: 'right' as const },
     { title: 'PREFILL', align: 'right' as const },
@@ -46,8 +47,8 @@ function rowOf(candidate: Explanation['candidates'][number], style: Style): read
     verdict === 'chosen' ? style.green(shown) : verdict === 'cannot' ? style.dim(shown) : shown,
     state === 'cannot' ? '-' : toPrintable(state),
     ...(terms === null
-      ? ['-', '-', '-', '-', '-']
-      : [terms.expected, terms.queue, terms.evict, terms.load, terms.prefill].map(secs)),
+      ? ['-', '-', '-', '-', '-', '-']
+      : [terms.expected, terms.queue, terms.turn, terms.evict, terms.load, terms.prefill].map(secs)),
     `${verdict === 'chosen' ? style.green('chosen: ') : ''}${toPrintable(why)}${leaves}${cached}`,
   ];
 }

@@ -73,6 +73,7 @@ export interface Explanation {
 interface ExplainedTerms {
   readonly expected: number;
   readonly queue: number;
+  readonly turn: number;
   readonly evict: number;
   readonly load: number;
   readonly prefill: number;
@@ -108,6 +109,7 @@ function readTerms(terms: unknown): ExplainedTerms | null {
   return {
     expected,
     queue: secs('queue_secs'),
+    turn: secs('turn_secs'),
     evict: secs('evict_secs'),
     load: secs('load_secs'),
     prefill: secs('prefill_secs'),

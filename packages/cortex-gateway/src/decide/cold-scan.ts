@@ -9,7 +9,6 @@
 import {
   jobsMs,
   leastEvictMs,
-  loadPriorMs,
   prefillElsewhere,
   prefillMsAt,
   promptTokensOf,
@@ -18,6 +17,7 @@ import {
 } from './expected-time.ts';
 import { deviceColumns, type FleetIndex } from './fleet-index.ts';
 import { defaultPriority } from './fleet-view.ts';
+import { loadPriorMs } from './load-time.ts';
 import { type ColdCandidate, considerCold, type NodeRejection } from './placement.ts';
 
 export interface ColdChoice {
@@ -51,10 +51,12 @@ export function chooseCold(weighing: Weighing, index: FleetIndex, freeOnly = fal
 function withMoves(weighing: Weighing, index: FleetIndex, { best, rejected }: ColdChoice): ColdChoice {
   let better = best;
   let searched = 0;
-  for (const [slot, node] of index.nodes.entries()) {
-    if (searched === searchedForMovesMax) break;
-    const freeMb = index.freeMb[slot * deviceColumns + deviceColumns - 1] ?? 0;
-    if (!node.healthy || node.devices.length < 2 || freeMb < (weighing.sizeMb ?? 0)) continue;
+  const leastMb = weighing.sizeMb ?? 0;
+  for (let slot = 0; slot < index.nodes.length && searched < searchedForMovesMax; slot++) {
+    const row = slot * deviceColumns;
+    if ((index.freeMb[row + deviceColumns - 1] ?? 0) < leastMb) continue;
+    const isSingle = (index.kthTotalMb[row + 1] ?? -1) < 0;
+    if (isSingle || index.healthy[slot] === 0) continue;
     searched++;
     const candidate = planAt(weighing, index, slot, true);
     if (candidate === null || 'reason' in candidate || candidate.placement.moves === undefined) continue;
@@ -154,6 +156,7 @@ interface BoundTerms {
   readonly rank: number;
   readonly harness: number;
   readonly sizeMb: number | null;
+  readonly isOnEveryDisk: boolean;
   readonly loadHereMs: number;
   readonly loadFetchedMs: number;
   readonly promptTokens: number;
@@ -178,6 +181,7 @@ function toBoundTerms(weighing: Weighing, index: FleetIndex): BoundTerms {
     rank: index.rankColumn(entry?.residencyPriority ?? defaultPriority),
     harness: entry === undefined ? 0 : index.harnessBit(entry.harness),
     sizeMb,
+    isOnEveryDisk: weighing.view.isOnEveryDisk === true,
     loadHereMs: loadPriorMs(sizeMb, null, mean?.loadMs ?? null, true),
     loadFetchedMs: loadPriorMs(sizeMb, null, mean?.loadMs ?? null, false),
     promptTokens,
@@ -206,7 +210,7 @@ function markMeasured({ model, sizeMb, rates }: Weighing, index: FleetIndex): nu
     if (measured.loadMs !== null) scratchA[slot] = measured.loadMs;
     if (measured.prefillTokS !== null) scratchB[slot] = measured.prefillTokS;
   }
-  for (const slot of index.residentSlots(model)) scratchA[slot] = taken;
+  for (const slot of index.replicasOf(model)?.slots ?? []) scratchA[slot] = taken;
   return leastMb;
 }
 
@@ -228,7 +232,7 @@ function evictBoundMs(terms: BoundTerms, index: FleetIndex, slot: number): numbe
 function loadBoundMs(terms: BoundTerms, index: FleetIndex, slot: number): number {
   const measured = index.scratchA[slot] ?? unknown;
   if (measured > 0) return measured;
-  const onDisk = measured === 0;
+  const onDisk = measured === 0 || terms.isOnEveryDisk;
   const mbS = index.loadMbS[slot] ?? unknown;
   if (Number.isNaN(mbS)) return onDisk ? terms.loadHereMs : terms.loadFetchedMs;
   return loadPriorMs(terms.sizeMb, mbS, null, onDisk);

@@ -62,19 +62,3 @@ export const viewOf = (
   strategy: 'lru',
   ...more,
 });
-
-/** mulberry32; the seed is printed by who uses it. */
-export function randomFrom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}
-
-/** The seed of a random test: the environment's, so that a failure can be run again, or a new one. */
-export function seedOf(): number {
-  return Number(process.env.TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
-}

@@ -1,14 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { entryOf, nodeOf, randomFrom, residentOf, seedOf, viewOf } from './eviction.test.kit.ts';
+import { SeededRandom } from 'testkit/seeded-random';
+import { entryOf, nodeOf, residentOf, viewOf } from './eviction.test.kit.ts';
 import { needOf, planFit } from './eviction.ts';
 import type { EvictionStrategy, EvictionTerms, FleetView, ModelView } from './fleet-view.ts';
+import { RateBook } from './rate-book.ts';
 import { costOf } from './victim-cost.ts';
 
 const hour = 3_600_000;
 const terms = (more: Partial<EvictionTerms> = {}): EvictionTerms => ({
   nowMs: 10 * hour,
-  loadMs: () => 10_000,
   gapMs: () => null,
   ...more,
 });
@@ -36,8 +37,11 @@ describe('cost', () => {
     const slow = residentOf('slow', idleFor(10 * 60_000));
     const quick = residentOf('quick', idleFor(9 * 60_000));
     const nodes = [nodeOf('n', [[2000, 0]], [slow, quick])];
-    const more = terms({ loadMs: (_, model) => (model === 'slow' ? 200_000 : 5000) });
-    const view = (strategy: EvictionStrategy) => viewOf(nodes, [entryOf('new')], { strategy, terms: more });
+    const rates = new RateBook();
+    rates.note('n', 'slow', 'loadMs', 200_000);
+    rates.note('n', 'quick', 'loadMs', 5000);
+    const view = (strategy: EvictionStrategy) =>
+      viewOf(nodes, [entryOf('new')], { strategy, terms: terms(), rates });
     assert.deepEqual(victims(view('cost'), 'new'), ['quick']);
     assert.deepEqual(victims(view('lru'), 'new'), ['slow']);
   });
@@ -53,29 +57,26 @@ describe('cost', () => {
   });
 
   test('finds the cheapest set that makes enough room, as trying all of them does', () => {
-    const seed = seedOf();
+    const random = new SeededRandom();
+    const { seed } = random;
     console.log(`TEST_SEED=${seed}`);
-    const random = randomFrom(seed);
     for (let round = 0; round < 150; round++) {
-      const count = 1 + Math.floor(random() * 9);
-      const deviceCount = 1 + Math.floor(random() * 3);
+      const count = 1 + random.int(0, 8);
+      const deviceCount = 1 + random.int(0, 2);
       const models = Array.from({ length: count }, (_, i) => {
-        const first = Math.floor(random() * deviceCount);
-        const devices = random() < 0.3 ? Array.from({ length: deviceCount }, (_, d) => d) : [first];
+        const first = random.int(0, deviceCount - 1);
+        const devices = random.chance(0.3) ? Array.from({ length: deviceCount }, (_, d) => d) : [first];
         return residentOf(`m${i}`, {
-          vramMb: 100 + Math.floor(random() * 3000),
+          vramMb: 100 + random.int(0, 2999),
           devices,
-          leases: random() < 0.2 ? 1 : 0,
-          ...idleFor(Math.floor(random() * hour)),
+          leases: random.chance(0.2) ? 1 : 0,
+          ...idleFor(random.int(0, hour - 1)),
         });
       });
-      const devices = Array.from(
-        { length: deviceCount },
-        () => [20_000, Math.floor(random() * 500)] as const,
-      );
+      const devices = Array.from({ length: deviceCount }, () => [20_000, random.int(0, 499)] as const);
       const need = entryOf('new', {
-        vramMb: 500 + Math.floor(random() * 4000),
-        minDevices: 1 + Math.floor(random() * deviceCount),
+        vramMb: 500 + random.int(0, 3999),
+        minDevices: 1 + random.int(0, deviceCount - 1),
       });
       const view = viewOf([nodeOf('n', devices, models)], [need], { strategy: 'cost', terms: terms() });
       const node = view.nodes[0]!;

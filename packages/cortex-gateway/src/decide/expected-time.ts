@@ -1,7 +1,7 @@
 /**
  * The number that routing compares: the expected time to a request's first token on one node.
  *
- *   queue wait + (0 | rest of a load | load | evict + load) + uncached prompt tokens / prefill rate
+ *   queue + (0 | rest of a load | load | turn + evict + load) + uncached prompt tokens / prefill rate
  *
  * All in milliseconds. A rate is what that node measured with that model, else the mean of the nodes that
  * did, else a prior from the model's size. Priors are meant to rank nodes sensibly on a first day, no more.
@@ -9,12 +9,18 @@
 import type { FleetIndex } from './fleet-index.ts';
 import type { CatalogueEntry, ComingView, FleetView, ModelView, NodeView } from './fleet-view.ts';
 import { sizeElsewhere } from './fleet-view.ts';
+import { loadMsOf } from './load-time.ts';
+import { toOccupant } from './occupants.ts';
 import type { Rates } from './rate-book.ts';
 import type { RouteRequest } from './route-request.ts';
+import { turnWaitMs } from './turn-wait.ts';
+import { residencyMs } from './turns.ts';
 
 export interface RouteTerms {
   /** Until a slot is free, or until the node's earlier loads are through. */
   readonly queueMs: number;
+  /** Until the fair line lets a load begin: `turn-wait.ts`. */
+  readonly turnMs: number;
   /** Draining and unloading what makes room. */
   readonly evictMs: number;
   /** The load, or the rest of it. */
@@ -53,9 +59,6 @@ const slotsPrior = 4;
 /** A running request takes a share of each step: what one does to the others' prefill. */
 const crowding = 0.1;
 const unloadMs = 500;
-const loadBaseMs = 1500;
-const loadMbSPrior = 800;
-const fetchMbSPrior = 50;
 const sizeMbPrior = 4096;
 /** Of a load that takes longer than expected, this share is still expected. */
 const restShareMin = 0.1;
@@ -69,6 +72,7 @@ export const leastEvictMs = unloadMs;
 export function noTerms(): MutableTerms {
   return {
     queueMs: 0,
+    turnMs: 0,
     evictMs: 0,
     loadMs: 0,
     prefillMs: 0,
@@ -115,57 +119,119 @@ function slotsOf(model: ModelView | undefined): number {
   return told > 0 ? told : slotsPrior;
 }
 
-/** A loaded model. Writes into `terms`: a decision makes nothing per replica. */
-export function weighLoaded(weighing: Weighing, node: NodeView, held: ModelView, terms: MutableTerms): void {
+/**
+ * A loaded model. Writes into `terms`: a decision makes nothing per replica. `own`: what the node measured
+ * with it, here and below.
+ */
+export function weighLoaded(
+  weighing: Weighing,
+  node: NodeView,
+  held: ModelView,
+  own: Rates | null,
+  terms: MutableTerms,
+): void {
+  terms.turnMs = 0;
   terms.evictMs = 0;
   terms.loadMs = 0;
   terms.displacedMs = 0;
-  addQueue(weighing, node, held, loadScore(held), terms);
-  addPrefill(weighing, node, held, terms);
+  addQueue(weighing, held, loadScore(held), own, terms);
+  addPrefill(weighing, node, held, own, terms);
 }
 
 /** A model that comes up, with those that already wait for it. */
-export function weighComing(weighing: Weighing, node: NodeView, terms: MutableTerms): void {
+export function weighComing(
+  weighing: Weighing,
+  node: NodeView,
+  own: Rates | null,
+  terms: MutableTerms,
+): void {
   const held = node.models.get(weighing.model);
   const coming = node.coming?.get(weighing.model);
+  terms.turnMs = firstTurnMs(weighing, node);
   terms.evictMs = 0;
   terms.displacedMs = 0;
   terms.loadMs = restOfLoad(weighing, node, weighing.model, coming);
-  addQueue(weighing, node, held, (coming?.waiting ?? 0) + (held === undefined ? 0 : loadScore(held)), terms);
+  addQueue(weighing, held, (coming?.waiting ?? 0) + (held === undefined ? 0 : loadScore(held)), own, terms);
   for (const earlier of node.pending) {
     if (earlier === weighing.model) break;
     terms.queueMs += restOfLoad(weighing, node, earlier, node.coming?.get(earlier));
   }
-  addPrefill(weighing, node, held, terms);
+  addPrefill(weighing, node, held, own, terms);
 }
 
 /** A model that leaves and has to come back to the same node. */
-export function weighLeaving(weighing: Weighing, node: NodeView, held: ModelView, terms: MutableTerms): void {
+export function weighLeaving(
+  weighing: Weighing,
+  node: NodeView,
+  held: ModelView,
+  own: Rates | null,
+  terms: MutableTerms,
+): void {
   terms.displacedMs = 0;
+  terms.turnMs = stayMs(weighing, node, node.pending.slice(0, 1));
   terms.evictMs = unloadMs + drainMs(weighing, node, held);
-  terms.loadMs = loadMsOf(weighing, node, weighing.model);
+  terms.loadMs = loadMsAt(weighing, node, weighing.model);
   terms.queueMs = jobsMs(weighing, node);
   terms.ahead = loadScore(held);
-  addPrefill(weighing, node, undefined, terms);
+  addPrefill(weighing, node, undefined, own, terms);
 }
 
-/** A load yet to begin, after these victims are gone. */
+/** What a load changes on its node. */
+export interface Upheaval {
+  readonly evict: readonly ModelView[];
+  /** They go to other devices of the node. */
+  readonly moved: readonly ModelView[];
+  /** Loads of that node that it would have to displace again. */
+  readonly queued: readonly string[];
+}
+
+/** A load yet to begin, after its victims are gone. */
 export function weighCold(
   weighing: Weighing,
   node: NodeView,
-  victims: readonly ModelView[],
+  { evict, moved, queued }: Upheaval,
   terms: MutableTerms,
 ): void {
   terms.evictMs = 0;
   terms.displacedMs = 0;
-  for (const victim of victims) {
+  for (const victim of moved.length === 0 ? evict : [...evict, ...moved]) {
     terms.evictMs += unloadMs + drainMs(weighing, node, victim);
-    terms.displacedMs += missedShare(weighing, victim) * loadMsOf(weighing, node, victim.id);
+    terms.displacedMs += missedShare(weighing, victim) * loadMsAt(weighing, node, victim.id);
   }
-  terms.loadMs = loadMsOf(weighing, node, weighing.model);
+  terms.loadMs = loadMsAt(weighing, node, weighing.model);
   terms.queueMs = jobsMs(weighing, node);
   terms.ahead = 0;
-  addPrefill(weighing, node, undefined, terms);
+  for (const model of queued) terms.displacedMs += loadMsAt(weighing, node, model);
+  terms.turnMs = turnMsOf(weighing, node, evict, queued, terms);
+  addPrefill(weighing, node, undefined, ownRates(weighing, node), terms);
+}
+
+function turnMsOf(
+  weighing: Weighing,
+  node: NodeView,
+  evict: readonly ModelView[],
+  queued: readonly string[],
+  { loadMs, queueMs }: RouteTerms,
+): number {
+  const { view, nowMs } = weighing;
+  if (view.turns === undefined || nowMs === null || evict.length === 0) return 0;
+  const staysMs = stayMs(weighing, node, queued);
+  const outlook = { nowMs, loadMs, queueMs, firstMs: firstTurnMs(weighing, node), staysMs };
+  const victims = evict.map(({ id }) => toOccupant(view, node, id));
+  return turnWaitMs(outlook, victims, view.turns.rules());
+}
+
+/** How long these stay after their loads, one after the other. */
+function stayMs(weighing: Weighing, node: NodeView, models: readonly string[]): number {
+  const { turns } = weighing.view;
+  if (turns === undefined || models.length === 0) return 0;
+  const rules = turns.rules();
+  return models.reduce((ms, model) => ms + residencyMs(loadMsAt(weighing, node, model), rules), 0);
+}
+
+/** Until a load that waits there begins. */
+function firstTurnMs({ nowMs }: Weighing, { turnMs }: NodeView): number {
+  return nowMs === null || turnMs == null ? 0 : Math.max(0, turnMs - nowMs);
 }
 
 /** Until the loads that run or wait there are through. */
@@ -176,16 +242,8 @@ export function jobsMs(weighing: Weighing, node: NodeView): number {
 }
 
 /** How long a load of that model would take there. */
-export function loadMsOf(weighing: Weighing, node: NodeView, model: string): number {
-  const { view } = weighing;
-  const asked = model === weighing.model;
-  const own = (asked ? weighing.rates.get(node.name) : view.rates?.of(node.name, model))?.loadMs ?? null;
-  if (own !== null) return own;
-  const held = node.models.get(model);
-  const sizeMb = asked ? weighing.sizeMb : (view.catalogue.get(model)?.vramMb ?? held?.vramMb ?? null);
-  const mean = asked ? weighing.mean : (view.rates?.ofModel(model) ?? null);
-  const mbS = view.rates?.loadMbS(node.name) ?? null;
-  return loadPriorMs(sizeMb, mbS, mean?.loadMs ?? null, held !== undefined);
+function loadMsAt({ view, model: asked, sizeMb }: Weighing, node: NodeView, model: string): number {
+  return model === asked ? loadMsOf(view, node, model, sizeMb) : loadMsOf(view, node, model);
 }
 
 /** How long the prompt takes at that rate, with as many others running. */
@@ -198,53 +256,46 @@ export function prefillElsewhere({ mean, sizeMb }: Weighing): number {
   return mean?.prefillTokS ?? prefillPrior(sizeMb ?? sizeMbPrior);
 }
 
-/** `mbS`: the node's own rate; `elsewhereMs`: the mean of the nodes that loaded it. */
-export function loadPriorMs(
-  sizeMb: number | null,
-  mbS: number | null,
-  elsewhereMs: number | null,
-  onDisk: boolean,
-): number {
-  const size = sizeMb ?? sizeMbPrior;
-  const local =
-    mbS === null && elsewhereMs !== null ? elsewhereMs : loadBaseMs + (size * 1000) / (mbS ?? loadMbSPrior);
-  return onDisk ? local : local + (size * 1000) / fetchMbSPrior;
-}
-
 /** Whether the queue's number rests on what this node or another measured. */
 export function isServiceMeasured({ rates, mean }: Weighing, node: NodeView): boolean {
   return (rates.get(node.name)?.serviceMs ?? mean?.serviceMs ?? null) !== null;
 }
 
+/** What that node measured with the asked model. */
+export function ownRates({ rates }: Weighing, node: NodeView): Rates | null {
+  return rates.get(node.name) ?? null;
+}
+
 function addQueue(
   weighing: Weighing,
-  node: NodeView,
   held: ModelView | undefined,
   ahead: number,
+  own: Rates | null,
   terms: MutableTerms,
 ): void {
   const slots = slotsOf(held);
   terms.ahead = ahead;
   // of those ahead all but slots - 1 have to end, and `slots` of them end per service time
   const mustEnd = Math.max(0, ahead + 1 - slots);
-  terms.queueMs = mustEnd === 0 ? 0 : (mustEnd * serviceMsOf(weighing, node, weighing.model, held)) / slots;
+  terms.queueMs = mustEnd === 0 ? 0 : (mustEnd * serviceOf(own, weighing.mean, weighing.sizeMb)) / slots;
 }
 
 function addPrefill(
   weighing: Weighing,
   node: NodeView,
   held: ModelView | undefined,
+  own: Rates | null,
   terms: MutableTerms,
 ): void {
-  const { request, rates } = weighing;
+  const { request } = weighing;
   const prompt = promptTokensOf(request);
   // what comes up comes up empty
   const cached = held?.status === 'loaded' ? cachedOn(request, node.name) : 0;
   terms.cachedTokens = Math.min(cached, prompt - 1);
-  const rate = rates.get(node.name)?.prefillTokS ?? prefillElsewhere(weighing);
+  const rate = own?.prefillTokS ?? prefillElsewhere(weighing);
   const crowd = Math.min(terms.ahead, slotsOf(held));
   terms.prefillMs = prefillMsAt(prompt - terms.cachedTokens, rate, crowd);
-  terms.totalMs = terms.queueMs + terms.evictMs + terms.loadMs + terms.prefillMs;
+  terms.totalMs = terms.queueMs + terms.turnMs + terms.evictMs + terms.loadMs + terms.prefillMs;
 }
 
 export function promptTokensOf(request: RouteRequest): number {
@@ -257,21 +308,22 @@ function cachedOn(request: RouteRequest, node: string): number {
   return 0;
 }
 
-function serviceMsOf(weighing: Weighing, node: NodeView, model: string, held: ModelView | undefined): number {
-  const own = weighing.view.rates?.of(node.name, model) ?? null;
-  const mean = model === weighing.model ? weighing.mean : (weighing.view.rates?.ofModel(model) ?? null);
+/** How long a request holds its slot, by what the node measured, else the others. */
+function serviceOf(own: Rates | null, mean: Rates | null, sizeMb: number | null): number {
   const measured = own?.serviceMs ?? mean?.serviceMs ?? null;
   if (measured !== null) return measured;
-  const sizeMb = model === weighing.model ? weighing.sizeMb : (held?.vramMb ?? null);
   const decode = own?.decodeTokS ?? mean?.decodeTokS ?? decodePrior(sizeMb ?? sizeMbPrior);
   return (answerTokensPrior * 1000) / decode;
 }
 
 /** Until the last of its requests has ended. */
-function drainMs(weighing: Weighing, node: NodeView, held: ModelView): number {
+function drainMs({ view, model, sizeMb }: Weighing, node: NodeView, held: ModelView): number {
   const running = loadScore(held);
   if (running === 0) return 0;
-  return serviceMsOf(weighing, node, held.id, held) * Math.max(1, running / slotsOf(held));
+  const own = view.rates?.of(node.name, held.id) ?? null;
+  const mean = view.rates?.ofModel(held.id) ?? null;
+  const serviceMs = serviceOf(own, mean, held.id === model ? sizeMb : held.vramMb);
+  return serviceMs * Math.max(1, running / slotsOf(held));
 }
 
 function restOfLoad(
@@ -281,7 +333,7 @@ function restOfLoad(
   coming: ComingView | undefined,
 ): number {
   const { nowMs } = weighing;
-  const whole = loadMsOf(weighing, node, model);
+  const whole = loadMsAt(weighing, node, model);
   if (nowMs === null || coming === undefined) return whole;
   if (coming.readyMs !== null) return Math.max(0, coming.readyMs - nowMs);
   if (coming.sinceMs === null) return whole;

@@ -1,6 +1,6 @@
 /** Every candidate for a request with its terms, and why it lost. For a person who asks "why there?". */
 import { compareCold } from './cold-scan.ts';
-import { noTerms, type RouteTerms, scoreOf, toWeighing, type Weighing } from './expected-time.ts';
+import { noTerms, ownRates, type RouteTerms, scoreOf, toWeighing, type Weighing } from './expected-time.ts';
 import type { FleetView, NodeView } from './fleet-view.ts';
 import { resolveAlias } from './fleet-view.ts';
 import { type ColdCandidate, considerCold } from './placement.ts';
@@ -47,7 +47,7 @@ interface Look {
   readonly state: Standing | 'cold';
   readonly terms: RouteTerms | null;
   readonly cold: ColdCandidate | null;
-  /** Why it cannot serve. */
+  /** Why it cannot serve, or not now. */
   readonly reason: string;
 }
 
@@ -60,9 +60,12 @@ function lookAt(weighing: Weighing, node: NodeView): Look {
   if (!node.healthy) return cannot('cannot', `${name} ${node.refusal ?? 'does not answer'}`);
   const terms = noTerms();
   if (node.isStranger === true) return { node: name, state: 'coming', terms, cold: null, reason: '' };
-  const state = weighHolder(weighing, node, node.models.get(weighing.model), terms);
+  const state = weighHolder(weighing, node, node.models.get(weighing.model), ownRates(weighing, node), terms);
   if (state === 'recovering') return cannot(state, 'the model is recovering there');
-  if (state !== 'cannot') return { node: name, state, terms, cold: null, reason: '' };
+  if (state !== 'cannot') {
+    const isFull = state === 'ready' && weighing.request.hasSlot?.(name, weighing.model) === false;
+    return { node: name, state, terms, cold: null, reason: isFull ? 'its slots and its queue are full' : '' };
+  }
   const cold = considerCold(weighing, node, true);
   if (cold === null) return cannot('cannot', 'the model is on its way out there');
   if ('reason' in cold) return cannot('cannot', cold.reason);
@@ -89,10 +92,13 @@ function whyLost(look: Look, terms: RouteTerms, chosen: Look | null): string {
     if (best.queueMs === 0) return 'a further replica is loaded only when all slots are taken';
     return `a further replica has to be ${replicaGain} times as fast, by measured service times`;
   }
+  // when all are full the best of them is chosen
+  if (laterMs <= 0 && look.reason !== '' && chosen.reason === '') return look.reason;
   if (laterMs === 0) return whyTie(look, chosen);
   if (laterMs < 0) return `${chosen.node} serves it without another load`;
   const parts = [
     ['waits', terms.queueMs - best.queueMs, 'in the queue'],
+    ['waits', terms.turnMs - best.turnMs, 'for its turn'],
     ['needs', terms.evictMs - best.evictMs, 'to make room'],
     ['needs', terms.loadMs - best.loadMs, 'to load'],
     ['needs', terms.prefillMs - best.prefillMs, 'to read the prompt'],

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { randomFrom, seedOf } from './eviction.test.kit.ts';
+import { SeededRandom } from 'testkit/seeded-random';
 import { chargeShare, createFairShare, enterShare, type InLine, nextInLine } from './fair-share.ts';
 
 const inLine = (key: string, sinceMs: number, more: Partial<InLine> = {}): InLine => ({
@@ -35,9 +35,9 @@ describe('nextInLine()', () => {
   });
 
   test('a key with a thousand requests gets no more tokens than one with few, while both wait', () => {
-    const seed = seedOf();
+    const random = new SeededRandom();
+    const { seed } = random;
     console.log(`TEST_SEED=${seed}`);
-    const random = randomFrom(seed);
     const share = createFairShare();
     const line = new Set<InLine>();
     const enter = (key: string, sinceMs: number): void => {
@@ -52,7 +52,7 @@ describe('nextInLine()', () => {
     while ([...line].some((each) => each.key === 'few')) {
       const next = nextInLine(line, share, 2000, 1e9)!;
       line.delete(next);
-      const tokens = 1 + Math.floor(random() * most);
+      const tokens = 1 + random.int(0, most - 1);
       chargeShare(share, next, tokens, 0);
       served[next.key] = (served[next.key] ?? 0) + tokens;
       assert.ok(Math.abs(served.flood! - served.few!) <= most, `seed ${seed}: ${JSON.stringify(served)}`);

@@ -3,14 +3,16 @@
  *
  * Problem: a decision over a thousand nodes must not walk their models, nor make anything that grows with the
  * fleet. Design: the nodes stand in slots. `update` compares a node with what stood in its slot and mends two
- * maps, model to slots. What a cold placement asks of each node (free memory on its k freest devices, what
- * evictions could free at most, when its queue is through) is kept as numbers in typed arrays, so that one
- * pass over all nodes reads a few kilobytes. These numbers are bounds; `considerNode` has the last word.
+ * maps: model to slots, and model to its replicas, with what is read of each side by side. What a cold
+ * placement asks of each node (free memory on its k freest devices, what evictions could free at most, when
+ * its queue is through) is kept as numbers in typed arrays, so that one pass over all nodes reads a few
+ * kilobytes. These numbers are bounds; `considerNode` has the last word.
  * Limits: 8 devices per model are bounded exactly, 31 kinds of harness, 16 ranks.
  */
 import { freeByDevice, sizeOf } from './eviction.ts';
 import type { FleetView, ModelView, NodeView } from './fleet-view.ts';
 import { defaultPriority, priorityOf } from './fleet-view.ts';
+import { Replicas, rowOf } from './replicas.ts';
 
 /** Columns of devices: the k freest of a node, k = 1.. */
 export const deviceColumns = 8;
@@ -48,7 +50,7 @@ export class FleetIndex {
   readonly scratchB: Float64Array;
   readonly #context: Context;
   readonly #slotOf = new Map<string, number>();
-  readonly #resident = new Map<string, number[]>();
+  readonly #resident = new Map<string, Replicas>();
   readonly #present = new Map<string, number[]>();
   readonly #harnessBits = new Map<string, number>();
 
@@ -84,12 +86,12 @@ export class FleetIndex {
     return slot === undefined ? undefined : this.nodes[slot];
   }
 
-  /** Slots of the nodes where it takes memory, or is about to. */
-  residentSlots(model: string): readonly number[] {
-    return this.#resident.get(model) ?? none;
+  /** The nodes where it takes memory, or is about to; null = nowhere. */
+  replicasOf(model: string): Replicas | null {
+    return this.#resident.get(model) ?? null;
   }
 
-  /** Slots of the nodes that have it in any state, also on disk only. */
+  /** Slots of the nodes that have it in any state, also on disk only; ascending. */
   presentSlots(model: string): readonly number[] {
     return this.#present.get(model) ?? none;
   }
@@ -115,8 +117,7 @@ export class FleetIndex {
 
   #put(slot: number, node: NodeView, before: NodeView | null): void {
     this.nodes[slot] = node;
-    moveSlot(this.#resident, slot, before, node, isInMemory);
-    moveSlot(this.#present, slot, before, node, () => true);
+    this.#putModels(slot, node, before);
     this.healthyCount += Number(node.healthy) - (this.healthy[slot] ?? 0);
     this.healthy[slot] = Number(node.healthy);
     this.jobs[slot] = node.pending.length;
@@ -125,6 +126,53 @@ export class FleetIndex {
     for (const harness of node.harnesses) bits |= this.#bitOf(harness);
     this.harnesses[slot] = bits;
     this.#putMemory(slot, node);
+  }
+
+  #putModels(slot: number, node: NodeView, before: NodeView | null): void {
+    let stayed = 0;
+    for (const [model, held] of node.models) {
+      const isNew = before === null || !before.models.has(model);
+      if (!isNew) stayed++;
+      this.#putModel(slot, node, model, held, isNew);
+    }
+    for (const model of node.pending) {
+      if (!node.models.has(model)) this.#putModel(slot, node, model, undefined, true);
+    }
+    if (before === null) return;
+    for (const model of before.pending) if (!has(node, model)) this.#removeModel(slot, model);
+    if (stayed === before.models.size) return;
+    for (const model of before.models.keys()) if (!has(node, model)) this.#removeModel(slot, model);
+  }
+
+  #putModel(slot: number, node: NodeView, model: string, held: ModelView | undefined, isNew: boolean): void {
+    if (isNew) {
+      const present = this.#present.get(model);
+      const at = present === undefined ? 0 : rowOf(present, slot);
+      if (present === undefined) this.#present.set(model, [slot]);
+      else if (present[at] !== slot) present.splice(at, 0, slot);
+    }
+    const known = this.#resident.get(model);
+    if (isInMemory(node, model, held)) {
+      const replicas = known ?? new Replicas();
+      if (known === undefined) this.#resident.set(model, replicas);
+      replicas.put(slot, node, held);
+    } else if (known !== undefined) this.#removeResident(slot, model, known);
+  }
+
+  #removeModel(slot: number, model: string): void {
+    const present = this.#present.get(model);
+    if (present !== undefined) {
+      const at = rowOf(present, slot);
+      if (present[at] === slot) present.splice(at, 1);
+      if (present.length === 0) this.#present.delete(model);
+    }
+    const replicas = this.#resident.get(model);
+    if (replicas !== undefined) this.#removeResident(slot, model, replicas);
+  }
+
+  #removeResident(slot: number, model: string, replicas: Replicas): void {
+    replicas.remove(slot);
+    if (replicas.slots.length === 0) this.#resident.delete(model);
   }
 
   #putMemory(slot: number, node: NodeView): void {
@@ -170,52 +218,16 @@ export class FleetIndex {
 const none: readonly number[] = [];
 
 /** On disk only, it takes no memory; what failed is looked at again when it is placed. */
-function isInMemory(node: NodeView, model: string): boolean {
-  const held = node.models.get(model);
-  if (held === undefined) return true;
-  return takesMemory(held) || node.pending.includes(model);
+function isInMemory(node: NodeView, model: string, held: ModelView | undefined): boolean {
+  return held === undefined || takesMemory(held) || node.pending.includes(model);
 }
 
 function takesMemory({ status }: ModelView): boolean {
   return status === 'loaded' || status === 'loading' || status === 'unloading' || status === 'recovering';
 }
 
-function moveSlot(
-  slots: Map<string, number[]>,
-  slot: number,
-  before: NodeView | null,
-  after: NodeView,
-  counts: (node: NodeView, model: string) => boolean,
-): void {
-  if (before !== null) {
-    for (const model of idsOf(before)) {
-      if (counts(before, model) && !(has(after, model) && counts(after, model))) remove(slots, model, slot);
-    }
-  }
-  for (const model of idsOf(after)) {
-    if (counts(after, model) && !(before !== null && has(before, model) && counts(before, model))) {
-      const known = slots.get(model);
-      if (known === undefined) slots.set(model, [slot]);
-      else known.push(slot);
-    }
-  }
-}
-
-function* idsOf(node: NodeView): Generator<string, void, void> {
-  yield* node.models.keys();
-  for (const model of node.pending) if (!node.models.has(model)) yield model;
-}
-
 function has(node: NodeView, model: string): boolean {
   return node.models.has(model) || node.pending.includes(model);
-}
-
-function remove(slots: Map<string, number[]>, model: string, slot: number): void {
-  const known = slots.get(model);
-  const at = known?.indexOf(slot) ?? -1;
-  if (known === undefined || at === -1) return;
-  if (known.length === 1) slots.delete(model);
-  else known.splice(at, 1);
 }
 
 /** Ascending; thinned where there are too many, so that each one's next is still above it. */

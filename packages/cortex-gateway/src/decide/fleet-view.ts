@@ -5,7 +5,9 @@
  */
 import type { ModelCost, ModelLimit, ModelStatus } from 'cortex-core/wire/neuron';
 import type { FleetIndex } from './fleet-index.ts';
+import type { Habits } from './habits.ts';
 import type { RateSource } from './rate-book.ts';
+import type { TurnRules } from './turns.ts';
 
 export interface FleetView {
   /** Sorted by name. */
@@ -17,8 +19,12 @@ export interface FleetView {
   readonly rates?: RateSource;
   /** Who holds what, and where there is room; absent = made for each decision. */
   readonly index?: FleetIndex;
-  /** What `cost` weighs; without it every load is guessed from its size and every model is long idle. */
+  /** What `cost` weighs besides the loads; without it every model is long idle. */
   readonly terms?: EvictionTerms;
+  /** What a load's turn depends on; without it every turn comes at once. */
+  readonly turns?: TurnTerms;
+  /** No load fetches files first, whatever the nodes list. */
+  readonly isOnEveryDisk?: boolean;
   /** What providers have; for listings, no decision reads it. */
   readonly hosted?: HostedModels;
 }
@@ -44,13 +50,19 @@ export interface HostedModel {
  */
 export type EvictionStrategy = 'lru' | 'priority' | 'cost';
 
-/** What was measured of models on nodes, as lookups: a decision asks for a few of many. */
+/** What was seen of models on nodes, as lookups: a decision asks for a few of many. */
 export interface EvictionTerms {
   readonly nowMs: number;
-  /** Of a load of that model there, ms; null = none was measured. */
-  readonly loadMs: (node: string, model: string) => number | null;
   /** How long it usually is idle there before it is used again, ms; null = not known. */
   readonly gapMs: (node: string, model: string) => number | null;
+}
+
+export interface TurnTerms {
+  /** As they are now. */
+  readonly rules: () => TurnRules;
+  readonly habits: (node: string, model: string) => Habits | undefined;
+  /** Requests that stand in line for a model. */
+  readonly waiting: (model: string) => number;
 }
 
 export interface NodeView {
@@ -69,6 +81,8 @@ export interface NodeView {
   readonly models: ReadonlyMap<string, ModelView>;
   /** Models that a load job is bringing up here, running job first. */
   readonly pending: readonly string[];
+  /** When the next of those that wait has its turn at the latest, ms; null = one has it, or none waits. */
+  readonly turnMs?: number | null;
   /** What is known of those loads, and of loads that others began. */
   readonly coming?: ReadonlyMap<string, ComingView>;
   /** Another neuron than before answers there, and has not told yet what it has. */

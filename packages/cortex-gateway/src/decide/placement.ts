@@ -3,7 +3,7 @@ import type { ModelSpec } from 'cortex-core/wire/neuron';
 import { type ModelMove, planRoom, type RoomPlan } from './defrag.ts';
 import { partsByKind } from './device-kinds.ts';
 import { type Fit, freeByDevice, type MemoryNeed, needOf, planFit, type Victim } from './eviction.ts';
-import { loadMsOf, noTerms, type RouteTerms, type Weighing, weighCold } from './expected-time.ts';
+import { noTerms, type RouteTerms, type Weighing, weighCold } from './expected-time.ts';
 import type { CatalogueEntry, FleetView, ModelView, NodeView } from './fleet-view.ts';
 import { sizeElsewhere } from './fleet-view.ts';
 
@@ -136,11 +136,10 @@ export function considerCold(
   if (displacesQueued) plan = considerNode(view, node, model, { mayMove });
   if ('reason' in plan) return plan;
   const { evict, moves = [] } = plan.placement;
-  const victims = [...evict, ...moves].flatMap(({ model: id }) => node.models.get(id) ?? []);
+  const viewOf = ({ model: id }: { readonly model: string }) => node.models.get(id) ?? [];
   const terms = noTerms();
-  weighCold(weighing, node, victims, terms);
-  if (displacesQueued)
-    for (const queued of node.pending) terms.displacedMs += loadMsOf(weighing, node, queued);
+  const queued = displacesQueued ? node.pending : [];
+  weighCold(weighing, node, { evict: evict.flatMap(viewOf), moved: moves.flatMap(viewOf), queued }, terms);
   return { ...plan, terms };
 }
 

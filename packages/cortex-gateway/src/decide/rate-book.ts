@@ -22,7 +22,10 @@ export interface RateSource {
   of(node: string, model: string): Rates | null;
   /** Means over all nodes that have measured it. */
   ofModel(model: string): Rates | null;
-  /** By node, of those that have measured anything of that model. */
+  /**
+   * By node, of those that have measured anything of that model. The map grows in place and a node's numbers
+   * change in place; when the model is forgotten, the next map is another one.
+   */
   byNode(model: string): ReadonlyMap<string, Rates>;
   /** MiB of a model that come up per second on that node, whatever the model. */
   loadMbS(node: string): number | null;

@@ -1,22 +1,24 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { noTerms, scoreOf, toWeighing } from './expected-time.ts';
+import { SeededRandom } from 'testkit/seeded-random';
+import { noTerms, ownRates, scoreOf, toWeighing } from './expected-time.ts';
 import { explain } from './explain.ts';
 import type { FleetView } from './fleet-view.ts';
 import { resolveAlias } from './fleet-view.ts';
 import { considerCold, considerNode } from './placement.ts';
-import { randomFleet, randomRequest, seeded } from './random-fleet.test.kit.ts';
+import { randomFleet, randomRequest } from './random-fleet.test.kit.ts';
 import { indexOf, type RouteDecision, route, weighHolder } from './route.ts';
 import type { RouteRequest } from './route-request.ts';
 import { toFleetView } from './to-fleet-view.ts';
 
 /** Random fleets, each asked a few things. */
 function each(count: number, nodesMax: number, check: (v: FleetView, r: RouteRequest, note: string) => void) {
-  const random = seeded();
+  const random = new SeededRandom();
   for (let i = 0; i < count; i++) {
     const sketch = randomFleet(random, nodesMax);
     const view = toFleetView(sketch);
-    for (let k = 0; k < 4; k++) check(view, randomRequest(random, sketch), random.note(`fleet ${i}`));
+    for (let k = 0; k < 4; k++)
+      check(view, randomRequest(random, sketch), `fleet ${i}; TEST_SEED=${random.seed}`);
   }
 }
 
@@ -52,7 +54,11 @@ describe('over random fleets', () => {
       for (const node of view.nodes) {
         if (!node.healthy || request.exclude?.has(node.name)) continue;
         const weighing = toWeighing(view, indexOf(view), request, model);
-        assert.equal(weighHolder(weighing, node, node.models.get(model), noTerms()), 'cannot', note);
+        assert.equal(
+          weighHolder(weighing, node, node.models.get(model), ownRates(weighing, node), noTerms()),
+          'cannot',
+          note,
+        );
         const cold = considerCold(weighing, node, true);
         assert.ok(cold === null || 'reason' in cold, note);
       }
@@ -67,7 +73,13 @@ describe('over random fleets', () => {
       for (const node of view.nodes) {
         if (!node.healthy || request.exclude?.has(node.name)) continue;
         const terms = noTerms();
-        const standing = weighHolder(weighing, node, node.models.get(decision.model), terms);
+        const standing = weighHolder(
+          weighing,
+          node,
+          node.models.get(decision.model),
+          ownRates(weighing, node),
+          terms,
+        );
         if (standing === 'ready' && decision.kind !== 'load') {
           assert.ok(scoreOf(terms) >= scoreOf(decision.terms), note);
         }
@@ -81,9 +93,9 @@ describe('over random fleets', () => {
   });
 
   test('in a full fleet the load that evicts soonest is found', () => {
-    const random = seeded();
+    const random = new SeededRandom();
     for (let i = 0; i < 300; i++) {
-      const nodes = Array.from({ length: 1 + Math.floor(random.random() * 20) }, (_, n) => ({
+      const nodes = Array.from({ length: random.int(1, 20) }, (_, n) => ({
         name: `n${n}`,
         devices: [{ totalMb: 4000, freeMb: random.pick([0, 300, 900]) }],
         models: [
@@ -104,7 +116,7 @@ describe('over random fleets', () => {
       });
       const least = all.length === 0 ? null : Math.min(...all);
       const found = decision.kind === 'load' ? scoreOf(decision.terms) : null;
-      assert.equal(found, least, random.note(`fleet ${i}`));
+      assert.equal(found, least, `fleet ${i}; TEST_SEED=${random.seed}`);
     }
   });
 

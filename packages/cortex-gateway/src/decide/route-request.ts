@@ -10,6 +10,8 @@ export interface RouteRequest {
   readonly mustServeNow?: boolean;
   /** false = a further replica is out of the question: the request failed over, or has waited already. */
   readonly mayReplicate?: boolean;
+  /** Whether that replica takes another request now, running or in its own queue; absent = each does. */
+  readonly hasSlot?: (node: string, model: string) => boolean;
   /** Nodes that already failed this request. */
   readonly exclude?: ReadonlySet<string>;
   /** The fleet's clock; absent = idle times and loads under way count for nothing. */

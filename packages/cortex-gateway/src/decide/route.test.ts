@@ -128,6 +128,17 @@ describe('route()', () => {
     );
   });
 
+  test('what waits for its turn is expected no sooner than that', () => {
+    const node = (turnMs: number | null) => ({ name: 'a', pending: ['m'], turnMs });
+    const expected = (turnMs: number | null): number => {
+      const decision = route(view([node(turnMs)], [{ id: 'm', vramMb: 800 }]), { model: 'm', nowMs: 1000 });
+      assert.ok(decision.kind === 'wait');
+      return decision.terms.totalMs;
+    };
+    assert.equal(expected(41_000) - expected(null), 40_000);
+    assert.equal(expected(500), expected(null));
+  });
+
   test('waits for the load that will be up first', () => {
     const coming = (readyMs: number) => new Map([['m', { sinceMs: null, readyMs, waiting: 0 }]]);
     const nodes = [
@@ -261,6 +272,36 @@ describe('a cold load', () => {
     });
     const v = view([full('a', 990_000), full('b', 100_000)], [m]);
     assert.equal(told(v, 'm', { nowMs: 1_000_000 }), 'load b');
+  });
+
+  test('goes where its turn comes first: not where the victim has only just come, or is asked for', () => {
+    const full = ['a', 'b', 'c'].map((name) => ({
+      name,
+      devices: [gpu(0)],
+      models: [
+        { id: 'm', status: 'available' as const },
+        { id: `${name}s`, vramMb: 6000 },
+      ],
+    }));
+    const habits = new Map([
+      ['a', { gapMs: null, residentSinceMs: 99_000, idleSinceMs: 99_000 }],
+      ['c', { gapMs: null, residentSinceMs: 0, idleSinceMs: 0 }],
+    ]);
+    const turns = {
+      rules: () => ({ maxWaitMs: 60_000, residencyFactor: 1, residencyMaxMs: 30_000 }),
+      habits: (node: string) => habits.get(node),
+      waiting: (model: string) => (model === 'bs' ? 1 : 0),
+    };
+    const fleet = view(full, [{ id: 'm', vramMb: 5000 }]);
+    assert.equal(told(fleet, 'm', { nowMs: 100_000 }), 'load a');
+    assert.equal(told({ ...fleet, turns }, 'm', { nowMs: 100_000 }), 'load c');
+    const without = (...nodes: string[]) => ({ model: 'm', nowMs: 100_000, exclude: new Set(nodes) });
+    const second = route({ ...fleet, turns }, without('c'));
+    assert.ok(second.kind === 'load' && second.node === 'a');
+    // a load of 6000 MiB at 800 MiB/s and 1.5 s, less the second that it has been there
+    assert.equal(second.terms.turnMs, 8000);
+    const third = route({ ...fleet, turns }, without('a', 'c'));
+    assert.ok(third.kind === 'load' && third.terms.turnMs > 30_000);
   });
 
   test('keeps off a node whose queued loads will take the memory', () => {

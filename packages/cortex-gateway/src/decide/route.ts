@@ -2,8 +2,9 @@
  * Where a request goes: to a replica, to a load, to wait, or back with a reason for every node.
  *
  * Every node that has the model, or is getting it, is weighed by the expected time to the first token; the
- * least wins, equal ones by fewest requests ahead, then by name. A model that nobody has is loaded where that
- * time is least (`chooseCold`). A further replica is loaded only where it pays: see `paysForReplica`.
+ * least wins, equal ones by fewest requests ahead, then by name. A replica that is full is chosen only when
+ * all are. A model that nobody has is loaded where that time is least (`chooseCold`), a further replica only
+ * where it pays: see `paysForReplica`.
  */
 import type { ErrorCode } from 'cortex-core/wire/errors';
 import { chooseCold } from './cold-scan.ts';
@@ -23,6 +24,7 @@ import { FleetIndex } from './fleet-index.ts';
 import type { FleetView, ModelView, NodeView } from './fleet-view.ts';
 import { resolveAlias } from './fleet-view.ts';
 import type { ColdCandidate, NodeRejection, Placement } from './placement.ts';
+import type { Rates } from './rate-book.ts';
 import type { RouteRequest } from './route-request.ts';
 
 export type RouteDecision = Forward | Load | Wait | Rejection;
@@ -79,7 +81,7 @@ export function route(view: FleetView, request: RouteRequest): RouteDecision {
   const now = request.mustServeNow === true || coming.node === null;
   if (ready.node !== null && (now || scoreOf(ready.terms) <= scoreOf(coming.terms))) {
     const cold = paysForReplica(weighing, index, seen);
-    return cold === null ? toForward(model, ready, seen.replicas) : toLoad(model, cold, 'halves the wait');
+    return cold === null ? toReplica(weighing, index, seen) : toLoad(model, cold, 'halves the wait');
   }
   if (coming.node !== null) return toWait(model, coming, 'is being loaded');
   if (seen.recovering !== null && leaving.node === null) {
@@ -115,23 +117,27 @@ export function indexOf(view: FleetView): FleetIndex {
   return view.index ?? new FleetIndex(view.nodes, view);
 }
 
-/** Weighs the model on a node that has it or gets it; `terms` say nothing where it recovers or cannot. */
+/**
+ * Weighs the model on a node that has it or gets it; `terms` say nothing where it recovers or cannot. `own`:
+ * what that node measured with it.
+ */
 export function weighHolder(
   weighing: Weighing,
   node: NodeView,
   held: ModelView | undefined,
+  own: Rates | null,
   terms: MutableTerms,
 ): Standing {
   if (held?.status === 'loaded' && held.unservable === null && !held.draining) {
-    weighLoaded(weighing, node, held, terms);
+    weighLoaded(weighing, node, held, own, terms);
     return 'ready';
   }
   if (node.pending.includes(weighing.model) || held?.status === 'loading') {
-    weighComing(weighing, node, terms);
+    weighComing(weighing, node, own, terms);
     return 'coming';
   }
   if (held?.status === 'unloading' || (held?.status === 'loaded' && held.draining)) {
-    weighLeaving(weighing, node, held, terms);
+    weighLeaving(weighing, node, held, own, terms);
     return 'leaving';
   }
   return held?.status === 'recovering' ? 'recovering' : 'cannot';
@@ -152,27 +158,77 @@ interface Survey {
 }
 
 function survey(weighing: Weighing, index: FleetIndex): Survey {
-  const best = (): Best => ({ node: null, held: undefined, terms: noTerms() });
-  const seen: Survey = { ready: best(), coming: best(), leaving: best(), replicas: 0, recovering: null };
+  const seen: Survey = {
+    ready: noBest(),
+    coming: noBest(),
+    leaving: noBest(),
+    replicas: 0,
+    recovering: null,
+  };
+  const replicas = index.replicasOf(weighing.model);
+  if (replicas === null) return seen;
+  const { nodes, held } = replicas;
+  const rates = replicas.ratesIn(weighing.rates);
   const { exclude } = weighing.request;
   let terms = noTerms();
-  for (const slot of index.residentSlots(weighing.model)) {
-    const node = index.nodes[slot];
+  for (let row = 0; row < nodes.length; row++) {
+    const node = nodes[row];
     if (node === undefined || !node.healthy || exclude?.has(node.name)) continue;
-    const held = node.models.get(weighing.model);
-    const standing = weighHolder(weighing, node, held, terms);
+    const standing = weighHolder(weighing, node, held[row], rates[row] ?? null, terms);
     if (standing === 'recovering') seen.recovering ??= node.name;
     if (standing === 'recovering' || standing === 'cannot') continue;
     if (standing === 'ready') seen.replicas++;
-    const leader = seen[standing];
-    if (!isBetter(terms, node, leader)) continue;
-    const spare = leader.terms;
-    leader.node = node;
-    leader.held = held;
-    leader.terms = terms;
-    terms = spare;
+    const leader = standing === 'ready' ? seen.ready : seen[standing];
+    if (isBetter(terms, node, leader)) terms = lead(leader, node, held[row], terms);
   }
   return seen;
+}
+
+/** The best replica, or where that one is full, the best of those that are not; all full: the best. */
+function toReplica(weighing: Weighing, index: FleetIndex, { ready, replicas }: Survey): Forward {
+  const { model, request } = weighing;
+  const why = replicas === 1 ? 'only replica' : `least expected wait of ${replicas} replicas`;
+  if (request.hasSlot === undefined || ready.node === null || request.hasSlot(ready.node.name, model)) {
+    return toForward(model, ready, why);
+  }
+  const free = bestWithSlot(weighing, index, request.hasSlot);
+  if (free.node === null) return toForward(model, ready, why);
+  return toForward(model, free, `${why}, of those with a free slot`);
+}
+
+function bestWithSlot(
+  weighing: Weighing,
+  index: FleetIndex,
+  hasSlot: (node: string, model: string) => boolean,
+): Best {
+  const { model, request } = weighing;
+  const best = noBest();
+  const replicas = index.replicasOf(model);
+  if (replicas === null) return best;
+  const { nodes, held } = replicas;
+  const rates = replicas.ratesIn(weighing.rates);
+  let terms = noTerms();
+  for (let row = 0; row < nodes.length; row++) {
+    const node = nodes[row];
+    if (node === undefined || !node.healthy || request.exclude?.has(node.name)) continue;
+    if (weighHolder(weighing, node, held[row], rates[row] ?? null, terms) !== 'ready') continue;
+    // most are behind the best one, and need not be asked
+    if (isBetter(terms, node, best) && hasSlot(node.name, model)) terms = lead(best, node, held[row], terms);
+  }
+  return best;
+}
+
+function noBest(): Best {
+  return { node: null, held: undefined, terms: noTerms() };
+}
+
+/** Returns the terms that are not needed any more. */
+function lead(leader: Best, node: NodeView, held: ModelView | undefined, terms: MutableTerms): MutableTerms {
+  const spare = leader.terms;
+  leader.node = node;
+  leader.held = held;
+  leader.terms = terms;
+  return spare;
 }
 
 function isBetter(terms: RouteTerms, node: NodeView, leader: Best): boolean {
@@ -195,8 +251,7 @@ function paysForReplica(weighing: Weighing, index: FleetIndex, seen: Survey): Co
   return best !== null && scoreOf(best.terms) * replicaGain <= scoreOf(ready.terms) ? best : null;
 }
 
-function toForward(model: string, { node, held, terms }: Best, replicas: number): Forward {
-  const why = replicas === 1 ? 'only replica' : `least expected wait of ${replicas} replicas`;
+function toForward(model: string, { node, held, terms }: Best, why: string): Forward {
   return { kind: 'forward', node: node?.name ?? '', model, wireId: held?.wireId ?? model, why, terms };
 }
 

@@ -29,6 +29,7 @@ export interface NodeSketch {
   readonly devices?: readonly (number | Partial<DeviceView>)[];
   readonly models?: readonly ModelSketch[];
   readonly pending?: readonly string[];
+  readonly turnMs?: number | null;
   readonly coming?: ReadonlyMap<string, ComingView>;
 }
 

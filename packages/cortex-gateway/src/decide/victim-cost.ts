@@ -6,16 +6,14 @@
  * idle and how long it usually is (an idle time that exceeds the habit says that the habit ended). The price
  * is the waiting a reload will cause per unit of time, so prices of models add up and compare across nodes.
  */
-import type { EvictionTerms, FleetView, ModelView, NodeView } from './fleet-view.ts';
+import type { FleetView, ModelView, NodeView } from './fleet-view.ts';
 import { defaultPriority, priorityOf } from './fleet-view.ts';
+import { loadMsOf } from './load-time.ts';
 
 /** A model in use is wanted again at once; ms. */
 const soonestMs = 1000;
 /** Stands for "never": before whatever the clock says of a use, which may be less than 0. */
 const neverMs = -1e11;
-/** Where no load was measured: MiB per ms, a slow disk. */
-const loadMbPerMsGuess = 0.5;
-const loadMsLeast = 100;
 
 /** Who leaves first: the idle before the busy, then the strategy's order. */
 export function inOrder(view: FleetView, node: NodeView, models: readonly ModelView[]): ModelView[] {
@@ -54,15 +52,8 @@ export function isBusy(model: ModelView): boolean {
   return model.leases + model.foreignLoad > 0 || model.status === 'loading';
 }
 
-/** Expected time of a load in ms: as measured, else from the size. */
-export function loadMsOf(terms: EvictionTerms | undefined, node: string, model: string, mb: number): number {
-  const measured = terms?.loadMs(node, model) ?? null;
-  return Math.max(loadMsLeast, measured ?? mb / loadMbPerMsGuess);
-}
-
 function priceOf(view: FleetView, node: NodeView, model: ModelView): number {
   const terms = view.terms;
-  const mb = model.vramMb ?? view.catalogue.get(model.id)?.vramMb ?? 0;
   const idleMs =
     terms === undefined || model.lastUsedMs === null
       ? Number.POSITIVE_INFINITY
@@ -71,7 +62,7 @@ function priceOf(view: FleetView, node: NodeView, model: ModelView): number {
     ? soonestMs
     : Math.max(soonestMs, Math.min(idleMs, unusedMs), terms?.gapMs(node.name, model.id) ?? 0);
   const rank = Math.max(0.01, priorityOf(view, model.id) / defaultPriority);
-  return (loadMsOf(terms, node.name, model.id, mb) / wantedInMs) * rank;
+  return (loadMsOf(view, node, model.id) / wantedInMs) * rank;
 }
 
 /** Idle time of a model that was never used, ms. */

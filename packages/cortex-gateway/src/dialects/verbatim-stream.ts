@@ -30,10 +30,14 @@ export class VerbatimStream implements StreamOut {
   }
 
   end(): Uint8Array {
-    const rest = Buffer.from(this.#events.drop()).toString('latin1').trimEnd();
+    const rest = Buffer.from(this.#events.drop())
+      .toString('latin1')
+      .trimEnd()
+      .replace(/^data:(?! )/, 'data: ');
     const { last } = this.#own;
     // half an event is none
-    if (this.probe.finished) return last !== undefined && rest === last.trimEnd() ? Buffer.from(last) : nothing;
+    if (this.probe.finished)
+      return last !== undefined && rest === last.trimEnd() ? Buffer.from(last) : nothing;
     throw new AppError('upstream_connection_error', 'the answer broke off before it was complete; try again');
   }
 

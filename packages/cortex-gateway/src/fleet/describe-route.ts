@@ -47,6 +47,7 @@ function tokensOf(text: string | null): number {
 function describeTerms(terms: RouteTerms) {
   return {
     queue_secs: secs(terms.queueMs),
+    turn_secs: secs(terms.turnMs),
     evict_secs: secs(terms.evictMs),
     load_secs: secs(terms.loadMs),
     prefill_secs: secs(terms.prefillMs),

@@ -51,7 +51,11 @@ function setup() {
   const nodes = [createNode('a', 500), createNode('b', 4000)];
   const [a, b] = nodes as [NodeState, NodeState];
   const facts = { nodes, catalogue, strategy: 'lru' as const };
-  const picture = new FleetPicture({ rates: new RateBook(), gapMs: () => null, nowMs: () => 50_000 }, facts);
+  const turns = {
+    rules: () => ({ maxWaitMs: 60_000, residencyFactor: 1, residencyMaxMs: 30_000 }),
+    ...{ habits: () => undefined, waiting: () => 0 },
+  };
+  const picture = new FleetPicture({ rates: new RateBook(), turns, nowMs: () => 50_000 }, facts);
   const told = (nowMs = 50_000): string => {
     const decision = route(picture.view(), { model: 'm', nowMs });
     return decision.kind === 'reject' ? decision.code : `${decision.kind} ${decision.node}`;

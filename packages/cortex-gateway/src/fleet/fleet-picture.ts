@@ -4,10 +4,15 @@
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import { FleetIndex } from '../decide/fleet-index.ts';
-import type { EvictionStrategy, EvictionTerms, FleetView, HostedModels } from '../decide/fleet-view.ts';
+import type {
+  EvictionStrategy,
+  EvictionTerms,
+  FleetView,
+  HostedModels,
+  TurnTerms,
+} from '../decide/fleet-view.ts';
 import type { RateBook } from '../decide/rate-book.ts';
 import type { Catalogue } from './catalogue.ts';
-import type { HabitBook } from './habit-book.ts';
 import type { NodeState } from './node-state.ts';
 
 export interface PictureFacts {
@@ -19,9 +24,8 @@ export interface PictureFacts {
 
 export interface PictureSources {
   readonly rates: RateBook;
-  /** How long a model is usually idle there, ms; null = not known. */
-  readonly gapMs: (node: string, model: string) => number | null;
   readonly nowMs: () => number;
+  readonly turns: TurnTerms;
   /** What providers have; absent = nothing. */
   readonly hosted?: HostedModels;
 }
@@ -35,14 +39,13 @@ export class FleetPicture {
   #view: FleetView;
 
   constructor(sources: PictureSources, facts: PictureFacts) {
-    const { rates, gapMs, nowMs } = sources;
+    const { turns, nowMs } = sources;
     this.#sources = sources;
     this.#terms = {
       get nowMs() {
         return nowMs();
       },
-      loadMs: (node, model) => rates.of(node, model)?.loadMs ?? null,
-      gapMs,
+      gapMs: (node, model) => turns.habits(node, model)?.gapMs ?? null,
     };
     [this.#view, this.#index] = this.#draw(facts);
   }
@@ -65,8 +68,8 @@ export class FleetPicture {
 
   #draw({ nodes, catalogue, strategy }: PictureFacts): readonly [FleetView, FleetIndex] {
     const { entries, aliases } = catalogue;
-    const { rates, hosted } = this.#sources;
-    const facts = { catalogue: entries, aliases, strategy, rates, terms: this.#terms };
+    const { rates, hosted, turns } = this.#sources;
+    const facts = { catalogue: entries, aliases, strategy, rates, terms: this.#terms, turns };
     const onChanged = (node: NodeState): void => void this.#changed.add(node);
     for (const node of nodes) node.watch({ onChanged });
     this.#slots = new Map(nodes.map((node, slot) => [node, slot]));
@@ -83,11 +86,10 @@ export class FleetPicture {
 export function createPicture(
   { catalogue, strategy }: Pick<PictureFacts, 'catalogue' | 'strategy'>,
   rates: RateBook,
-  habits: HabitBook,
+  turns: TurnTerms,
   clock: Clock,
   hosted: HostedModels,
 ): FleetPicture {
   const nowMs = (): number => clock.monotonicMs();
-  const gapMs = (node: string, model: string) => habits.of(node, model)?.gapMs ?? null;
-  return new FleetPicture({ rates, gapMs, nowMs, hosted }, { nodes: [], catalogue, strategy });
+  return new FleetPicture({ rates, turns, nowMs, hosted }, { nodes: [], catalogue, strategy });
 }

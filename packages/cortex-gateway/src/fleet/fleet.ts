@@ -8,11 +8,10 @@
  */
 import { setMaxListeners } from 'node:events';
 import { type Explanation, explain } from '../decide/explain.ts';
-import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
+import { type FleetView, resolveAlias, type TurnTerms } from '../decide/fleet-view.ts';
 import { RateBook } from '../decide/rate-book.ts';
-import type { Forward, RouteDecision } from '../decide/route.ts';
+import { type Forward, type RouteDecision, route } from '../decide/route.ts';
 import type { RouteRequest } from '../decide/route-request.ts';
-import { routeToSlot } from '../decide/route-to-slot.ts';
 import { AffinityBook } from './affinity-book.ts';
 import type { AnswerFacts, Ask } from './ask.ts';
 import { type AliasOptions, aliasOptionsOf } from './catalogue.ts';
@@ -58,6 +57,7 @@ export class Fleet {
   readonly #affinity = new AffinityBook();
   readonly #copies = new CopiesSeen((node, models) => this.#affinity.forget(node, models));
   readonly #learning: Learning;
+  readonly #hasSlot = (node: string, model: string): boolean => this.#nodes.get(node)?.hasSlot(model) ?? true;
   #settings: FleetSettings;
   readonly #picture: FleetPicture;
   /** Who serves what no node can. */
@@ -81,7 +81,8 @@ export class Fleet {
       optionsOf: (requested) => this.aliasOptions(requested),
     });
     this.providers.replace(options.settings.providers ?? []);
-    this.#picture = createPicture(options.settings, rates, this.#habits, clock, this.providers);
+    const turns = this.#turnTerms();
+    this.#picture = createPicture(options.settings, rates, turns, clock, this.providers);
     this.#doubts = new Doubts(clock, () => this.#line.wake());
     this.#nodes = createNodeSet({
       ...{ connect: options.connect, clock, log },
@@ -94,10 +95,6 @@ export class Fleet {
       deps,
       node: (name) => this.#nodes.get(name),
       rules: () => this.#settings.turns,
-      lookups: {
-        habits: (node, model) => this.#habits.of(node, model),
-        waiting: (model) => this.#line.parkedFor(model),
-      },
       onEnded: (job, waiters, error) => this.#line.jobEnded(job, waiters, error),
     });
     this.#line = new WaitingLine({
@@ -107,7 +104,7 @@ export class Fleet {
       jobs: this.#jobs,
       // who has waited once takes what there is
       decide: (ask, exclude) => this.#decide(ask, { exclude, mayReplicate: false }),
-      hasSlot: (decision) => this.#hasSlot(decision),
+      hasSlot: ({ node, model }) => this.#hasSlot(node, model),
       lease: (ask, decision) => this.#lease(ask, decision, true),
     });
     this.#unused = new IdleUnloads({ clock, log, jobs: this.#jobs, ttlMs: (id) => this.#settings.ttlMs(id) });
@@ -181,7 +178,7 @@ export class Fleet {
     const told = { node, why: routeNote(decision.why, terms), expectedMs: terms.totalMs };
     // nobody overtakes those that stand in line for the model
     const { model } = decision;
-    if (decision.kind === 'forward' && this.#line.parkedFor(model) === 0 && this.#hasSlot(decision)) {
+    if (decision.kind === 'forward' && this.#line.parkedFor(model) === 0 && this.#hasSlot(node, model)) {
       const lease = this.#lease(ask, decision, false);
       return { ...told, lease, ready: Promise.resolve(lease) };
     }
@@ -195,7 +192,7 @@ export class Fleet {
   another(ask: Ask, exclude: ReadonlySet<string>): Lease | null {
     const decision = this.#decide(ask, { exclude, mayReplicate: false, mustServeNow: true });
     if (decision.kind === 'reject') return this.providers.lease(ask, decision.message, exclude);
-    if (decision.kind !== 'forward' || !this.#hasSlot(decision)) return null;
+    if (decision.kind !== 'forward' || !this.#hasSlot(decision.node, decision.model)) return null;
     return this.#lease(ask, decision, false);
   }
 
@@ -302,6 +299,14 @@ export class Fleet {
     });
   }
 
+  #turnTerms(): TurnTerms {
+    return {
+      rules: () => this.#settings.turns,
+      habits: (node, model) => this.#habits.of(node, model),
+      waiting: (model) => this.#line.parkedFor(model),
+    };
+  }
+
   #lifecycleDeps(): LifecycleDeps {
     const { clock, log, onEvent } = this.#options;
     const settings = (): FleetSettings => this.#settings;
@@ -332,12 +337,7 @@ export class Fleet {
   }
 
   #decide(ask: Ask, terms: Partial<RouteRequest>): RouteDecision {
-    const request = { ...this.#toRequest(ask), ...terms };
-    return routeToSlot(this.view(), request, (replica) => this.#hasSlot(replica));
-  }
-
-  #hasSlot({ node, model }: Forward): boolean {
-    return this.#nodes.get(node)?.hasSlot(model) ?? true;
+    return route(this.view(), { ...this.#toRequest(ask), ...terms });
   }
 
   #lease(ask: Ask, decision: Forward, cold: boolean): Lease {
@@ -358,6 +358,7 @@ export class Fleet {
       promptTokens: promptTokens ?? 1,
       cached: this.#affinity.cachedFor(resolved, affinity),
       nowMs: this.#options.clock.monotonicMs(),
+      hasSlot: this.#hasSlot,
     };
   }
 

@@ -4,7 +4,6 @@
  * operation at a time per node.
  */
 import { AppError, toAppError } from 'cortex-core/wire/errors';
-import type { Lookups } from '../decide/contenders.ts';
 import { sizeOf } from '../decide/eviction.ts';
 import type { TurnReason, TurnRules } from '../decide/turns.ts';
 import type { EvictionReason, LifecycleDeps } from './lifecycle-deps.ts';
@@ -21,7 +20,6 @@ export interface LoadJobsOptions {
   readonly deps: LifecycleDeps;
   readonly node: (name: string) => NodeState | undefined;
   readonly rules: () => TurnRules;
-  readonly lookups: Lookups;
   /** `error`: null, or why the load failed. Called before the node's next job begins. */
   readonly onEnded: (job: LoadJob, waiters: readonly Waiter[], error: unknown) => void;
 }
@@ -36,13 +34,14 @@ export class LoadJobs {
 
   constructor(options: LoadJobsOptions) {
     this.#options = options;
-    const { deps, rules, lookups } = options;
+    const { deps, rules } = options;
     this.#turns = new NodeTurns({
       clock: deps.clock,
-      ...{ rules, lookups },
+      rules,
       view: deps.view,
       queued: (name) => (this.#busy.has(this.#queueOf(name)) ? null : this.on(name)),
       begin: (job, reason) => this.#begin(job, reason),
+      held: (name, untilMs) => this.#options.node(name)?.setTurn(untilMs),
     });
     deps.closing.addEventListener('abort', () => this.#turns.close(), { once: true });
   }

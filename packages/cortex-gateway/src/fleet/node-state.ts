@@ -27,6 +27,7 @@ export interface NodeWatcher {
 }
 
 type LiveModelView = { -readonly [K in keyof ModelView]: ModelView[K] };
+type LiveNodeView = { -readonly [K in keyof NodeView]: NodeView[K] };
 
 /** Requests that a model gets at once before the first reading after its load. */
 const slotsGuess = 8;
@@ -51,6 +52,7 @@ export class NodeState {
   readonly #memory = new LaggingMemory((model) => this.#shareOf(model));
   #pending: readonly string[] = [];
   #waitingFor: (model: string) => number = () => 0;
+  #turnMs: number | null = null;
   #healthMs = 0;
   #view: NodeView | null = null;
   #watcher: NodeWatcher | null = null;
@@ -302,6 +304,13 @@ export class NodeState {
     this.changed();
   }
 
+  /** When the next of its loads has its turn at the latest, ms; null = one has it, or none waits. */
+  setTurn(turnMs: number | null): void {
+    this.#turnMs = turnMs;
+    // counted in the view that is there, as leases are
+    if (this.#view !== null) (this.#view as LiveNodeView).turnMs = turnMs;
+  }
+
   changed(): void {
     this.#view = null;
     this.#watcher?.onChanged(this);
@@ -333,6 +342,7 @@ export class NodeState {
       })),
       models,
       pending: this.#pending,
+      turnMs: this.#turnMs,
       coming: this.#coming(),
       isStranger: this.isStranger,
       movesFail: this.movesBarredUntilMs !== null,

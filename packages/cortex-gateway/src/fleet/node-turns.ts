@@ -3,7 +3,7 @@
  * wait is asked again when something changed on its node, or when its time has come.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
-import { type Lookups, toContender, type Wanted } from '../decide/contenders.ts';
+import { toContender, type Wanted } from '../decide/contenders.ts';
 import type { FleetView } from '../decide/fleet-view.ts';
 import { turnNote } from '../decide/turn-note.ts';
 import { type Contender, chooseTurn, type TurnReason, type TurnRules } from '../decide/turns.ts';
@@ -13,10 +13,11 @@ export interface NodeTurnsOptions {
   readonly clock: Clock;
   readonly rules: () => TurnRules;
   readonly view: () => FleetView;
-  readonly lookups: Lookups;
   /** The jobs of a node that have not begun; null = one runs. */
   readonly queued: (node: string) => readonly LoadJob[] | null;
   readonly begin: (job: LoadJob, reason: TurnReason) => void;
+  /** When the next turn of that node comes at the latest, ms; null = one runs, or nobody waits for one. */
+  readonly held: (node: string, untilMs: number | null) => void;
 }
 
 export class NodeTurns {
@@ -35,10 +36,14 @@ export class NodeTurns {
     if (this.#isClosed) return;
     const { clock, rules } = this.#options;
     const jobs = this.#options.queued(name);
-    if (jobs === null || jobs.length === 0) return;
+    if (jobs === null || jobs.length === 0) {
+      this.#options.held(name, null);
+      return;
+    }
     const nowMs = clock.monotonicMs();
     const wanted = jobs.map((job) => wantedOf(job, nowMs));
     const turn = chooseTurn(nowMs, this.#contenders(name, wanted), rules());
+    this.#options.held(name, turn.kind === 'hold' ? turn.untilMs : null);
     if (turn.kind === 'start') {
       const job = jobs.find((each) => each.model === turn.model);
       if (job !== undefined) this.#options.begin(job, turn.reason);
@@ -75,7 +80,7 @@ export class NodeTurns {
     return wanted.map((each) => {
       // a node that left the fleet: the job begins, and says so
       if (node === undefined) return { ...each, loadMs: 0, evict: [] };
-      return toContender(view, node, each, this.#options.lookups);
+      return toContender(view, node, each);
     });
   }
 }

@@ -4,6 +4,7 @@ import type { RouteTerms } from '../decide/expected-time.ts';
 export function routeNote(why: string, terms: RouteTerms): string {
   const parts = [
     ['queue', terms.queueMs],
+    ['turn', terms.turnMs],
     ['evict', terms.evictMs],
     ['load', terms.loadMs],
     ['prefill', terms.prefillMs],

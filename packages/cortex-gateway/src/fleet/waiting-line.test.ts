@@ -71,6 +71,24 @@ describe('the waiting line', () => {
     assert.equal(neurons[0]!.counters.unloads, 0);
   });
 
+  test('the turn that a load waits for is part of what is expected, and passes as time does', async () => {
+    const made = await setupFleet([twoModels]);
+    const { fleet, clock } = made;
+    const termsOfB = () => fleet.explain({ model: 'b' }).candidates[0]?.terms;
+    assert.equal(termsOfB()?.turnMs, 0);
+    const running = await fleet.request({ model: 'a' }, alive()).ready;
+    const other = fleet.request({ model: 'b' }, alive());
+    // the node's memory is read once more after the load of a
+    for (let i = 0; i < 100 && termsOfB()?.turnMs === 0; i++) await clock.advance(100);
+    const turnMs = termsOfB()?.turnMs ?? 0;
+    assert.ok(turnMs > 20_000 && turnMs < 60_000, `${turnMs}`);
+    await clock.advance(5000);
+    assert.equal(termsOfB()?.turnMs, turnMs - 5000);
+    running.release();
+    (await leased(made, other.ready)).release();
+    assert.equal(termsOfB()?.turnMs, 0);
+  });
+
   test('the resident model goes on serving its own requests until another one is due', async () => {
     const made = await setupFleet([twoModels]);
     const { fleet, clock, neurons, events } = made;

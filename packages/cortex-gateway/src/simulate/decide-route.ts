@@ -1,6 +1,5 @@
 /** The one place where the simulator asks for a route. */
-import type { RouteDecision } from '../decide/route.ts';
-import { routeToSlot } from '../decide/route-to-slot.ts';
+import { type RouteDecision, route } from '../decide/route.ts';
 import type { SimFleet } from './sim-fleet.ts';
 import type { TraceRequest } from './trace.ts';
 
@@ -11,8 +10,9 @@ export function decideRoute(
   nowMs: number,
   mayReplicate: boolean,
 ): RouteDecision {
-  return routeToSlot(fleet.view, { model, promptTokens, nowMs, mayReplicate }, ({ node }) => {
+  const hasSlot = (node: string): boolean => {
     const at = fleet.byName.get(node);
     return at !== undefined && (at.models.get(model)?.leases ?? 0) < at.spec.slots;
-  });
+  };
+  return route(fleet.view, { model, promptTokens, nowMs, mayReplicate, hasSlot });
 }

@@ -10,7 +10,7 @@ import type {
 } from '../decide/fleet-view.ts';
 import { type Habits, noHabits } from '../decide/habits.ts';
 import { RateBook } from '../decide/rate-book.ts';
-import type { TurnReason } from '../decide/turns.ts';
+import type { TurnReason, TurnRules } from '../decide/turns.ts';
 import type { SimRequest } from './simulation.ts';
 
 export interface SimNodeSpec {
@@ -78,10 +78,17 @@ export interface SimFleet {
   readonly view: FleetView;
 }
 
+export interface SimSources {
+  readonly nowMs: () => number;
+  readonly rules: TurnRules;
+  /** Requests that stand in line for a model. */
+  readonly waiting: (model: string) => number;
+}
+
 export function createSimFleet(
   spec: SimFleetSpec,
   strategy: EvictionStrategy,
-  nowMs: () => number,
+  { nowMs, rules, waiting }: SimSources,
 ): SimFleet {
   const nodes = [...spec.nodes]
     .sort((a, b) => (a.name < b.name ? -1 : 1))
@@ -106,11 +113,6 @@ export function createSimFleet(
   const rates = new RateBook();
   const loadMbS = Object.fromEntries(nodes.map(({ spec: { name, loadMbPerSec } }) => [name, loadMbPerSec]));
   rates.restore({ rates: [], loadMbS });
-  const loadMs = (node: string, model: string): number | null => {
-    const measured = rates.of(node, model)?.loadMs ?? null;
-    const rate = byName.get(node)?.spec.loadMbPerSec;
-    return measured ?? (rate === undefined ? null : ((catalogue.get(model)?.vramMb ?? 0) / rate) * 1000);
-  };
   const facts = { catalogue, aliases: new Map<string, string>(), strategy, rates };
   const index = new FleetIndex(nodes.map(toNodeView), facts);
   return {
@@ -127,9 +129,10 @@ export function createSimFleet(
         get nowMs() {
           return nowMs();
         },
-        loadMs,
         gapMs: (node, model) => habits(node, model)?.gapMs ?? null,
       },
+      turns: { rules: () => rules, habits, waiting },
+      isOnEveryDisk: true,
     },
   };
 }
@@ -169,6 +172,7 @@ function toNodeView(node: SimNode): NodeView {
     })),
     models,
     pending,
+    turnMs: node.turn === null ? node.wakeMs : null,
     coming,
   };
 }

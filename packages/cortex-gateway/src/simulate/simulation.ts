@@ -90,7 +90,11 @@ class Simulation {
   constructor(options: SimulationOptions) {
     this.#options = options;
     this.#queue = createEventQueue();
-    this.#fleet = createSimFleet(options.fleet, options.strategy, () => this.#queue.nowMs);
+    this.#fleet = createSimFleet(options.fleet, options.strategy, {
+      nowMs: () => this.#queue.nowMs,
+      rules: options.rules,
+      waiting: (model) => this.#parked.get(model)?.size ?? 0,
+    });
   }
 
   run(): SimulationResult {
@@ -253,15 +257,7 @@ class Simulation {
         sinceMs = Math.min(sinceMs, request.sinceMs);
         priority = Math.max(priority, request.priority);
       }
-      return toContender(
-        this.#fleet.view,
-        view,
-        { model, sinceMs, priority, urgent: false },
-        {
-          habits: (_, name) => node.habits.get(name),
-          waiting: (name) => this.#parked.get(name)?.size ?? 0,
-        },
-      );
+      return toContender(this.#fleet.view, view, { model, sinceMs, priority, urgent: false });
     });
     const turn = chooseTurn(nowMs, contenders, this.#options.rules);
     if (turn.kind === 'start') {
@@ -270,6 +266,7 @@ class Simulation {
     }
     if (turn.untilMs === null || node.wakeMs === turn.untilMs) return;
     node.wakeMs = turn.untilMs;
+    this.#changed(node);
     this.#queue.at(turn.untilMs, () => {
       if (node.wakeMs !== turn.untilMs) return;
       node.wakeMs = null;
@@ -289,6 +286,7 @@ class Simulation {
     for (const victim of victims) victim.draining = true;
     if (victims.length > 0) this.#swaps[reason]++;
     const devices = candidate.placement.spec.devices ?? [0];
+    node.wakeMs = null;
     node.turn = { model, reason, victims, devices, loadingSinceMs: null, isUnloading: false };
     this.#changed(node);
     this.#advance(node);
