@@ -14,6 +14,7 @@ interface Tokens {
   readonly completion: number;
   readonly key?: string;
   readonly session?: string;
+  readonly priority?: number;
 }
 
 /** A mid-range GPU of a home or an office; the rates of a node of no particular kind. */
@@ -92,7 +93,13 @@ export class TraceWriter {
 
   #add(after: readonly string[], secs: number, model: string, tokens: Tokens): string {
     const id = `r${this.#requests.length + 1}`;
-    const { prompt: promptTokens, completion: completionTokens, key = '', session = '' } = tokens;
+    const {
+      prompt: promptTokens,
+      completion: completionTokens,
+      key = '',
+      session = '',
+      priority = 0,
+    } = tokens;
     const atMs = Math.round(secs * 1000);
     this.#requests.push({
       id,
@@ -101,7 +108,7 @@ export class TraceWriter {
       after,
       key,
       session,
-      priority: 0,
+      priority,
       promptTokens,
       completionTokens,
     });

@@ -81,13 +81,13 @@ describe('simulate()', () => {
 
 describe('what is promised to those that wait', () => {
   test('over random arrivals nobody waits longer than the bound, and swaps stay below their count', () => {
-    const seed = Number(process.env.CORTEX_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
-    console.log(`CORTEX_TEST_SEED=${seed}`);
+    const seed = Number(process.env.TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
+    console.log(`TEST_SEED=${seed}`);
     const dice = new TraceWriter(seed);
     for (let round = 0; round < 60; round++) {
       const trace = randomContest(dice);
       const result = run(trace.scenario, dice.pick(['lru', 'priority', 'cost'] as const), trace.rules);
-      const where = `CORTEX_TEST_SEED=${seed} round ${round}`;
+      const where = `TEST_SEED=${seed} round ${round}`;
       assert.equal(result.outcomes.length, trace.scenario.requests.length, where);
       for (const outcome of result.outcomes) {
         const boundMs = waitBoundMs({ ...trace.bound, ahead: outcome.ahead });
@@ -123,6 +123,7 @@ function randomContest(dice: TraceWriter) {
     const who = {
       key: `k${Math.floor(writer.random() * 3)}`,
       session: `s${Math.floor(writer.random() * 3)}`,
+      priority: Math.floor(writer.random() * 7) - 3,
     };
     writer.at(writer.random() * span, writer.pick(models).id, { ...tokens, ...who });
   }
