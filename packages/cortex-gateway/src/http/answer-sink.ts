@@ -10,7 +10,6 @@
  * Limits:  what is kept for those who come later (see Attachments); 4 MiB that a reader may lag behind.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
-import type { Exchange } from 'cortex-core/daemon/http-server';
 import { sseHeaders } from 'cortex-core/wire/sse';
 
 type Headers = Readonly<Record<string, string | string[] | number>>;
@@ -22,8 +21,27 @@ export interface KeepRoom {
   give(bytes: number): void;
 }
 
+/** A client's exchange, or what reads in a client's place. */
+export interface AnswerReader {
+  /** Aborts when it reads no more. */
+  readonly signal: AbortSignal;
+  readonly response: {
+    readonly writableLength: number;
+    readonly writableNeedDrain: boolean;
+    setHeader(name: string, value: string): unknown;
+    writeHead(status: number, headers: Headers): unknown;
+    flushHeaders(): void;
+    /** False: `drain` tells when it takes more. */
+    write(bytes: Uint8Array): boolean;
+    end(bytes?: Uint8Array): unknown;
+    destroy(): unknown;
+    once(event: 'drain', listener: () => void): unknown;
+    off(event: 'drain', listener: () => void): unknown;
+  };
+}
+
 interface Reader {
-  readonly exchange: Exchange;
+  readonly exchange: AnswerReader;
   readonly settle: (error: unknown) => void;
 }
 
@@ -72,7 +90,7 @@ export class AnswerSink {
    * Serves a client from the beginning of the answer. Resolves when it has all of it; rejects with what the
    * call failed with before it sent anything, or when the client leaves.
    */
-  read(exchange: Exchange): Promise<void> {
+  read(exchange: AnswerReader): Promise<void> {
     return new Promise((resolve, reject) => {
       const { signal, response } = exchange;
       const reader: Reader = {

@@ -57,7 +57,7 @@ export function inferenceHandler(
   };
 }
 
-class InferenceCall {
+export class InferenceCall {
   readonly #deps: InferenceDeps;
   readonly #parts: CallParts;
   readonly #request: InferenceRequest;
