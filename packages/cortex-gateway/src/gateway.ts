@@ -14,8 +14,9 @@ import type { FleetSettings } from './fleet/fleet-options.ts';
 import { toTtl } from './fleet/idle-unloads.ts';
 import { RatesFile } from './fleet/rates-file.ts';
 import { Attachments } from './http/attachments.ts';
+import { type BackgroundLimits, BackgroundRuns } from './http/background-runs.ts';
 import { allowBrowsers } from './http/cors.ts';
-import type { InferenceDeps } from './http/inference-deps.ts';
+import type { FailoverSettings, InferenceDeps } from './http/inference-deps.ts';
 import { GatewayMetrics } from './http/metrics.ts';
 import { ResponseStore } from './http/response-store.ts';
 import { RetryBudget } from './http/retry-budget.ts';
@@ -70,7 +71,7 @@ export async function startGateway(
   const closing = new AbortController();
   const principals = new Principals(config.entitlements);
   const parts: Parts = { live, fleet, metrics, principals, log, clock, onReload: onReload ?? null };
-  const server = createApiServer(parts, closing.signal);
+  const { server, background } = createApi(parts, closing.signal);
   const metricsServer = createMetricsServer(metrics, log);
   const api = addressOf(config.gateway.listen);
   const scrape = addressOf(config.gateway.metrics_listen);
@@ -87,6 +88,7 @@ export async function startGateway(
     const waiting = server.close(closeGraceMs);
     fleet.stop();
     await Promise.all([waiting, metricsServer.close(0)]);
+    await background.close();
     await fleet.close();
     await ratesFile.close();
   };
@@ -159,8 +161,13 @@ function toFleetSettings({ config, models }: LiveConfig, log: Log): FleetSetting
   };
 }
 
+interface Api {
+  readonly server: HttpServer;
+  readonly background: BackgroundRuns;
+}
+
 /** Limits and keys are read at each use, so that a reload changes them. */
-function createApiServer(parts: Parts, closing: AbortSignal): HttpServer {
+function createApi(parts: Parts, closing: AbortSignal): Api {
   const { live, fleet, metrics, principals, log, clock, onReload } = parts;
   const { failover } = live.config;
   const inference: InferenceDeps = {
@@ -186,26 +193,17 @@ function createApiServer(parts: Parts, closing: AbortSignal): HttpServer {
       ...{ every: live.config.gateway.stream_check_every, log },
       onFault: (dialect, rule) => metrics.onProtocolError(dialect, rule),
     }),
-    failover: {
-      budget: new RetryBudget({ clock, burst: failover.budget_burst, ratio: failover.budget_ratio }),
-      get attemptsMax() {
-        return live.config.failover.attempts;
-      },
-      get giveUpMs() {
-        return live.config.failover.give_up_secs * 1000;
-      },
-      get continues() {
-        return live.config.failover.continue_streams;
-      },
-    },
+    failover: failoverSettings(live, clock),
     attachments: new Attachments({
       answerBytesMax: failover.attach_mb * 1024 * 1024,
       totalBytesMax: failover.attach_total_mb * 1024 * 1024,
     }),
   };
-  return new HttpServer({
+  const background = new BackgroundRuns(inference, backgroundLimits(live.config));
+  const server = new HttpServer({
     routes: gatewayRoutes({
       inference,
+      background,
       responses: responseStore(live.config, clock),
       admin: { fleet, adminKeys: () => live.config.gateway.admin_keys, onReload },
       createdSecs: Math.floor(clock.now() / 1000),
@@ -229,6 +227,29 @@ function createApiServer(parts: Parts, closing: AbortSignal): HttpServer {
       });
     },
   });
+  return { server, background };
+}
+
+function failoverSettings(live: LiveConfig, clock: Clock): FailoverSettings {
+  const { budget_burst: burst, budget_ratio: ratio } = live.config.failover;
+  return {
+    budget: new RetryBudget({ clock, burst, ratio }),
+    get attemptsMax() {
+      return live.config.failover.attempts;
+    },
+    get giveUpMs() {
+      return live.config.failover.give_up_secs * 1000;
+    },
+    get continues() {
+      return live.config.failover.continue_streams;
+    },
+  };
+}
+
+/** The logs of all runs together take no more than the store. */
+function backgroundLimits({ responses }: CortexConfig): BackgroundLimits {
+  const { max_background: runsMax, max_mb: mbMax } = responses;
+  return { runsMax, eventCharsMax: Math.floor((mbMax * 1024 * 1024) / Math.max(1, runsMax)) };
 }
 
 function responseStore({ responses }: CortexConfig, clock: Clock): ResponseStore {

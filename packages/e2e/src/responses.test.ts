@@ -137,6 +137,50 @@ describe('responses', () => {
     });
   });
 
+  test('in the background: polled, read again from any event on, and cancelled', async () => {
+    const base = { model, input: question, temperature: 0, background: true };
+    const isOpen = (status: string | undefined) => status === 'queued' || status === 'in_progress';
+    let polled = await openai.responses.create(base);
+    assert.ok(isOpen(polled.status) && polled.background === true);
+    while (isOpen(polled.status)) polled = await openai.responses.retrieve(polled.id);
+    assert.equal(polled.status, 'completed');
+    assert.match(polled.output_text, /Paris/);
+
+    const live = await openai.responses.create({ ...base, stream: true });
+    const events: ResponseStreamEvent[] = [];
+    let id = '';
+    for await (const event of live) {
+      if (event.type === 'response.created') id = event.response.id;
+      events.push(event);
+      // the client goes; the answer does not end
+      if (event.type === 'response.output_text.delta') break;
+    }
+    const last = events.at(-1)?.sequence_number ?? -1;
+    for await (const event of await openai.responses.retrieve(id, { stream: true, starting_after: last })) {
+      assert.equal(event.sequence_number, events.length);
+      events.push(event);
+    }
+    const end = events.at(-1);
+    assert.ok(end?.type === 'response.completed' && end.response.id === id);
+    const text = events
+      .map((event) => (event.type === 'response.output_text.delta' ? event.delta : ''))
+      .join('');
+    assert.equal(text, polled.output_text);
+    assert.equal((await openai.responses.stream({ response_id: id }).finalResponse()).output_text, text);
+
+    // an answer that goes on for long: 2,000 tokens of a list that may not end
+    const schema = {
+      type: 'object',
+      properties: { a: { type: 'array', items: { type: 'string' }, minItems: 5000 } },
+    };
+    const format = { type: 'json_schema' as const, name: 'n', schema: { ...schema, required: ['a'] } };
+    const long = await openai.responses.create({ ...base, text: { format } });
+    const cancelled = await openai.responses.cancel(long.id);
+    assert.equal(cancelled.status, 'cancelled');
+    assert.equal((await openai.responses.retrieve(long.id)).status, 'cancelled');
+    assert.equal((await openai.responses.cancel(long.id)).status, 'cancelled');
+  });
+
   test('all that Codex sends with every request is taken', async () => {
     const { status, output } = await openai.responses.create({
       ...{ model, store: false, parallel_tool_calls: true, tool_choice: 'auto', temperature: 0 },

@@ -19,6 +19,7 @@ export interface Stack {
   readonly neuron: Neuron;
   /** Base of the gateway's OpenAI API, with /v1. */
   readonly baseUrl: string;
+  /** Rejects when any stream of any dialect broke its grammar on the way to its client. */
   close(): Promise<void>;
 }
 
@@ -59,7 +60,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   const gateway = await startGateway(
     loadConfig('cortex', {
       defaults: {
-        gateway: { listen: '127.0.0.1:0', metrics_listen: '127.0.0.1:0' },
+        gateway: { listen: '127.0.0.1:0', metrics_listen: '127.0.0.1:0', stream_check_every: 1 },
         neurons: [{ name: 'here', endpoint: neuron.url }],
       },
     }),
@@ -71,11 +72,19 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     neuron,
     baseUrl: `${gateway.url}/v1`,
     close: async () => {
+      const faults = await streamFaults(gateway);
       await gateway.close();
       await neuron.close();
       rmSync(cache, { recursive: true, force: true });
+      if (faults.length > 0) throw new Error(`streams broke their grammar: ${faults.join(', ')}`);
     },
   };
+}
+
+/** Rules of their dialects that streams of this gateway have broken, as its metrics tell them. */
+async function streamFaults({ metricsPort }: Gateway): Promise<readonly string[]> {
+  const scraped = await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
+  return scraped.match(/^cortex_stream_protocol_errors_total\{.*\} [1-9].*$/gm) ?? [];
 }
 
 export function postJson(

@@ -140,6 +140,9 @@ const responsesSchema = z.strictObject({
     .describe('Answers of /v1/responses kept for previous_response_id; 0 keeps none.'),
   max_mb: z.number().positive().default(256).describe('MiB that they may take together.'),
   keep_secs: positiveSeconds().default(86400).describe('Seconds without use after which one is forgotten.'),
+  max_background: nonNegativeInt()
+    .default(64)
+    .describe('Answers with background: true that are made at a time; 0 refuses them.'),
 });
 
 const neuronEntrySchema = z.strictObject({

@@ -63,7 +63,7 @@ test('an empty cortex.toml is the defaults', () => {
       attach_mb: 4,
       attach_total_mb: 64,
     },
-    responses: { max_entries: 4096, max_mb: 256, keep_secs: 86400 },
+    responses: { max_entries: 4096, max_mb: 256, keep_secs: 86400, max_background: 64 },
     eviction: {
       strategy: 'lru',
       drain_timeout_secs: 120,

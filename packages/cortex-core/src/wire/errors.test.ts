@@ -63,3 +63,25 @@ test('the Anthropic envelope carries type and request id', () => {
     request_id: 'req_1',
   });
 });
+
+test("each status has the type that Anthropic's clients know it by", () => {
+  const known: Readonly<Record<number, readonly string[]>> = {
+    400: ['invalid_request_error'],
+    401: ['authentication_error'],
+    403: ['permission_error'],
+    404: ['not_found_error'],
+    408: ['timeout_error'],
+    413: ['request_too_large'],
+    429: ['rate_limit_error'],
+    500: ['api_error'],
+    502: ['api_error'],
+    // what another try cannot help is no overload
+    503: ['overloaded_error', 'api_error'],
+    504: ['timeout_error'],
+  };
+  for (const [code, { status, anthropicType, retryable }] of Object.entries(errorCatalogue)) {
+    const types = known[status];
+    if (types !== undefined) assert.ok(types.includes(anthropicType), `${code}: ${status} ${anthropicType}`);
+    if (status === 503) assert.equal(anthropicType === 'overloaded_error', retryable, code);
+  }
+});

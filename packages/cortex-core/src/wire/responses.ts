@@ -3,7 +3,8 @@
  * clients of several makers check for presence. Requests are read by the gateway's dialect, field by field.
  */
 
-export type ResponseStatus = 'in_progress' | 'completed' | 'incomplete' | 'failed';
+/** `queued` and `cancelled` are of responses that are made in the background. */
+export type ResponseStatus = 'queued' | 'in_progress' | 'completed' | 'incomplete' | 'failed' | 'cancelled';
 export type ResponseItemStatus = 'in_progress' | 'completed' | 'incomplete';
 
 export interface ResponseOutputText {
@@ -96,7 +97,7 @@ export interface ResponseEcho {
   readonly max_output_tokens: number | null;
   readonly max_tool_calls: number | null;
   readonly store: boolean;
-  readonly background: false;
+  readonly background: boolean;
   readonly service_tier: string;
   readonly metadata: Readonly<Record<string, string>>;
   readonly user: string | null;

@@ -5,7 +5,7 @@ import { anthropicMessages } from './anthropic.ts';
 import type { Dialect } from './dialect.ts';
 import { ollamaChat, ollamaGenerate } from './ollama/ollama.ts';
 import { openAiChat, openAiCompletions } from './openai.ts';
-import { responsesDialect } from './responses/responses.ts';
+import { type ResponsesDeps, readResponse, responsesWire } from './responses/responses.ts';
 import { TurnFitter } from './responses/truncation.ts';
 
 export interface ClientForm {
@@ -27,7 +27,7 @@ const options = { stream: true, stream_options: { include_usage: true } };
 
 const responses = (): Dialect => {
   let count = 0;
-  return responsesDialect({
+  const deps: ResponsesDeps = {
     store: { keeps: false, find: () => null, findItem: () => null, put: () => {}, whyMissing: () => '' },
     newId: (prefix) => {
       if (prefix === 'resp') count = 0; // the first id of an answer
@@ -36,7 +36,8 @@ const responses = (): Dialect => {
     nowSecs: () => 1,
     contextOf: () => null,
     fitter: new TurnFitter(),
-  });
+  };
+  return { ...responsesWire, parse: (body, options) => readResponse(body, deps, options).request };
 };
 const same = (name: string): string => name;
 

@@ -11,7 +11,6 @@
  *          what it got at once when it came, which may be all of `attach_mb`.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
-import type { Exchange } from 'cortex-core/daemon/http-server';
 import { sseHeaders } from 'cortex-core/wire/sse';
 
 type Headers = Readonly<Record<string, string | string[] | number>>;
@@ -23,8 +22,27 @@ export interface KeepRoom {
   give(bytes: number): void;
 }
 
+/** A client's exchange, or what reads in a client's place. */
+export interface AnswerReader {
+  /** Aborts when it reads no more. */
+  readonly signal: AbortSignal;
+  readonly response: {
+    readonly writableLength: number;
+    readonly writableNeedDrain: boolean;
+    setHeader(name: string, value: string): unknown;
+    writeHead(status: number, headers: Headers): unknown;
+    flushHeaders(): void;
+    /** False: `drain` tells when it takes more. */
+    write(bytes: Uint8Array): boolean;
+    end(bytes?: Uint8Array): unknown;
+    destroy(): unknown;
+    once(event: 'drain', listener: () => void): unknown;
+    off(event: 'drain', listener: () => void): unknown;
+  };
+}
+
 interface Reader {
-  readonly exchange: Exchange;
+  readonly exchange: AnswerReader;
   /** Of the answer's beginning, which it got at once. */
   readonly givenBytes: number;
   readonly settle: (error: unknown) => void;
@@ -54,7 +72,7 @@ export class AnswerSink {
   #lastMs = 0;
 
   /** `room`: null when nobody may join `first`. */
-  constructor(clock: Clock, first: Exchange, room: KeepRoom | null) {
+  constructor(clock: Clock, first: AnswerReader, room: KeepRoom | null) {
     this.#clock = clock;
     this.#room = room;
     this.#kept = room === null ? null : [];
@@ -75,7 +93,7 @@ export class AnswerSink {
    * Serves a client from the beginning of the answer. Resolves when it has all of it; rejects with what the
    * call failed with before it sent anything, or when the client leaves.
    */
-  read(exchange: Exchange): Promise<void> {
+  read(exchange: AnswerReader): Promise<void> {
     return new Promise((resolve, reject) => {
       const { signal, response } = exchange;
       const reader: Reader = {

@@ -12,7 +12,7 @@ import type { Ticket } from '../fleet/fleet-options.ts';
 import type { Lease, UpstreamAnswer } from '../fleet/lease.ts';
 import { advertisedLimit } from '../fleet/listing.ts';
 import { affinityOf } from './affinity.ts';
-import { answerFacts, countedUsage } from './answer-facts.ts';
+import { answerFacts, countedUsage, recordedTimes } from './answer-facts.ts';
 import { AnswerSink } from './answer-sink.ts';
 import { askerOf } from './asker.ts';
 import { checkContext, inWordsOf } from './check-context.ts';
@@ -58,7 +58,7 @@ export function inferenceHandler(
   };
 }
 
-class InferenceCall {
+export class InferenceCall {
   readonly #deps: InferenceDeps;
   readonly #parts: CallParts;
   readonly #request: InferenceRequest;
@@ -141,7 +141,13 @@ class InferenceCall {
   async #obtainAndSend(sender: Sender): Promise<SendResult> {
     const lease = await this.#obtain(sender.failedNodes);
     this.#sentMs = this.#deps.clock.monotonicMs();
-    return await sender.send(lease);
+    // some say nothing while they read the prompt
+    const silence = this.#deps.clock.setTimer(this.#deps.keepAliveMs, () => this.#keepWaiting());
+    try {
+      return await sender.send(lease);
+    } finally {
+      silence.cancel();
+    }
   }
 
   /** A node that turns out not to have the model is a reason to ask the fleet again, once. */
@@ -376,16 +382,11 @@ class InferenceCall {
   }
 
   #record(): void {
-    const nowMs = this.#deps.clock.monotonicMs();
-    const first = this.#probe?.firstTokenMs ?? null;
-    const last = this.#probe?.lastTokenMs ?? null;
     this.#deps.metrics.record({
       model: this.#lease?.model ?? 'unknown',
       node: this.#lease?.node ?? 'none',
       failed: this.#failed,
-      durationSecs: (nowMs - this.#startedMs) / 1000,
-      firstTokenSecs: first === null ? null : (first - this.#startedMs) / 1000,
-      decodeSecs: first === null || last === null || last === first ? null : (last - first) / 1000,
+      ...recordedTimes(this.#probe, this.#startedMs, this.#deps.clock.monotonicMs()),
       expectedSecs: this.#expectedMs === null ? null : this.#expectedMs / 1000,
       usage: countedUsage(this.#usage, this.#request.inputTokensEstimate),
       account: this.#parts.principal.accountId,

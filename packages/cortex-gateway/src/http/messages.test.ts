@@ -5,7 +5,7 @@ import { cortexConfigSchema } from 'cortex-core/config/cortex-config';
 import { modelsConfigSchema } from 'cortex-core/config/models-config';
 import type { Log } from 'cortex-core/daemon/log';
 import { silentLog } from 'cortex-core/daemon/log';
-import { type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
+import { chatStream, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
 import { transcripts } from '../dialects/chat-transcripts.test.kit.ts';
 import { AnthropicGrammar } from '../dialects/wire-grammar/anthropic-grammar.ts';
 import { type Gateway, startGateway } from '../gateway.ts';
@@ -95,6 +95,22 @@ describe("errors come in Anthropic's envelope with its types", () => {
     );
     const denied = await refused(closed.gateway, ask());
     assert.deepEqual([denied.status, denied.body.error.type], [401, 'authentication_error']);
+  });
+
+  test('of the gateway itself: 429 and 503 with Retry-After, streamed or not', async () => {
+    const keys = [{ key: 'k', account_id: 'a', hard_cap: 1, window: { kind: 'rolling', seconds: 60 } }];
+    const spent = await setup({}, { entitlements: { keys } });
+    const gone = await setup();
+    await gone.neuron.close();
+    for (let poll = 0; poll < 3; poll++) await gone.gateway.fleet.pollNow('n');
+    for (const stream of [false, true]) {
+      const limited = await refused(spent.gateway, ask({ stream }), { headers: { 'x-api-key': 'k' } });
+      assert.deepEqual([limited.status, limited.body.error.type], [429, 'rate_limit_error']);
+      assert.equal(limited.headers.get('retry-after'), '60');
+      const down = await refused(gone.gateway, ask({ stream }));
+      assert.deepEqual([down.status, down.body.error.type], [503, 'overloaded_error']);
+      assert.ok(Number(down.headers.get('retry-after')) > 0);
+    }
   });
 
   test('a prompt that is too long says both numbers, as agents read them', async () => {
@@ -197,6 +213,54 @@ test('what the neuron gets, and what the route says, when a prompt was normalize
 });
 
 describe('streams', () => {
+  test('carry the ids of their request in the headers, and in the error that ends one', async () => {
+    const { gateway, neuron } = await setup();
+    const open = (headers: Record<string, string> = {}) =>
+      fetch(`${gateway.url}/v1/messages`, { method: 'POST', body: ask({ stream: true }), headers });
+    const fresh = await open();
+    assert.match(fresh.headers.get('request-id') ?? '', /^req_/);
+    assert.equal(fresh.headers.get('request-id'), fresh.headers.get('x-request-id'));
+    await fresh.arrayBuffer();
+    neuron.onChat = ({ response }) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write(`data: ${JSON.stringify({ id: 'c', choices: [{ delta: { content: 'a' } }] })}\n\n`);
+      response.end('data: {"error":{"code":"job_failed","message":"no","type":"server_error"}}\n\n');
+    };
+    const broken = await open({ 'x-request-id': 'mine-2' });
+    assert.equal(broken.headers.get('request-id'), 'mine-2');
+    const [, error] = /event: error\ndata: (.*)\n/.exec(await broken.text()) ?? [];
+    assert.equal(JSON.parse(error ?? '{}').request_id, 'mine-2');
+  });
+
+  test('are pinged through every silence: before the first token, and again in the middle of a block', async () => {
+    const { gateway, neuron } = await setup({ keepalive_secs: 0.01, stream_check_every: 1 });
+    const words = chatStream('m', ['Hello', ' world']);
+    const middle = words.indexOf('\n\n', words.indexOf('Hello')) + 2;
+    const gates = [createGate(), createGate()] as const;
+    neuron.onChat = async ({ response }) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.flushHeaders();
+      await gates[0].opened;
+      response.write(words.slice(0, middle));
+      await gates[1].opened;
+      response.end(words.slice(middle));
+    };
+    const answer = await fetch(`${gateway.url}/v1/messages`, { method: 'POST', body: ask({ stream: true }) });
+    let text = '';
+    for await (const chunk of answer.body as AsyncIterable<Uint8Array>) {
+      text += Buffer.from(chunk).toString();
+      const pings = (text.match(/^event: ping$/gm) ?? []).length;
+      const isBegun = text.includes('event: content_block_start');
+      if (!isBegun && pings >= 2) gates[0].open();
+      // two more, behind what the open block has
+      if (/content_block_delta.*event: ping.*event: ping/s.test(text)) gates[1].open();
+    }
+    const grammar = new AnthropicGrammar();
+    grammar.push(Buffer.from(text));
+    assert.equal(grammar.end(), null);
+    assert.match(text, /event: ping.*event: content_block_start.*event: ping.*event: message_stop/s);
+  });
+
   test('keep their grammar over sockets, whole and where the neuron dies, and the end is never false', async () => {
     const { gateway, neuron } = await setup({ stream_check_every: 1 });
     for (const { name, bytes, wholeFrom } of transcripts) {

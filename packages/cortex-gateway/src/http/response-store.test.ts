@@ -94,6 +94,23 @@ describe('ResponseStore', () => {
     assert.deepEqual([store.entries, store.bytes], [0, 0]);
   });
 
+  test('events count as the response does, are left out where both do not fit, and go with it', () => {
+    const { store } = setup({ bytesMax: 1000 });
+    const shelf = store.of('a');
+    shelf.put(stored('1'), 'e'.repeat(300));
+    assert.equal(shelf.eventsOf('1'), 'e'.repeat(300));
+    assert.equal(store.of('b').eventsOf('1'), null);
+    const { bytes } = store;
+    assert.ok(bytes > 300);
+    shelf.put(stored('2'), 'e'.repeat(990));
+    assert.ok(shelf.find('2') !== null && shelf.eventsOf('2') === null);
+    shelf.put(stored('3'), 'e'.repeat(700));
+    assert.ok(store.bytes <= 1000);
+    assert.equal(shelf.eventsOf('1'), null);
+    for (const id of ['2', '3']) shelf.delete(id);
+    assert.deepEqual([store.entries, store.bytes], [0, 0]);
+  });
+
   test('an id of another gateway is told from one that is gone, and 0 entries keeps nothing', () => {
     const { store } = setup();
     const elsewhere = setup().store.newId('resp');

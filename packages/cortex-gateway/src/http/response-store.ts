@@ -24,6 +24,8 @@ export interface ResponseStoreLimits {
 
 interface Entry {
   readonly bytes: Buffer;
+  /** The text of its stream, to be sent again from any event on; null = it is not kept. */
+  readonly events: Buffer | null;
   readonly itemIds: readonly string[];
   usedMs: number;
 }
@@ -77,7 +79,8 @@ export class ResponseStore {
         items.set(holder, known);
         return known.get(id) ?? null;
       },
-      put: (stored) => this.#put(owner, stored),
+      put: (stored, events) => this.#put(owner, stored, events ?? null),
+      eventsOf: (id) => this.#shelves.get(owner)?.entries.get(id)?.events?.toString('utf8') ?? null,
       delete: (id) => this.#drop(owner, id),
       whyMissing: (id) => this.#whyMissing(id),
     };
@@ -104,8 +107,10 @@ export class ResponseStore {
     return new Map(items.map((item) => [item.id, item]));
   }
 
-  #put(owner: string, stored: StoredResponse): void {
+  #put(owner: string, stored: StoredResponse, text: string | null): void {
     const bytes = Buffer.from(JSON.stringify(stored));
+    const fits = text !== null && bytes.length + Buffer.byteLength(text) <= this.#limits.bytesMax;
+    const events = fits ? Buffer.from(text) : null;
     if (bytes.length > this.#limits.bytesMax || this.#limits.entriesMax === 0) return;
     this.#expire();
     const { id, output } = stored.response;
@@ -117,19 +122,20 @@ export class ResponseStore {
     }
     const itemIds = [...new Set([...stored.input, ...output].map((item) => String(item.id)))];
     for (const itemId of itemIds) shelf.items.set(itemId, [...(shelf.items.get(itemId) ?? []), id]);
-    shelf.entries.set(id, { bytes, itemIds, usedMs: this.#clock.monotonicMs() });
-    shelf.bytes += bytes.length;
-    this.#bytes += bytes.length;
+    const entry = { bytes, events, itemIds, usedMs: this.#clock.monotonicMs() };
+    shelf.entries.set(id, entry);
+    shelf.bytes += sizeOf(entry);
+    this.#bytes += sizeOf(entry);
     this.#entries++;
     while (this.#entries > this.#limits.entriesMax) this.#evict(({ entries }) => entries.size);
     while (this.#bytes > this.#limits.bytesMax) this.#evict((each) => each.bytes);
   }
 
   /** Of whom holds most. */
-  #evict(sizeOf: (shelf: Shelf) => number): void {
+  #evict(shareOf: (shelf: Shelf) => number): void {
     let largest: [string, Shelf] | null = null;
     for (const each of this.#shelves) {
-      if (largest === null || sizeOf(each[1]) > sizeOf(largest[1])) largest = each;
+      if (largest === null || shareOf(each[1]) > shareOf(largest[1])) largest = each;
     }
     const [oldest] = largest?.[1].entries.keys() ?? [];
     if (largest !== null && oldest !== undefined) this.#drop(largest[0], oldest);
@@ -155,8 +161,8 @@ export class ResponseStore {
       if (holders.length === 0) shelf.items.delete(itemId);
       else shelf.items.set(itemId, holders);
     }
-    shelf.bytes -= entry.bytes.length;
-    this.#bytes -= entry.bytes.length;
+    shelf.bytes -= sizeOf(entry);
+    this.#bytes -= sizeOf(entry);
     this.#entries--;
     if (shelf.entries.size === 0) this.#shelves.delete(owner);
     return true;
@@ -172,7 +178,15 @@ export class ResponseStore {
   }
 }
 
+function sizeOf({ bytes, events }: Pick<Entry, 'bytes' | 'events'>): number {
+  return bytes.length + (events?.length ?? 0);
+}
+
 export interface CallerShelf extends CallerStore {
+  /** `events`: the text of its stream; not kept where there is no room for both. */
+  readonly put: (stored: StoredResponse, events?: string | null) => void;
+  /** Does not count as a use. */
+  readonly eventsOf: (id: string) => string | null;
   /** False when there was none. */
   readonly delete: (id: string) => boolean;
 }

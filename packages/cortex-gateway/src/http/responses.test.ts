@@ -81,6 +81,38 @@ describe('POST /v1/responses', () => {
     assert.match(scrape, /cortex_cached_prompt_tokens_total\{model="m",node="n"\} 24/);
   });
 
+  test('moves every metric as the same answer to a chat request does, whole and streamed', async () => {
+    const counts = async (path: string, bodies: readonly object[]): Promise<readonly string[]> => {
+      const keys = [{ key: 'sk-a', account_id: 'a', key_id: 'k' }];
+      const { gateway } = await setup({ entitlements: { keys } });
+      for (const body of bodies) {
+        const told = await post(gateway, path, body, as('sk-a'));
+        assert.equal(told.status, 200);
+        await told.arrayBuffer();
+      }
+      const scrape = await (await fetch(`http://127.0.0.1:${gateway.metricsPort}/metrics`)).text();
+      // how often and how many, not how long
+      return scrape.match(/^cortex_\w+_(?:total|count)\{.*$/gm) ?? [];
+    };
+    const streams = [{}, { stream: true }];
+    const messages = [{ role: 'user', content: 'hi' }];
+    const chat = await counts(
+      '/v1/chat/completions',
+      streams.map((more) => ({ model: 'm', messages, stream_options: { include_usage: true }, ...more })),
+    );
+    assert.ok(chat.includes('cortex_spend_tokens_total{account="a",key="k"} 24'), chat.join('\n'));
+    for (const name of ['time_to_first_token_seconds', 'tokens_per_second', 'request_duration_seconds']) {
+      assert.ok(
+        chat.some((line) => line.startsWith(`cortex_${name}_count`)),
+        name,
+      );
+    }
+    const responses = streams.map((more) => ask(more));
+    assert.deepEqual(await counts('/v1/responses', responses), chat);
+    const asked = streams.map((more) => ({ model: 'm', max_tokens: 9, messages, ...more }));
+    assert.deepEqual(await counts('/v1/messages', asked), chat);
+  });
+
   test('spends the budget of its key, and is refused when that is gone', async () => {
     const keys = [{ key: 'sk-a', account_id: 'a', hard_cap: 130 }];
     const { gateway } = await setup({ entitlements: { require_auth: true, keys } });

@@ -6,6 +6,7 @@ import { anthropicMessages } from '../dialects/anthropic.ts';
 import { chatCount, messagesCount } from '../dialects/counts.ts';
 import { openAiChat, openAiCompletions, openAiEmbeddings, rerank } from '../dialects/openai.ts';
 import { type AdminDeps, adminHandlers } from './admin.ts';
+import type { BackgroundRuns } from './background-runs.ts';
 import { answerPreflight } from './cors.ts';
 import { countHandler } from './count.ts';
 import { healthHandler } from './health.ts';
@@ -20,12 +21,14 @@ type Handler = (exchange: Exchange) => void | Promise<void>;
 
 export interface RouteDeps {
   readonly inference: InferenceDeps;
+  readonly background: BackgroundRuns;
   readonly admin: AdminDeps;
   readonly responses: ResponseStore;
   readonly createdSecs: number;
 }
 
-export function gatewayRoutes({ inference, admin, responses, createdSecs }: RouteDeps): Route<Exchange>[] {
+export function gatewayRoutes(deps: RouteDeps): Route<Exchange>[] {
+  const { inference, admin, createdSecs } = deps;
   const withKey = (handler: Handler): Handler => {
     return (exchange) => {
       inference.principals.of(exchange.header('authorization'), exchange.header('x-api-key'));
@@ -34,7 +37,7 @@ export function gatewayRoutes({ inference, admin, responses, createdSecs }: Rout
   };
   const models = { fleet: inference.fleet, createdSecs };
   const { load, unload, cancel, drain, undrain, reload, defrag, fleet, explain } = adminHandlers(admin);
-  const stored = responsesHandlers(inference, responses);
+  const stored = responsesHandlers({ ...deps, store: deps.responses });
   const health = healthHandler(inference.fleet);
   const api: readonly (readonly [Method, string, Handler])[] = [
     ['POST', '/chat/completions', inferenceHandler(inference, openAiChat)],

@@ -5,8 +5,10 @@ import type { AnswerEvent, AnswerUsage } from '../inner/answer-event.ts';
 import type { SendEvent } from './item-writer.ts';
 import { type OutputOptions, OutputWriter } from './output-writer.ts';
 import {
+  cancelledResponse,
   cutBy,
   failedResponse,
+  queuedResponse,
   type ResponseHead,
   startedResponse,
   stoppedResponse,
@@ -36,6 +38,10 @@ export class AnswerResponse {
 
   get started(): ResponseObject {
     return startedResponse(this.#options.head);
+  }
+
+  get queued(): ResponseObject {
+    return queuedResponse(this.#options.head);
   }
 
   /** Why the answer broke off; null = it did not so far. */
@@ -84,6 +90,11 @@ export class AnswerResponse {
   failed(error: AppError): ResponseObject {
     const output = this.#items ?? this.#output.broken();
     return failedResponse(this.#options.head, error, { output, usage: this.#usageSoFar() });
+  }
+
+  cancelled(): ResponseObject {
+    const output = this.#items ?? this.#output.broken();
+    return cancelledResponse(this.#options.head, { output, usage: this.#usageSoFar() });
   }
 
   #usageSoFar(): ResponseObject['usage'] {

@@ -1,7 +1,7 @@
 /** A response that is whole as a stream: the events of its first time, each text in one piece. */
 import type { ResponseItemStatus, ResponseObject, ResponseOutputItem } from 'cortex-core/wire/responses';
 import { ItemWriter, type MakeItem } from './item-writer.ts';
-import { EventFrames } from './responses-stream.ts';
+import { EventFrames, endEventOf } from './responses-stream.ts';
 
 export function replayResponse(response: ResponseObject): Uint8Array {
   const frames = new EventFrames();
@@ -17,7 +17,7 @@ export function replayResponse(response: ResponseObject): Uint8Array {
     writer.append(textOf(item));
     writer.close(item.status === 'incomplete' ? 'incomplete' : 'completed');
   }
-  frames.add({ type: `response.${response.status}`, response });
+  frames.add({ type: endEventOf(response), response });
   return frames.flush();
 }
 

@@ -58,7 +58,7 @@ export function readResponsesRequest(json: JsonObject, deps: RequestDeps): Respo
     ...echoNumbers(json),
     max_output_tokens: maxTokens,
     store: deps.store.keeps && (maybe(json.store, 'store', booleanAt) ?? true),
-    background: false,
+    background: readBackground(json, deps),
     ...echoNames(json),
   };
   const head: InnerTurn[] =
@@ -86,9 +86,6 @@ export function readResponsesRequest(json: JsonObject, deps: RequestDeps): Respo
 }
 
 function refuseUnsupported(json: JsonObject): void {
-  if (maybe(json.background, 'background', booleanAt) === true) {
-    throw unsupportedAt('background', 'Responses are not made in the background here; use stream: true.');
-  }
   if (json.conversation !== undefined && json.conversation !== null) {
     const message = 'There is no Conversations API here; use previous_response_id, or send the items.';
     throw unsupportedAt('conversation', message);
@@ -96,6 +93,19 @@ function refuseUnsupported(json: JsonObject): void {
   if (json.prompt !== undefined && json.prompt !== null) {
     throw unsupportedAt('prompt', 'There are no stored prompts here; send instructions and input.');
   }
+}
+
+function readBackground(json: JsonObject, { store }: RequestDeps): boolean {
+  if (maybe(json.background, 'background', booleanAt) !== true) return false;
+  if (!store.keeps) {
+    const message = 'This gateway keeps no responses, so that none can be fetched later; use stream: true.';
+    throw unsupportedAt('background', message);
+  }
+  if (json.store !== false) return true;
+  throw faultAt(
+    'background',
+    "Invalid 'background': a response that is fetched later has to be stored; leave 'store' out.",
+  );
 }
 
 const effortLevels = ['none', 'minimal', 'low', 'medium', 'high', 'xhigh', 'max'] as const;

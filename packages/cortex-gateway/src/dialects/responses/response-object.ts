@@ -23,6 +23,16 @@ export function startedResponse({ id, createdAt, echo }: ResponseHead): Response
   };
 }
 
+/** As it is before the model is asked. */
+export function queuedResponse(head: ResponseHead): ResponseObject {
+  return { ...startedResponse(head), status: 'queued' };
+}
+
+/** With what there was when somebody ended it. */
+export function cancelledResponse(head: ResponseHead, end: Omit<ResponseEnd, 'completedAt'>): ResponseObject {
+  return { ...startedResponse(head), status: 'cancelled', output: end.output, usage: end.usage };
+}
+
 export interface ResponseEnd {
   readonly output: readonly ResponseOutputItem[];
   readonly usage: ResponseUsage | null;

@@ -4,8 +4,9 @@
  *
  * Design: created goes out with upstream's first event, so that what fails before it can still be tried
  * elsewhere. An answer that breaks off ends in `error` and `response.failed`: OpenAI's client reads the one,
- * Codex the other. What was read before a fault has been sent by then: `push` returns it and the next call
- * throws.
+ * Codex the other. One that is made in the background is told as created and queued before anything else, and
+ * ends in `response.incomplete` with the status `cancelled` when it is. What was read before a fault has been
+ * sent by then: `push` returns it and the next call throws.
  */
 import { type AppError, errorCatalogue } from 'cortex-core/wire/errors';
 import type { ResponseObject } from 'cortex-core/wire/responses';
@@ -16,19 +17,30 @@ import { AnswerResponse, type AnswerResponseOptions } from './answer-response.ts
 import type { ResponseEvent } from './item-writer.ts';
 import { inClientsWords } from './params.ts';
 
+export interface ResponsesStreamOptions extends AnswerResponseOptions {
+  /** Created and queued are told at once, with the first bytes that are asked for, whatever they are for. */
+  readonly isQueued?: boolean;
+  readonly onStart?: (response: ResponseObject) => void;
+  /** Gets the response as it was sent last; not called when the client leaves before. */
+  readonly onEnd: (response: ResponseObject) => void;
+}
+
 export class ResponsesStream implements StreamOut {
   readonly pingsDuringAnswer = true;
   readonly #reader = new ChatAnswerReader();
   readonly #answer: AnswerResponse;
-  readonly #onEnd: (response: ResponseObject) => void;
+  readonly #options: ResponsesStreamOptions;
   readonly #frames = new EventFrames();
   #isStarted = false;
   #isOver = false;
 
-  /** `onEnd` gets the response as it was sent last; not called when the client leaves before. */
-  constructor(options: AnswerResponseOptions, onEnd: (response: ResponseObject) => void) {
+  constructor(options: ResponsesStreamOptions) {
     this.#answer = new AnswerResponse(options, (event) => this.#frames.add(event));
-    this.#onEnd = onEnd;
+    this.#options = options;
+    if (options.isQueued !== true) return;
+    const { queued: response } = this.#answer;
+    this.#frames.add({ type: 'response.created', response });
+    this.#frames.add({ type: 'response.queued', response });
   }
 
   push(chunk: Uint8Array): Uint8Array {
@@ -61,6 +73,14 @@ export class ResponsesStream implements StreamOut {
     return this.#frames.flush();
   }
 
+  /** Ends it where it is. */
+  cancel(): Uint8Array {
+    if (this.#isOver) return new Uint8Array(0);
+    this.#start();
+    this.#end(this.#answer.cancelled());
+    return this.#frames.flush();
+  }
+
   keepAlive(): Uint8Array {
     return Buffer.from(sseKeepAlive);
   }
@@ -69,15 +89,21 @@ export class ResponsesStream implements StreamOut {
     if (this.#isStarted) return;
     this.#isStarted = true;
     const { started: response } = this.#answer;
-    this.#frames.add({ type: 'response.created', response });
+    if (this.#options.isQueued !== true) this.#frames.add({ type: 'response.created', response });
     this.#frames.add({ type: 'response.in_progress', response });
+    this.#options.onStart?.(response);
   }
 
   #end(response: ResponseObject): void {
     this.#isOver = true;
-    this.#frames.add({ type: `response.${response.status}`, response });
-    this.#onEnd(response);
+    this.#frames.add({ type: endEventOf(response), response });
+    this.#options.onEnd(response);
   }
+}
+
+/** No reader knows an event of its own for what was cancelled. */
+export function endEventOf({ status }: ResponseObject): string {
+  return status === 'cancelled' ? 'response.incomplete' : `response.${status}`;
 }
 
 /** Numbers events and makes bytes of them. */

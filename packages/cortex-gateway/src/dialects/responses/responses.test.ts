@@ -8,7 +8,7 @@ import { checkResponsesStream } from '../wire-grammar/responses-stream.test.kit.
 import { toCarried } from './carried-text.ts';
 import { pageOfItems } from './item-page.ts';
 import { replayResponse } from './replay.ts';
-import { compactionDialect, responsesCount, responsesDialect } from './responses.ts';
+import { compactionDialect, readResponse, responsesCount } from './responses.ts';
 import type { CallerStore, StoredResponse } from './store-face.ts';
 import { TurnFitter } from './truncation.ts';
 
@@ -37,9 +37,8 @@ function setup({ context = null }: { context?: number | null } = {}) {
     contextOf: () => context,
     fitter: new TurnFitter(),
   };
-  const dialect = responsesDialect(deps);
   const parse = (body: object | string) =>
-    dialect.parse(Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)));
+    readResponse(Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)), deps).request;
   return { shelf, parse, deps };
 }
 
@@ -769,7 +768,7 @@ describe('bad input', () => {
     ['half a token', { input: 'x', max_output_tokens: 1.5 }, 'max_output_tokens'],
     ['a temperature in words', { input: 'x', temperature: 'hot' }, 'temperature'],
     ['a temperature of 3', { input: 'x', temperature: 3 }, 'temperature'],
-    ['background', { input: 'x', background: true }, 'background'],
+    ['background that is not stored', { input: 'x', background: true, store: false }, 'background'],
     ['a conversation', { input: 'x', conversation: 'conv_1' }, 'conversation'],
     ['a stored prompt', { input: 'x', prompt: { id: 'p' } }, 'prompt'],
     ['log probabilities', { input: 'x', include: ['message.output_text.logprobs'] }, 'include[0]'],

@@ -7,26 +7,54 @@ import { estimateToolTokens, estimateTurnTokens } from '../inner/estimate-tokens
 import type { InnerRequest } from '../inner/inner-request.ts';
 import { normalizeTurns } from '../prefix-hygiene.ts';
 import { promptKeyOfTurns } from '../prompt-key.ts';
-import { parseObject } from '../request-body.ts';
+import { type JsonObject, parseObject } from '../request-body.ts';
 import { ResponsesGrammar } from '../wire-grammar/responses-grammar.ts';
 import { AnswerResponse, type AnswerResponseOptions } from './answer-response.ts';
 import { compactionAsk, toCompacted } from './compaction.ts';
 import { type RequestDeps, type ResponsesRequest, readResponsesRequest } from './request.ts';
-import { ResponsesStream } from './responses-stream.ts';
+import { queuedResponse } from './response-object.ts';
+import { ResponsesStream, type ResponsesStreamOptions } from './responses-stream.ts';
 
 export interface ResponsesDeps extends RequestDeps {
   /** Seconds since the epoch. */
   readonly nowSecs: () => number;
 }
 
+export const responsesWire: Pick<Dialect, 'name' | 'wireGrammar'> = {
+  name: 'responses',
+  wireGrammar: () => new ResponsesGrammar(),
+};
+
+export interface ReadResponse {
+  readonly request: InferenceRequest;
+  /** Null = its client waits for it. */
+  readonly background: BackgroundResponse | null;
+}
+
+/** A response that is made without its client; its request is a stream, whatever the client reads. */
+export interface BackgroundResponse {
+  /** The client reads its events. */
+  readonly isStreamed: boolean;
+  readonly input: readonly JsonObject[];
+  readonly queued: ResponseObject;
+  readonly toStream: (events: Pick<ResponsesStreamOptions, 'onStart' | 'onEnd'>) => ResponsesStream;
+}
+
 /** POST /v1/responses for one caller: `deps.store` holds what is theirs. */
-export function responsesDialect(deps: ResponsesDeps): Dialect {
+export function readResponse(body: Uint8Array, deps: ResponsesDeps, options?: ParseOptions): ReadResponse {
+  const request = readResponsesRequest(parseObject(body), deps);
+  const { inner, echo, input } = request;
+  const hygiene = options?.prefixHygiene === true;
+  if (!echo.background) return { request: toInference(request, inner, deps, hygiene), background: null };
+  const inference = toInference(request, { ...inner, stream: true }, deps, hygiene);
+  const answer = toAnswerOptions(request, deps, inference.inputTokensEstimate);
   return {
-    name: 'responses',
-    wireGrammar: () => new ResponsesGrammar(),
-    parse: (body, options) => {
-      const request = readResponsesRequest(parseObject(body), deps);
-      return toInference(request, request.inner, deps, options?.prefixHygiene === true);
+    request: inference,
+    background: {
+      isStreamed: inner.stream,
+      input,
+      queued: queuedResponse(answer.head),
+      toStream: (events) => new ResponsesStream({ ...answer, ...events, isQueued: true }),
     },
   };
 }
@@ -36,7 +64,7 @@ export function compactionDialect(deps: ResponsesDeps): Dialect {
   return {
     name: 'responses',
     parse: (body, options) => {
-      const json = { ...parseObject(body), stream: false, store: false };
+      const json = { ...parseObject(body), stream: false, store: false, background: false };
       const request = readResponsesRequest(json, deps);
       const turns = [...request.inner.turns, compactionAsk];
       const inner: InnerRequest = { ...request.inner, turns, tools: [], toolChoice: null, format: null };
@@ -81,12 +109,7 @@ function toInference(
   const keep = (response: ResponseObject): void => {
     if (echo.store) deps.store.put({ response, input });
   };
-  const answerOptions = (): AnswerResponseOptions => ({
-    ...{ tools: request.tools, summarises: request.summarises },
-    ...{ carriesReasoning: request.carriesReasoning, newId: deps.newId, nowSecs: deps.nowSecs },
-    head: { id: deps.newId('resp'), createdAt: deps.nowSecs(), echo },
-    inputTokensEstimate,
-  });
+  const answerOptions = () => toAnswerOptions(request, deps, inputTokensEstimate);
   return {
     ...{ model: inner.model, stream: inner.stream, promptTokensEstimate, inputTokensEstimate },
     choices: 1,
@@ -96,7 +119,7 @@ function toInference(
     isPrefixNormalized: changed,
     forwardsHeaders: false,
     toUpstream: (target) => Buffer.from(JSON.stringify(toChatBody(inner, target))),
-    streamOut: () => new ResponsesStream(answerOptions(), keep),
+    streamOut: () => new ResponsesStream({ ...answerOptions(), onEnd: keep }),
     wholeOut: (answer) => {
       const whole = new AnswerResponse(answerOptions(), () => {});
       for (const event of readChatAnswer(answer)) whole.take(event);
@@ -105,4 +128,16 @@ function toInference(
       return Buffer.from(JSON.stringify(response));
     },
   };
+}
+
+/** Of one answer: its id is new. */
+function toAnswerOptions(
+  request: ResponsesRequest,
+  deps: ResponsesDeps,
+  inputTokensEstimate: number,
+): AnswerResponseOptions {
+  const { tools, summarises, carriesReasoning, echo } = request;
+  const { newId, nowSecs } = deps;
+  const head = { id: newId('resp'), createdAt: nowSecs(), echo };
+  return { tools, summarises, carriesReasoning, newId, nowSecs, head, inputTokensEstimate };
 }

@@ -92,6 +92,30 @@ test('a stream that lacks any one of its events, has it twice, or cut behind it,
   }
 });
 
+test('one that is made in the background is queued first, and may end cancelled', () => {
+  const queued = { ...head, background: true, status: 'queued' };
+  const created = { type: 'response.created', response: queued };
+  const waits = { type: 'response.queued', response: queued };
+  const [, begins, ...rest] = events;
+  const sequences: readonly (readonly [string | null, readonly (Json | undefined)[]])[] = [
+    [null, [created, waits, begins, ...rest]],
+    [
+      null,
+      [created, waits, begins, { type: 'response.incomplete', response: { ...head, status: 'cancelled' } }],
+    ],
+    ['no_in_progress', [created, waits, ...rest]],
+    ['no_in_progress', [created, waits, waits, begins, ...rest]],
+    ['not_begun', [created, { ...waits, response: started }, begins, ...rest]],
+    ['not_begun', [created, waits, { ...begins, response: queued }, ...rest]],
+    ['no_created', [waits, begins, ...rest]],
+    [
+      'outside_item',
+      [created, waits, begins, { type: 'response.cancelled', response: { ...head, status: 'cancelled' } }],
+    ],
+  ];
+  for (const [rule, each] of sequences) assert.equal(faultOf(each as Json[]), rule, String(rule));
+});
+
 test('two neighbours in the wrong order are refused', () => {
   for (let at = 0; at + 1 < events.length; at++) {
     const swapped = events.toSpliced(at, 2, events[at + 1] as Json, events[at] as Json);

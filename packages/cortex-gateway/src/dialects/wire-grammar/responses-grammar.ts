@@ -1,7 +1,7 @@
 /**
  * The grammar of the Responses API's stream, as its strict readers have it:
  *
- *     stream := created in_progress item* (completed | incomplete | error? failed)
+ *     stream := created queued? in_progress item* (completed | incomplete | error? failed)
  *
  * Calls may interleave by output_index; messages and reasoning stand alone. Each item: added, its part added,
  * deltas, done with the same text, part done, item done. Numbers count from 0, ids and call_ids stay, and the
@@ -49,6 +49,7 @@ const textsOf: Readonly<Record<string, readonly string[]>> = {
 export class ResponsesGrammar extends SseGrammar {
   #state: 'open' | 'failing' | 'over' = 'open';
   #count = 0;
+  #isBegun = false;
   #id: unknown = null;
   readonly #items: SeenItem[] = [];
 
@@ -60,7 +61,8 @@ export class ResponsesGrammar extends SseGrammar {
     if (value.sequence_number !== this.#count) return 'sequence_number';
     const at = this.#count++;
     if (at === 0) return event === 'response.created' ? this.#head(value) : 'no_created';
-    if (at === 1) return event === 'response.in_progress' ? this.#head(value) : 'no_in_progress';
+    if (at === 1 && event === 'response.queued') return this.#head(value);
+    if (!this.#isBegun) return event === 'response.in_progress' ? this.#head(value) : 'no_in_progress';
     if (this.#state === 'failing' && event !== 'response.failed') return 'no_failed_behind_error';
     switch (event) {
       case 'error':
@@ -83,14 +85,19 @@ export class ResponsesGrammar extends SseGrammar {
     return this.#state === 'over' ? null : 'no_end';
   }
 
-  #head({ response }: JsonObject): string | null {
+  #head({ response, type: event }: JsonObject): string | null {
     const head = objectOf(response);
     const fault = faultOfResponse(head);
     if (fault !== null) return fault;
     this.#id ??= head?.id;
     if (head?.id !== this.#id) return 'response_id';
     const isEmpty = Array.isArray(head?.output) && head.output.length === 0;
-    return head?.status === 'in_progress' && isEmpty ? null : 'not_begun';
+    if (!isEmpty) return 'not_begun';
+    // what is queued is said to be until it begins
+    if (head?.status === 'queued') return event === 'response.in_progress' ? 'not_begun' : null;
+    if (head?.status !== 'in_progress' || event === 'response.queued') return 'not_begun';
+    this.#isBegun = event === 'response.in_progress';
+    return null;
   }
 
   #added({ output_index: index, item }: JsonObject): string | null {
@@ -154,8 +161,10 @@ export class ResponsesGrammar extends SseGrammar {
     const fault = faultOfResponse(end);
     if (fault !== null || end === null) return fault;
     if (end.id !== this.#id) return 'response_id';
-    if (event !== `response.${String(end.status)}`) return 'response_status';
-    const isFailed = end.status === 'failed';
+    const isCancelled = end.status === 'cancelled';
+    if (event !== (isCancelled ? 'response.incomplete' : `response.${String(end.status)}`))
+      return 'response_status';
+    const isFailed = end.status === 'failed' || isCancelled;
     if (!isFailed && objectOf(end.usage) === null) return 'no_usage';
     const output = end.output as readonly unknown[];
     if (output.length !== this.#items.length) return 'output_differs';

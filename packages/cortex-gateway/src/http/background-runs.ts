@@ -1,0 +1,68 @@
+/**
+ * Responses that are made without their client: `background: true`.
+ *
+ * Problem: a client asks, goes away, and comes back for the answer, or for the rest of its events.
+ * Design:  a run (background-run.ts) reads the answer in the client's place. What refuses a request before a
+ *          node is asked is the answer to the request; what fails later is a failed response. A run that has
+ *          ended is an entry of the store, with its events where the client asked for a stream.
+ * Limits:  runs at a time; characters of events of each. A gateway that stops ends them: the store goes too.
+ */
+import { AppError } from 'cortex-core/wire/errors';
+import { type BackgroundRequest, BackgroundRun } from './background-run.ts';
+import type { InferenceDeps } from './inference-deps.ts';
+
+export interface BackgroundLimits {
+  /** 0 = none are made. */
+  readonly runsMax: number;
+  /** Of one run; the oldest events go. */
+  readonly eventCharsMax: number;
+}
+
+export class BackgroundRuns {
+  readonly #deps: InferenceDeps;
+  readonly #limits: BackgroundLimits;
+  readonly #runs = new Map<string, BackgroundRun>();
+
+  constructor(deps: InferenceDeps, limits: BackgroundLimits) {
+    this.#deps = deps;
+    this.#limits = limits;
+  }
+
+  /** Of all keys. */
+  get count(): number {
+    return this.#runs.size;
+  }
+
+  /** Resolves when it runs; rejects with what refuses it at once. */
+  async start(asked: BackgroundRequest): Promise<BackgroundRun> {
+    const { runsMax, eventCharsMax } = this.#limits;
+    if (runsMax === 0) {
+      const message = 'Responses are not made in the background here; use stream: true.';
+      throw new AppError('unsupported_parameter', message, { param: 'background' });
+    }
+    if (this.#runs.size >= runsMax) {
+      const message = `${runsMax} responses are made in the background already; wait for one, or cancel one`;
+      throw new AppError('rate_limit_exceeded', message, { param: 'background', retryAfterSecs: 5 });
+    }
+    const run = new BackgroundRun(this.#deps, asked, eventCharsMax);
+    const { id } = run.stored.response;
+    this.#runs.set(id, run);
+    const ended = run.run().finally(() => this.#runs.delete(id));
+    // what refuses a request at once waits for nothing: it is known before the next event of the loop
+    await Promise.race([ended, new Promise<void>((resolve) => setImmediate(resolve))]);
+    run.accept();
+    return run;
+  }
+
+  /** Null: none of that id runs, it was forgotten, or it is somebody else's. */
+  find(owner: string, id: string): BackgroundRun | null {
+    const run = this.#runs.get(id);
+    return run?.owner === owner && !run.isForgotten ? run : null;
+  }
+
+  /** Idempotent. */
+  async close(): Promise<void> {
+    const stopping = new AppError('shutting_down', 'the gateway is stopping; ask again');
+    await Promise.all([...this.#runs.values()].map((run) => run.fail(stopping)));
+  }
+}
