@@ -33,6 +33,10 @@ export interface StackOptions {
   readonly context?: number;
   /** The neuron's NEURON_FAULT. */
   readonly fault?: string;
+  /** Further keys of cortex.toml's [gateway]. */
+  readonly gateway?: Readonly<Record<string, unknown>>;
+  /** cortex.toml's [entitlements]. */
+  readonly entitlements?: Readonly<Record<string, unknown>>;
 }
 
 /** Resolves when the models of `preload` are loaded and the gateway knows. */
@@ -60,7 +64,11 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   const gateway = await startGateway(
     loadConfig('cortex', {
       defaults: {
-        gateway: { listen: '127.0.0.1:0', metrics_listen: '127.0.0.1:0', stream_check_every: 1 },
+        gateway: {
+          ...{ listen: '127.0.0.1:0', metrics_listen: '127.0.0.1:0', stream_check_every: 1 },
+          ...options.gateway,
+        },
+        entitlements: { ...options.entitlements },
         neurons: [{ name: 'here', endpoint: neuron.url }],
       },
     }),

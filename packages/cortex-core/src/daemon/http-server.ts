@@ -177,7 +177,9 @@ function respondError(exchange: Exchange, error: AppError, style: EnvelopeStyle)
   if (error.retryAfterSecs !== null) {
     response.setHeader('retry-after', String(Math.max(1, Math.ceil(error.retryAfterSecs))));
   }
-  if (error.status >= 500 && !error.retryable) response.setHeader('x-should-retry', 'false');
+  // the statuses that the vendors' SDKs would send again unasked
+  const isRepeated = error.status >= 500 || error.status === 429;
+  if (isRepeated && !error.retryable) response.setHeader('x-should-retry', 'false');
   if (error instanceof MethodNotAllowed) response.setHeader('allow', error.allow);
   // without its 100 the client may leave the body out, or not: what comes next cannot be told from it
   const { complete, headers } = exchange.request;

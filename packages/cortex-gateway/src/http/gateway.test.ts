@@ -627,6 +627,7 @@ describe('edges', () => {
     const headers = { authorization: 'Bearer k' };
     const over = await post(gateway, '/v1/chat/completions', ask('m', { max_tokens: 500 }), { headers });
     assert.equal(over.status, 429);
+    assert.equal(over.headers.get('x-should-retry'), 'false');
     assert.equal(((await over.json()) as { error: { code: string } }).error.code, 'insufficient_quota');
     const threefold = ask('m', { max_tokens: 40, n: 3 });
     assert.equal((await post(gateway, '/v1/chat/completions', threefold, { headers })).status, 429);

@@ -25,3 +25,18 @@ test('a rolling window forgets use as it grows old, and says when to come back',
   await clock.advance(30_000);
   ledger.reserve(rolling, 100);
 });
+
+test('a request larger than the whole window is not told to wait: what it asks for is too much', () => {
+  const ledger = new Ledger(new FakeClock());
+  const rolling = { ...principal, windowSecs: 60 };
+  assert.throws(() => ledger.reserve(rolling, 101), {
+    code: 'insufficient_quota',
+    retryAfterSecs: null,
+    message: 'this request may take 101 tokens, key "k" has 100 per 60 s; set a smaller max_tokens',
+  });
+  ledger.reserve(rolling, 100).settle(30);
+  assert.throws(() => ledger.reserve(rolling, 71), {
+    code: 'rate_limit_exceeded',
+    message: /, 70 of the 100 /,
+  });
+});

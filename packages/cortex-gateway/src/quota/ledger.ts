@@ -35,7 +35,9 @@ export class Ledger {
     if (principal.hardCap === null) return { settle: () => {} };
     const account = this.#accountOf(principal);
     this.#expire(account, principal);
-    if (account.used + account.reserved + tokens > principal.hardCap) throw this.#refusal(principal, account);
+    if (account.used + account.reserved + tokens > principal.hardCap) {
+      throw this.#refusal(principal, account, tokens);
+    }
     account.reserved += tokens;
     let open = true;
     return {
@@ -74,15 +76,25 @@ export class Ledger {
     }
   }
 
-  #refusal(principal: Budget, account: Account): AppError {
+  #refusal(principal: Budget, account: Account, tokens: number): AppError {
     const { keyId, hardCap, windowSecs } = principal;
+    const cap = Number(hardCap);
+    const left = Math.max(0, cap - account.used - account.reserved);
+    const wish = `this request may take ${tokens} tokens`;
     if (windowSecs === null) {
-      const message = `key "${keyId}" has used its budget of ${hardCap} tokens; ask for more, or send less`;
+      const rest = `${left} of the ${cap} of key "${keyId}" are left`;
+      const message = `${wish}, ${rest}; set a smaller max_tokens, or ask for more`;
+      return new AppError('insufficient_quota', message);
+    }
+    // no wait makes room for it, so nobody is told to come back
+    if (tokens > cap) {
+      const message = `${wish}, key "${keyId}" has ${cap} per ${windowSecs} s; set a smaller max_tokens`;
       return new AppError('insufficient_quota', message);
     }
     const oldest = account.slices[0]?.startMs ?? this.#clock.monotonicMs();
     const waitSecs = Math.ceil((oldest + windowSecs * 1000 - this.#clock.monotonicMs()) / 1000);
-    const message = `key "${keyId}" has used its ${hardCap} tokens per ${windowSecs} s; try again later`;
+    const rest = `${left} of the ${cap} per ${windowSecs} s of key "${keyId}" are left`;
+    const message = `${wish}, ${rest}; try again later`;
     return new AppError('rate_limit_exceeded', message, { retryAfterSecs: Math.max(1, waitSecs) });
   }
 }
