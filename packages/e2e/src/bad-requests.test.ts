@@ -541,7 +541,7 @@ const rich: Readonly<Record<string, Json>> = {
     ...{ raw: false, template: '', context: [], keep_alive: 5, options: { num_predict: 1, stop: 'x' } },
   },
 };
-const otherTypes: readonly unknown[] = [null, true, 5, -0.5, '', 'x', [], [null], {}, { a: {} }, '\ud800'];
+const otherTypes: readonly unknown[] = [null, true, 5, -0.5, 'x', [], { a: {} }, '\ud800'];
 
 /** Every place in the value, as the keys that lead there. */
 function placesIn(value: unknown, at: readonly string[] = []): readonly (readonly string[])[] {
