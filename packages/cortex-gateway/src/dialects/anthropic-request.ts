@@ -13,11 +13,12 @@ import {
 } from './anthropic-fields.ts';
 import { readToolChoice, readTools, shownTools } from './anthropic-tools.ts';
 import type { InnerReasoning, InnerRequest, InnerTurn } from './inner/inner-request.ts';
-import { type JsonObject, modelOf, parseObject } from './request-body.ts';
+import { type JsonObject, parseObject } from './request-body.ts';
 
 /** What a neuron takes. */
 const stopsMax = 64;
 const tokensMax = 2 ** 31 - 1;
+const modelCharsMax = 512;
 /** Of `max_tokens`, where the thinking budget alone would exceed it: some room is left for the answer. */
 const budgetShareMax = 0.8;
 const efforts: ReadonlySet<string> = new Set(['low', 'medium', 'high', 'xhigh', 'max']);
@@ -33,7 +34,7 @@ export interface MessagesRequest {
 /** Throws `invalid_request` that names the field, in Anthropic's words where clients read them. */
 export function parseMessagesRequest(body: Uint8Array): MessagesRequest {
   const json = parseObject(body);
-  const model = modelOf(json);
+  const model = readModel(json.model);
   const maxTokens = Math.min(tokensMax, integerAt(json.max_tokens, 'max_tokens', 1));
   refuseServerState(json);
   const tools = readTools(json.tools);
@@ -60,12 +61,21 @@ export function parseMessagesRequest(body: Uint8Array): MessagesRequest {
     reasoning: { ...thinking.reasoning, effort: readEffort(json.messages, output.effort) },
     format: readFormat(
       output.format ?? json.output_format,
-      output.format ? 'output_config.format' : 'output_format',
+      (output.format ?? null) === null ? 'output_format' : 'output_config.format',
     ),
     continuesLastTurn: last?.role === 'assistant' && !last.parts.some(({ type }) => type === 'call'),
     sampling: readSampling(json),
   };
   return { inner, display: thinking.display };
+}
+
+function readModel(value: unknown): string {
+  const name = typeof value === 'string' ? value : null;
+  if (name !== null && name !== '' && name.length <= modelCharsMax) return name;
+  const isMissing = value === undefined || value === null;
+  const range = `Input should be a string of 1 to ${modelCharsMax} characters`;
+  const message = `model: ${isMissing ? 'Field required' : range}; GET /v1/models lists what there is`;
+  throw new AppError('missing_model_field', message, { param: 'model' });
 }
 
 /**

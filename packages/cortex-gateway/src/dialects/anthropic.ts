@@ -15,6 +15,7 @@ import { AnthropicGrammar } from './wire-grammar/anthropic-grammar.ts';
 export const anthropicMessages: Dialect = {
   name: 'messages',
   wireGrammar: () => new AnthropicGrammar(),
+  fieldNames: [[/^response_format\.json_schema\b/, 'output_config.format']],
   parse: (body, options) => {
     const { inner, display, changed } = read(body, options);
     const { model } = inner;

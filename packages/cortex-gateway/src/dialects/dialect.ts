@@ -1,6 +1,7 @@
 /** A client's wire format: how its request becomes OpenAI chat for a neuron, and how the answer goes back. */
 import type { AppError } from 'cortex-core/wire/errors';
 import type { TokenUsage } from './answer-probe.ts';
+import type { FieldNames } from './field-names.ts';
 import type { PromptKey } from './prompt-key.ts';
 import type { JsonObject } from './request-body.ts';
 import type { WireGrammar } from './wire-grammar/wire-grammar.ts';
@@ -9,6 +10,8 @@ export interface Dialect {
   readonly name: 'chat' | 'completions' | 'embeddings' | 'rerank' | 'messages' | 'responses' | 'ollama';
   /** Throws an AppError that names the field at fault. */
   readonly parse: (body: Uint8Array, options?: ParseOptions) => InferenceRequest;
+  /** What it calls the fields that a neuron refuses; absent = as chat does, or said elsewhere. */
+  readonly fieldNames?: FieldNames;
   /** A checker of one stream as the client gets it; absent = its streams are not checked. */
   readonly wireGrammar?: () => WireGrammar;
 }

@@ -68,8 +68,8 @@ function hostedCounters(
   const names = hosts.map(({ spec }) => spec.name).join(', ');
   throw new AppError(
     'wrong_modality',
-    `model "${requested.slice(0, 200)}" is on no node, and ${names} serves it by OpenAI's API, ` +
-      'which has no count of tokens; send the request itself and read its usage',
+    `model "${requested.slice(0, 200)}" is on no node, and OpenAI's API, by which ${names} serves it, has ` +
+      'no count of tokens; send the request itself and read its usage',
     { param: 'model' },
   );
 }

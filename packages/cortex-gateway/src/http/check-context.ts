@@ -1,5 +1,6 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { Dialect, InferenceRequest } from '../dialects/dialect.ts';
+import { inNamesOf } from '../dialects/field-names.ts';
 
 /** Indented code has twice the four characters a token that the estimate reckons with. */
 const guessMargin = 2;
@@ -25,10 +26,11 @@ export function checkContext(
   });
 }
 
-/** A neuron's refusal of such a prompt, which is in OpenAI's words; everything else as it came. */
+/** A neuron's refusal, which is in OpenAI's words and names fields of chat; everything else as it came. */
 export function inWordsOf(dialect: Dialect, thrown: unknown): unknown {
-  if (dialect.name !== 'messages' || !(thrown instanceof AppError)) return thrown;
-  if (thrown.code !== 'context_length_exceeded') return thrown;
+  if (!(thrown instanceof AppError)) return thrown;
+  const isTooLong = dialect.name === 'messages' && thrown.code === 'context_length_exceeded';
+  if (!isTooLong) return inNamesOf(dialect.fieldNames ?? [], thrown);
   const [, max, count] = openAiWords.exec(thrown.message) ?? [];
   if (max === undefined || count === undefined) return thrown;
   return new AppError(thrown.code, tooLong(count, max), { param: 'messages', cause: thrown });

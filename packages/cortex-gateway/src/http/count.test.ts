@@ -244,7 +244,7 @@ describe('a model that only a provider has', () => {
     const response = await ask(gateway, '/v1/messages/count_tokens', question('gpt'));
     const { error } = (await response.json()) as Answer;
     assert.equal(response.status, 400);
-    assert.match(error?.message ?? '', /far-openai serves it by .*, which has no count of tokens/);
+    assert.match(error?.message ?? '', /far-openai serves it, has no count of tokens/);
     assert.equal(openai.calls.length, 0);
   });
 

@@ -2,6 +2,7 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { OllamaOptions } from 'cortex-core/wire/ollama';
 import type { z } from 'zod';
+import type { FieldNames } from '../field-names.ts';
 import type { JsonObject } from '../request-body.ts';
 import { parseObject } from '../request-body.ts';
 
@@ -47,6 +48,13 @@ const sameNames = [
   'presence_penalty',
   'frequency_penalty',
 ] as const;
+
+/** What a neuron calls a field -> what it is here. */
+export const fieldNames: FieldNames = [
+  [/^response_format\.json_schema\.schema\b/, 'format'],
+  [/^max_tokens$/, 'options.num_predict'],
+  [new RegExp(`^(${sameNames.join('|')}|stop)\\b`), 'options.$1'],
+];
 
 export function toSampling(options: OllamaOptions | null | undefined): JsonObject {
   const given = sameNames.flatMap((name) => {

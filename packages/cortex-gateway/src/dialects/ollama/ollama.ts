@@ -18,7 +18,7 @@ import type { InnerRequest } from '../inner/inner-request.ts';
 import { promptKeyOf, promptKeyOfTurns } from '../prompt-key.ts';
 import { type JsonObject, unsaid } from '../request-body.ts';
 import { type OllamaShape, OllamaStream, toWholeAnswer } from './ollama-answer.ts';
-import { parseOllama, toMaxTokens, toSampling, toStops } from './ollama-body.ts';
+import { fieldNames, parseOllama, toMaxTokens, toSampling, toStops } from './ollama-body.ts';
 import { OllamaGrammar } from './ollama-grammar.ts';
 import { chatToInner, generateToInner } from './ollama-request.ts';
 
@@ -27,6 +27,7 @@ export type ResolveName = (name: string) => string;
 export function ollamaChat(resolve: ResolveName): Dialect {
   return {
     name: 'ollama',
+    fieldNames,
     wireGrammar: () => new OllamaGrammar('chat'),
     parse: (body) => {
       const request = parseOllama(ollamaChatSchema, body);
@@ -38,6 +39,7 @@ export function ollamaChat(resolve: ResolveName): Dialect {
 export function ollamaGenerate(resolve: ResolveName): Dialect {
   return {
     name: 'ollama',
+    fieldNames,
     wireGrammar: () => new OllamaGrammar('generate'),
     parse: (body) => {
       const request = parseOllama(ollamaGenerateSchema, body);

@@ -1,7 +1,8 @@
 /** What a neuron calls a field of chat -> what the client called it. */
-import { AppError } from 'cortex-core/wire/errors';
+import type { AppError } from 'cortex-core/wire/errors';
+import { type FieldNames, inNamesOf } from '../field-names.ts';
 
-const names: readonly (readonly [RegExp, string])[] = [
+const names: FieldNames = [
   [/^messages(?:\..*)?$/, 'input'],
   // the client's list has more in it than the neuron's
   [/^tools\..*$/, 'tools'],
@@ -13,12 +14,5 @@ const names: readonly (readonly [RegExp, string])[] = [
 
 /** The same error about the field that the client sent. */
 export function inClientsWords(error: AppError): AppError {
-  const { param, code, message, retryAfterSecs, extras, cause, detail } = error;
-  const rule = param === null ? undefined : names.find(([pattern]) => pattern.test(param));
-  if (param === null || rule === undefined) return error;
-  return new AppError(code, message, {
-    param: param.replace(...rule),
-    ...{ extras, cause, detail },
-    ...(retryAfterSecs === null ? {} : { retryAfterSecs }),
-  });
+  return inNamesOf(names, error);
 }

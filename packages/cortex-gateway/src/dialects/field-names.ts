@@ -1,0 +1,22 @@
+/** A neuron's refusal names the fields of chat; a client knows those that it sent. */
+import { AppError } from 'cortex-core/wire/errors';
+
+/** What a neuron calls a field -> what the client called it. The first that matches counts. */
+export type FieldNames = readonly (readonly [RegExp, string])[];
+
+/** The same error about the client's field, in `param` and where the message names it. */
+export function inNamesOf(names: FieldNames, error: AppError): AppError {
+  const { param, code, message, retryAfterSecs, extras, cause, detail } = error;
+  const rule = param === null ? undefined : names.find(([pattern]) => pattern.test(param));
+  if (param === null || rule === undefined) return error;
+  const named = param.replace(...rule);
+  return new AppError(
+    code,
+    message.replace(param, () => named),
+    {
+      param: named,
+      ...{ extras, cause, detail },
+      ...(retryAfterSecs === null ? {} : { retryAfterSecs }),
+    },
+  );
+}
