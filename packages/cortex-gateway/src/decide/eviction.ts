@@ -65,7 +65,7 @@ export function planFit(
     const of = need.minDeviceVramMb > 0 ? ` of at least ${need.minDeviceVramMb} MiB` : '';
     return { ok: false, reason: `needs ${need.minDevices} device(s)${of}, ${node.name} has ${big.length}` };
   }
-  const total = sum(pickFreest(big, new Map(big.map((d) => [d.index, d.totalMb])), need.minDevices).sizes);
+  const total = totalOf(big, need);
   if (need.vramMb > total) {
     return {
       ok: false,
@@ -94,6 +94,25 @@ export function planFit(
     evict: victims.map((v) => ({ model: v.id, wireId: v.wireId, vramMb: sizeOf(view, v) })),
     cost: costOf(view, node, victims),
   };
+}
+
+/**
+ * MiB that a newcomer of that kind can have at most on this node, when all go that may; -1 = it has too few
+ * devices for it. `free`: when nobody goes, on all devices together. The need's own size is not looked at.
+ */
+export function roomFor(view: FleetView, node: NodeView, need: MemoryNeed): { most: number; free: number } {
+  const big = node.devices.filter((device) => device.totalMb >= need.minDeviceVramMb);
+  if (big.length < need.minDevices) return { most: -1, free: -1 };
+  const freed = freeByDevice(view, node);
+  const free = [...freed.values()].reduce((total, mb) => total + Math.max(0, mb), 0);
+  for (const victim of legalVictims(view, node, need, none)) give(view, freed, node, victim);
+  const most = sum(pickFreest(big, freed, need.minDevices).sizes);
+  return { most: Math.min(most, totalOf(big, need)), free };
+}
+
+/** MiB of the largest devices that it may take. */
+function totalOf(devices: readonly DeviceView[], { minDevices }: MemoryNeed): number {
+  return sum(pickFreest(devices, new Map(devices.map((d) => [d.index, d.totalMb])), minDevices).sizes);
 }
 
 export function sizeOf(view: FleetView, model: ModelView): number {

@@ -96,6 +96,11 @@ export class FleetIndex {
     return this.#present.get(model) ?? none;
   }
 
+  /** Ids of what any node has in any state. */
+  presentIds(): IterableIterator<string> {
+    return this.#present.keys();
+  }
+
   /** The bit of a harness; 0 when no node names it. */
   harnessBit(name: string): number {
     return this.#harnessBits.get(name) ?? 0;

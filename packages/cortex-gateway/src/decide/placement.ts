@@ -59,14 +59,8 @@ export function considerNode(
 ): NodePlan | NodeRejection {
   const entry = view.catalogue.get(model);
   const held = node.models.get(model);
-  const barred = barredFrom(node, model, entry, held, explicit);
-  if (barred !== null) return { node: node.name, reason: barred, unhealthy: false };
-  if (!node.healthy) {
-    return { node: node.name, reason: `${node.name} ${node.refusal ?? 'does not answer'}`, unhealthy: true };
-  }
-  if (node.cordoned === true) {
-    return { node: node.name, reason: `${node.name} is cordoned by an operator`, unhealthy: true };
-  }
+  const refusal = refusalOf(node, model, entry, held, explicit);
+  if (refusal !== null) return refusal;
   const told = needOf(model, entry, held);
   const need = told.vramMb > 0 ? told : { ...told, vramMb: sizeElsewhere(view, model) ?? 0 };
   const reasons: string[] = [];
@@ -81,6 +75,25 @@ export function considerNode(
     return { placement: { node: node.name, model, spec, ...placed }, freeMb, cost };
   }
   return { node: node.name, reason: reasons[0] ?? `${node.name} has no devices`, unhealthy: false };
+}
+
+/** Why the node takes no load of the model, however much room there is; null = it may. */
+export function refusalOf(
+  node: NodeView,
+  model: string,
+  entry: CatalogueEntry | undefined,
+  held: ModelView | undefined,
+  explicit = false,
+): NodeRejection | null {
+  const barred = barredFrom(node, model, entry, held, explicit);
+  if (barred !== null) return { node: node.name, reason: barred, unhealthy: false };
+  if (!node.healthy) {
+    return { node: node.name, reason: `${node.name} ${node.refusal ?? 'does not answer'}`, unhealthy: true };
+  }
+  if (node.cordoned === true) {
+    return { node: node.name, reason: `${node.name} is cordoned by an operator`, unhealthy: true };
+  }
+  return null;
 }
 
 type Found = Pick<Placement, 'evict' | 'moves' | 'why'> &

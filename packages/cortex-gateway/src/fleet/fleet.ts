@@ -146,6 +146,7 @@ export class Fleet {
    * whatever the catalogue says of them. Resolves when the fleet is the new one.
    */
   async reconfigure(settings: FleetSettings): Promise<void> {
+    if (this.#closing.signal.aborted) return;
     this.#settings = settings;
     this.providers.replace(settings.providers ?? []);
     const isCurrent = (): boolean => this.#settings === settings;

@@ -39,6 +39,8 @@ export class IdleUnloads {
   /** When a model was last seen in use, or first seen at all. */
   readonly #seenMs = new Map<string, number>();
   readonly #unloading = new Set<string>();
+  /** Nodes that left: an unload that ends later must not begin to watch them again. */
+  readonly #left = new WeakSet<NodeState>();
   #isClosed = false;
 
   constructor(options: IdleUnloadsOptions) {
@@ -47,7 +49,7 @@ export class IdleUnloads {
 
   /** To call when the states of a node were read, or a model on it fell idle. */
   look(node: NodeState): void {
-    if (this.#isClosed) return;
+    if (this.#isClosed || this.#left.has(node)) return;
     const { clock, ttlMs } = this.#options;
     const nowMs = clock.monotonicMs();
     let nextMs = Number.POSITIVE_INFINITY;
@@ -78,6 +80,7 @@ export class IdleUnloads {
 
   /** The node left the fleet. */
   forget(node: NodeState): void {
+    this.#left.add(node);
     this.#timers.get(node.name)?.cancel();
     this.#timers.delete(node.name);
     const here = keyOf(node.name, '');

@@ -5,10 +5,9 @@ import {
   type HostedModel,
   isPattern,
   type ModelView,
-  type NodeView,
   resolveAlias,
 } from '../decide/fleet-view.ts';
-import { considerNode } from '../decide/placement.ts';
+import { FeasibleNodes, holdersOf } from './feasible-nodes.ts';
 
 /** The tightest limit that nodes which hold the model tell, else the catalogue's, else a provider's. */
 export function advertisedLimit(view: FleetView, requested: string): ModelLimit | null {
@@ -26,19 +25,27 @@ export function advertisedLimit(view: FleetView, requested: string): ModelLimit 
 /** Ids of all that is loaded or can be. Sorted; an alias only where its target is known. */
 export function modelIds(view: FleetView): string[] {
   const ids = new Set(view.catalogue.keys());
-  for (const node of view.nodes) for (const id of node.models.keys()) ids.add(id);
+  for (const id of presentIds(view)) ids.add(id);
   for (const id of view.hosted?.ids() ?? []) ids.add(id);
   for (const [alias, target] of view.aliases) if (ids.has(target) && !isPattern(alias)) ids.add(alias);
   return [...ids].sort();
 }
 
-/** Whether a request may name it: an id, or what an alias with a `*` stands for. */
+/** Whether a request may name it: an id, or what an alias stands for. */
 export function isKnown(view: FleetView, id: string): boolean {
-  const ids = modelIds(view);
-  return ids.includes(id) || ids.includes(resolveAlias(view, id));
+  return [id, resolveAlias(view, id)].some(
+    (each) =>
+      view.catalogue.has(each) || holdersOf(view, each).length > 0 || (view.hosted?.of(each).length ?? 0) > 0,
+  );
 }
 
-export function describeModel(view: FleetView, id: string, createdSecs: number) {
+/** `feasible`: one for a listing of many. `feasible_on` is found when it is read: not every list shows it. */
+export function describeModel(
+  view: FleetView,
+  id: string,
+  createdSecs: number,
+  feasible = new FeasibleNodes(view),
+) {
   const model = resolveAlias(view, id);
   const entry = view.catalogue.get(model);
   const held = holdersOf(view, model).flatMap((node) => {
@@ -63,7 +70,9 @@ export function describeModel(view: FleetView, id: string, createdSecs: number) 
       held.some(
         ({ node, found }) => node.healthy && found.status === 'loaded' && found.unservable === null,
       ) || hosted.some(({ refusal }) => refusal === null),
-    feasible_on: feasibleOn(view, model),
+    get feasible_on() {
+      return feasible.of(model);
+    },
     locations: [
       ...inMemory.map(({ node, found }) => locationOf(node.name, found)),
       ...hosted.map(hostedLocationOf),
@@ -92,22 +101,8 @@ export function describeModel(view: FleetView, id: string, createdSecs: number) 
   };
 }
 
-/** Nodes that have it in any state, by name. */
-function holdersOf(view: FleetView, model: string): readonly NodeView[] {
-  const { index } = view;
-  if (index === undefined) return view.nodes.filter((node) => node.models.has(model));
-  const slots = [...index.presentSlots(model)].sort((a, b) => a - b);
-  return slots.flatMap((slot) => index.nodes[slot] ?? []);
-}
-
-function feasibleOn(view: FleetView, model: string): string[] {
-  // moves can only turn a no into a yes, and their search is dear
-  const fits = (node: NodeView): boolean =>
-    !('reason' in considerNode(view, node, model, { mayMove: false })) ||
-    !('reason' in considerNode(view, node, model));
-  return view.nodes
-    .filter((node) => node.models.get(model)?.status === 'loaded' || fits(node))
-    .map((node) => node.name);
+function presentIds({ index, nodes }: FleetView): Iterable<string> {
+  return index === undefined ? nodes.flatMap((node) => [...node.models.keys()]) : index.presentIds();
 }
 
 function locationOf(node: string, model: ModelView) {

@@ -16,6 +16,18 @@ function holdLoads(neuron: FakeNeuron, id: string) {
   return gate;
 }
 
+test('a gateway that stops refuses what a person asked to load and that has not begun', async () => {
+  const { fleet, neurons } = await setUpFleet([{ models: [{ id: 'a' }, { id: 'b' }] }]);
+  const [neuron] = neurons as [FakeNeuron];
+  holdLoads(neuron, 'a');
+  const outcomes = Promise.allSettled(['a', 'b'].map((id) => fleet.operations.load(id, 'n0')));
+  await neuron.until(() => neuron.counters.loads === 1);
+  fleet.stop();
+  for (const outcome of await outcomes) {
+    assert.equal(outcome.status === 'rejected' && outcome.reason.code, 'shutting_down');
+  }
+});
+
 describe('cancel', () => {
   test('stops that load on its neuron and no other, and its waiters hear why', async () => {
     const { gateway, fleet, neurons } = await setUpFleet([

@@ -43,7 +43,7 @@ export class LoadJobs {
       begin: (job, reason) => this.#begin(job, reason),
       held: (name, untilMs) => this.#options.node(name)?.setTurn(untilMs),
     });
-    deps.closing.addEventListener('abort', () => this.#turns.close(), { once: true });
+    deps.closing.addEventListener('abort', () => this.#close(), { once: true });
   }
 
   find(node: string, model: string): LoadJob | null {
@@ -202,6 +202,14 @@ export class LoadJobs {
     this.#jobs.set(keyOf(node, model), job);
     this.#showPending(node);
     return job;
+  }
+
+  /** What has not begun never will: whoever asked for it hears so. What runs hears it itself. */
+  #close(): void {
+    this.#turns.close();
+    const { reason } = this.#options.deps.closing;
+    const asked = [...this.#jobs.values()].filter((job) => job.explicit && job.turn === null);
+    for (const job of asked) this.#end(job, reason);
   }
 
   #begin(job: LoadJob, reason: TurnReason): void {

@@ -5,8 +5,10 @@
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
 import { toAnthropicModel } from '../dialects/anthropic-models.ts';
+import { FeasibleNodes } from '../fleet/feasible-nodes.ts';
 import type { Fleet } from '../fleet/fleet.ts';
 import { describeModel, isKnown, modelIds } from '../fleet/listing.ts';
+import { sendList } from './long-list.ts';
 import { pageOf } from './model-pages.ts';
 
 export interface ModelsDeps {
@@ -18,17 +20,20 @@ export interface ModelsDeps {
 /** As Anthropic; OpenAI's list has no pages. */
 const anthropicLimit = 20;
 
-export function modelsHandler(deps: ModelsDeps): (exchange: Exchange) => void {
-  return (exchange) => {
-    const view = deps.fleet.view();
-    const all = modelIds(view).map((id) => describeModel(view, id, deps.createdSecs));
-    if (wantsAnthropic(exchange)) {
-      const { data, ...page } = pageOf(all, exchange.query, anthropicLimit);
-      exchange.sendJson(200, { data: data.map(toAnthropicModel), ...page });
-      return;
+export function modelsHandler(deps: ModelsDeps): (exchange: Exchange) => Promise<void> {
+  return async (exchange) => {
+    const isAnthropic = wantsAnthropic(exchange);
+    const ids = modelIds(deps.fleet.view()).map((id) => ({ id }));
+    const { data, ...page } = pageOf(ids, exchange.query, isAnthropic ? anthropicLimit : null);
+    const feasible = new FeasibleNodes(deps.fleet.view());
+    // a view holds until the next wait
+    const describe = ({ id }: { readonly id: string }) =>
+      describeModel(deps.fleet.view(), id, deps.createdSecs, feasible);
+    if (isAnthropic) {
+      return await sendList(exchange, {}, data, (each) => toAnthropicModel(describe(each)), page);
     }
     const codexModels = exchange.query.has('client_version') ? { models: [] } : {};
-    exchange.sendJson(200, { object: 'list', ...pageOf(all, exchange.query, null), ...codexModels });
+    await sendList(exchange, { object: 'list' }, data, describe, { ...page, ...codexModels });
   };
 }
 

@@ -3,8 +3,16 @@ import { describe, test } from 'node:test';
 import { ConfigError } from 'cortex-core/config/load';
 import { modelsConfigSchema } from 'cortex-core/config/models-config';
 import { silentLog } from 'cortex-core/daemon/log';
+import { FakeClock } from 'testkit/clock';
 import { chatStream, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
-import { askChat, cortexConfigOver, nodeOf, post, setUpFleet } from '../fleet/fleet.test.kit.ts';
+import {
+  advanceUntil,
+  askChat,
+  cortexConfigOver,
+  nodeOf,
+  post,
+  setUpFleet,
+} from '../fleet/fleet.test.kit.ts';
 import { startGateway } from '../gateway.ts';
 
 const loaded = (id: string) => ({ id, status: 'loaded' as const });
@@ -43,6 +51,30 @@ describe('reload', () => {
     assert.deepEqual([old.counters.chats, fresh.counters.chats], [1, 2]);
     gate.open();
     assert.match(await running.text(), /\[DONE\]/);
+    await fresh.close();
+  });
+
+  test('a node that left during an idle unload is not watched any more, and its successor is', async () => {
+    const clock = new FakeClock();
+    const config = { eviction: { idle_ttl_secs: 60 } };
+    const { gateway, neurons } = await setUpFleet([{ models: [loaded('m')] }], { clock, config });
+    const [old] = neurons as [FakeNeuron];
+    const fresh = await startFakeNeuron({ models: [loaded('m')] });
+    const gate = createGate();
+    old.onUnload = async () => {
+      await gate.opened;
+      return { status: 500, body: { error: 'no' } };
+    };
+    await advanceUntil(clock, 1000, () => old.counters.unloads === 1);
+    const next = { ...cortexConfigOver([], config), neurons: [{ name: 'n0', endpoint: fresh.url }] };
+    await gateway.reload(next, noModels);
+    const sinceMs = clock.monotonicMs();
+    gate.open();
+    await advanceUntil(clock, 1000, () => fresh.counters.unloads === 1);
+    assert.equal(fresh.models.get('m')?.status, 'available');
+    assert.equal(old.counters.unloads, 1);
+    // else its time would be looked at with the next poll only, in an hour
+    assert.ok(clock.monotonicMs() - sinceMs < 1_000_000, `${clock.monotonicMs() - sinceMs} ms`);
     await fresh.close();
   });
 
