@@ -49,6 +49,20 @@ export function toModelView(
   };
 }
 
+/**
+ * A neuron tells no size of a model while it comes up or moves. What was known of it counts on: a model of
+ * unknown size would make no room by leaving, and whoever needs its memory would be refused for good.
+ */
+export function keepSize(row: NeuronModel, before: NeuronModel | undefined): NeuronModel {
+  if (before === undefined || row.vram_used_mb !== null || row.vram_estimate_mb !== null) return row;
+  const isPlaced = row.status !== 'loaded' || row.devices.length > 0;
+  return {
+    ...row,
+    vram_estimate_mb: before.vram_used_mb ?? before.vram_estimate_mb,
+    devices: isPlaced ? row.devices : before.devices,
+  };
+}
+
 /** Of a model that the fleet itself put there. */
 export function newRow(id: string, status: NeuronModel['status'], devices: readonly number[]): NeuronModel {
   return {

@@ -15,7 +15,7 @@ import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
 import { LaggingMemory, type MemoryShare } from './lagging-memory.ts';
 import { LoadRate } from './load-rate.ts';
-import { type ModelState, newRow, toModelView } from './model-state.ts';
+import { keepSize, type ModelState, newRow, toModelView } from './model-state.ts';
 import { NodeService, type NodeServiceOptions } from './node-service.ts';
 import type { NodeSpec } from './node-set.ts';
 
@@ -172,7 +172,7 @@ export class NodeState {
       seen.add(id);
       const state = this.#models.get(id);
       const { foreignLoad, slots } = state ?? noLoad;
-      this.#models.set(id, { wireId: row.id, row, foreignLoad, slots });
+      this.#models.set(id, { wireId: row.id, row: keepSize(row, state?.row), foreignLoad, slots });
       this.#noteLoading(id, row.status);
     }
     for (const id of this.#models.keys()) {
