@@ -9,7 +9,11 @@ export interface Watched {
   readonly idleMs: number;
   /** Asked when the silence is over: true waits on. */
   readonly stillAlive?: () => boolean;
+  /** Only a line that ends breaks the silence, as in a stream of events: single bytes may be none ever. */
+  readonly byLines?: boolean;
 }
+
+const lineEnd = '\n'.charCodeAt(0);
 
 /** Aborts a request that the client left or that has been silent for too long. */
 export class IdleWatch {
@@ -21,8 +25,8 @@ export class IdleWatch {
   readonly #onAbort: () => void;
   #lastMs: number;
   #timer: { cancel(): void } | null = null;
-  /** A chunk is with its reader: what comes behind it is not waited for. */
-  #isHeld = false;
+  /** Since when a chunk is with its reader: what comes behind it is not waited for meanwhile. */
+  #heldMs: number | null = null;
 
   /** `toError`: what a failed connection is called. */
   constructor(clock: Clock, name: string, request: Watched, toError: (cause: unknown) => AppError) {
@@ -42,11 +46,19 @@ export class IdleWatch {
   }
 
   hold(): void {
-    this.#isHeld = true;
+    this.#heldMs = this.#clock.monotonicMs();
+  }
+
+  /** The reader is done with that chunk. */
+  release(chunk: Uint8Array): void {
+    const nowMs = this.#clock.monotonicMs();
+    const isLife = this.#request.byLines !== true || chunk.includes(lineEnd);
+    // the time that its reader took is not the sender's
+    this.#lastMs = isLife ? nowMs : this.#lastMs + nowMs - (this.#heldMs ?? nowMs);
+    this.#heldMs = null;
   }
 
   touch(): void {
-    this.#isHeld = false;
     this.#lastMs = this.#clock.monotonicMs();
   }
 
@@ -71,9 +83,10 @@ export class IdleWatch {
     this.#timer = this.#clock.setTimer(ms, () => {
       const left = this.#request.idleMs - (this.#clock.monotonicMs() - this.#lastMs);
       if (left > 0) return this.#arm(left);
-      if (this.#isHeld || this.#request.stillAlive?.()) return this.#arm(this.#request.idleMs);
+      if (this.#heldMs !== null || this.#request.stillAlive?.()) return this.#arm(this.#request.idleMs);
       const secs = Math.round(this.#request.idleMs / 1000);
-      this.stop(new AppError('upstream_timeout', `${this.#name} sent nothing for ${secs} s; try again`));
+      const what = this.#request.byLines === true ? 'no event' : 'nothing';
+      this.stop(new AppError('upstream_timeout', `${this.#name} sent ${what} for ${secs} s; try again`));
     });
   }
 }
@@ -88,7 +101,7 @@ export async function* chunksOf(
     for await (const chunk of answer.body as AsyncIterable<Buffer>) {
       watch.hold();
       yield chunk;
-      watch.touch();
+      watch.release(chunk);
     }
   } catch (thrown) {
     if (watch.signal.aborted) throw watch.signal.reason;
