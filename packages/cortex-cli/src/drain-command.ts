@@ -1,4 +1,4 @@
-/** `cortex drain`: takes a node out of service, waits until it is empty, or puts it back. */
+/** `cortex drain` and `undrain`: takes a node out of service, waits until it is empty, or puts it back. */
 import { systemClock } from 'cortex-core/daemon/clock';
 import { CliError } from './cli-error.ts';
 import { readFleet, readService } from './fleet-answer.ts';

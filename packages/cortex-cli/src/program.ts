@@ -141,19 +141,32 @@ function addDrain(program: Command, terminal: Terminal): void {
     .description('Take a node out of service: no new requests or loads, running ones end.')
     .argument('<node>', 'name of the node, as in "cortex status"')
     .option('--cordon', 'only no more loads; what is loaded there goes on serving')
-    .option('--deadline <seconds>', 'cut what still runs after that time', parsePositiveInt)
+    .option(
+      '--deadline <seconds>',
+      'cut what still runs after that time; streams go on at another node that can',
+      parsePositiveInt,
+    )
     .option('--wait', 'until nothing runs there any more')
-    .option('--undo', 'put it back into service')
+    .option('--undo', 'put it back into service, as "cortex undrain" does')
     .option('--json', "the gateway's answer")
     .addHelpText(
       'after',
       examples([
         ['cortex drain beast --wait', 'before maintenance'],
-        ['cortex drain beast --undo', 'after it'],
+        ['cortex undrain beast', 'after it'],
       ]),
     );
   addGatewayOptions(command).action((node: string, options: DrainOptions) =>
     interruptible((signal) => drainNode(terminal, node, options, signal)),
+  );
+  const back = program
+    .command('undrain')
+    .description('Put a drained or cordoned node back into service.')
+    .argument('<node>', 'name of the node, as in "cortex status"')
+    .option('--json', "the gateway's answer")
+    .addHelpText('after', examples([['cortex undrain beast', '']]));
+  addGatewayOptions(back).action((node: string, options: DrainOptions) =>
+    interruptible((signal) => drainNode(terminal, node, { ...options, undo: true }, signal)),
   );
 }
 

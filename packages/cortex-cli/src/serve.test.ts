@@ -188,6 +188,9 @@ describe('cortex serve', { timeout: 180_000 }, () => {
     assert.equal((await ask(url)).status, 503);
     assert.equal((await run('drain', 'n0', '--undo')).stdout, 'n0 is back in service\n');
     assert.equal((await ask(url)).status, 200);
+    assert.match((await run('drain', 'n0', '--cordon')).stdout, /^n0 loads nothing new/);
+    assert.equal((await run('undrain', 'n0')).stdout, 'n0 is back in service\n');
+    assert.match((await run('undrain', 'moon')).stderr, /there is no node "moon"/);
     assert.match((await run('drain', 'n0', '--undo', '--wait')).stderr, /--undo puts the node back/);
     assert.match((await run('drain', 'moon')).stderr, /there is no node "moon"/);
     serving.child.kill('SIGTERM');

@@ -14,7 +14,7 @@ import { loadConfig } from 'cortex-core/config/load';
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import { silentLog } from 'cortex-core/daemon/log';
 import { type Gateway, startGateway } from 'cortex-gateway/gateway';
-import { postJson, tinyFile } from './stack.ts';
+import { tinyFile } from './stack.ts';
 
 export interface LocalFleetOptions {
   /** How many models each node has room for: 1.5 is one, with some memory over. */
@@ -104,9 +104,10 @@ export class LocalFleet {
     };
   }
 
-  open(model: string, more: object = {}): Promise<Response> {
+  open(model: string, more: object = {}, signal: AbortSignal | null = null): Promise<Response> {
     const messages = [{ role: 'user', content: 'What is the capital of France?' }];
-    return postJson(`${this.gateway.url}/v1/chat/completions`, { model, messages, temperature: 0, ...more });
+    const body = JSON.stringify({ model, messages, temperature: 0, ...more });
+    return fetch(`${this.gateway.url}/v1/chat/completions`, { method: 'POST', body, signal });
   }
 
   /** A stream of that many tokens, whatever the model would like. */

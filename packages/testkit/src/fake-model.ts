@@ -38,7 +38,8 @@ export function toRow(model: FakeModel): unknown {
     status: model.status,
     devices: model.status === 'loaded' ? model.devices : [],
     vram_used_mb: model.status === 'loaded' ? model.vramMb : null,
-    vram_estimate_mb: model.vramMb,
+    // a neuron tells no size of what is still coming up
+    vram_estimate_mb: model.status === 'loading' ? null : model.vramMb,
     capabilities: ['text'],
     ...(model.servable === undefined ? {} : { servable: model.servable }),
     ...(model.weights === undefined || model.status !== 'loaded'

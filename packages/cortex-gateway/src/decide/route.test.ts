@@ -153,6 +153,19 @@ describe('route()', () => {
     assert.equal(told(view([{ name: 'a' }]), 'm'), 'model_not_found');
   });
 
+  test('what is on no node is not called missing while a node has never answered: it may have it', () => {
+    const mute = { name: 'mute', healthy: false, discovered: false };
+    const decision = route(view([{ name: 'a' }, mute]), { model: 'm' });
+    assert.ok(decision.kind === 'reject');
+    assert.deepEqual([decision.code, decision.retryAfterSecs], ['node_unhealthy', 3]);
+    assert.match(
+      decision.message,
+      /"m" is on no node that answers; mute has not answered yet and may have it/,
+    );
+    // one that was there before it fell silent has told what it has
+    assert.equal(told(view([{ name: 'a' }, { ...mute, discovered: true }]), 'm'), 'model_not_found');
+  });
+
   test('a model pinned to a node that is down gets a retryable answer', () => {
     const nodes = [
       { name: 'a', healthy: false, devices: [9000] },

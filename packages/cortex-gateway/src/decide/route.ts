@@ -92,6 +92,8 @@ export function route(view: FleetView, request: RouteRequest): RouteDecision {
   const unread = isKnown ? null : unreadNode(index);
   if (unread !== null) return waitForPoll(unread, model);
   if (!isKnown) {
+    const mute = index.nodes.find((node) => !node.healthy && !node.discovered)?.name;
+    if (mute !== undefined) return rejectUntold(request.model, mute, model);
     const message = `model "${request.model}" not found on any node and not in catalogue; see GET /v1/models`;
     return reject(model, 'model_not_found', message, null);
   }
@@ -102,6 +104,12 @@ export function route(view: FleetView, request: RouteRequest): RouteDecision {
   if (best !== null) return toLoad(model, best, best.placement.why);
   const other = unreadNode(index);
   return other === null ? rejectUnplaced(index, model, rejected) : waitForPoll(other, model);
+}
+
+/** A node that never answered may have it: what is not known yet is not called missing. */
+function rejectUntold(requested: string, node: string, model: string): Rejection {
+  const why = `${node} has not answered yet and may have it; try again`;
+  return reject(model, 'node_unhealthy', `model "${requested}" is on no node that answers; ${why}`, 3);
 }
 
 function unreadNode(index: FleetIndex): string | null {

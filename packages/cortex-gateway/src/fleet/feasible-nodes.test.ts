@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { SeededRandom } from 'testkit/seeded-random';
 import { considerNode } from '../decide/placement.ts';
-import { randomFleet, seeded } from '../decide/random-fleet.test.kit.ts';
+import { randomFleet } from '../decide/random-fleet.test.kit.ts';
 import { toFleetView } from '../decide/to-fleet-view.ts';
 import { FeasibleNodes } from './feasible-nodes.ts';
 
 test('FeasibleNodes names the nodes that have a model or for which there is a plan, over random fleets', () => {
-  const random = seeded();
+  const random = new SeededRandom();
   for (let i = 0; i < 400; i++) {
     const view = toFleetView(randomFleet(random, 8));
     const feasible = new FeasibleNodes(view);
@@ -18,7 +19,7 @@ test('FeasibleNodes names the nodes that have a model or for which there is a pl
       assert.deepEqual(
         feasible.of(model),
         nodes.map(({ name }) => name),
-        random.note(`fleet ${i}, ${model}`),
+        `TEST_SEED=${random.seed}, fleet ${i}, ${model}`,
       );
     }
   }

@@ -20,6 +20,17 @@ export interface UseReading {
   readonly usedMs: number | null;
 }
 
+/** As read at `readMs` of this clock: neurons tell ages. Null = not told. */
+export function toUseReading(use: ModelLoad['use'] | null, readMs: number): UseReading | null {
+  if (use === undefined || use === null) return null;
+  const { load_id, requests, loaded_secs, idle_secs } = use;
+  return {
+    mark: { load_id, requests },
+    residentSinceMs: readMs - loaded_secs * 1000,
+    usedMs: idle_secs === null ? null : readMs - idle_secs * 1000,
+  };
+}
+
 export interface ModelUse {
   readonly leases: number;
   readonly lastUsedMs: number | null;
@@ -56,6 +67,20 @@ export function toModelView(
     cost: entry?.cost ?? row.cost ?? null,
     toolCall: row.tool_call,
     reasoning: row.reasoning,
+  };
+}
+
+/**
+ * A neuron tells no size of a model while it comes up or moves. What was known of it counts on: a model of
+ * unknown size would make no room by leaving, and whoever needs its memory would be refused for good.
+ */
+export function keepSize(row: NeuronModel, before: NeuronModel | undefined): NeuronModel {
+  if (before === undefined || row.vram_used_mb !== null || row.vram_estimate_mb !== null) return row;
+  const isPlaced = row.status !== 'loaded' || row.devices.length > 0;
+  return {
+    ...row,
+    vram_estimate_mb: before.vram_used_mb ?? before.vram_estimate_mb,
+    devices: isPlaced ? row.devices : before.devices,
   };
 }
 

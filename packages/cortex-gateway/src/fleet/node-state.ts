@@ -16,7 +16,14 @@ import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
 import { LaggingMemory, type MemoryShare } from './lagging-memory.ts';
 import { LoadRate } from './load-rate.ts';
-import { type ModelState, newRow, toModelView, type UseReading } from './model-state.ts';
+import {
+  keepSize,
+  type ModelState,
+  newRow,
+  toModelView,
+  toUseReading,
+  type UseReading,
+} from './model-state.ts';
 import { NodeService, type NodeServiceOptions } from './node-service.ts';
 import type { NodeSpec } from './node-set.ts';
 
@@ -176,7 +183,8 @@ export class NodeState {
       seen.add(id);
       const state = this.#models.get(id);
       const { foreignLoad, slots, use } = state ?? noLoad;
-      this.#models.set(id, { wireId: row.id, row, foreignLoad, slots, use });
+      const known = keepSize(row, state?.row);
+      this.#models.set(id, { wireId: row.id, row: known, foreignLoad, slots, use });
       this.#noteLoading(id, row.status);
     }
     for (const id of this.#models.keys()) {
@@ -212,14 +220,7 @@ export class NodeState {
 
   /** The use of a loaded model by all gateways, in ms of this clock, as last read; null = not told. */
   readUse(model: string): UseReading | null {
-    const use = this.#models.get(model)?.use ?? null;
-    if (use === null) return null;
-    const { load_id, requests, loaded_secs, idle_secs } = use;
-    return {
-      mark: { load_id, requests },
-      residentSinceMs: this.#healthMs - loaded_secs * 1000,
-      usedMs: idle_secs === null ? null : this.#healthMs - idle_secs * 1000,
-    };
+    return toUseReading(this.#models.get(model)?.use, this.#healthMs);
   }
 
   setStatus(

@@ -103,18 +103,26 @@ export class Operations {
 
   /** What a defragmentation would do now, on one node or on all; `model`: make room for that one. */
   planDefrag(nodeName: string | null, requested: string | null): readonly DefragPlan[] {
-    const model = requested === null ? null : this.#resolve(requested);
+    const model = requested === null ? null : this.#resolveKnown(requested);
     return this.#nodesNamed(nodeName).map((node) => this.#options.defrag.plan(node, model));
   }
 
   /** Carries out what `planDefrag` shows, all nodes at once. */
-  defrag(nodeName: string | null, requested: string | null): Promise<readonly DefragReport[]> {
-    const model = requested === null ? null : this.#resolve(requested);
+  async defrag(nodeName: string | null, requested: string | null): Promise<readonly DefragReport[]> {
+    const model = requested === null ? null : this.#resolveKnown(requested);
     return Promise.all(this.#nodesNamed(nodeName).map((node) => this.#options.defrag.run(node, model)));
   }
 
   #resolve(requested: string): string {
     return resolveAlias(this.#options.view(), requested);
+  }
+
+  #resolveKnown(requested: string): string {
+    const view = this.#options.view();
+    const model = resolveAlias(view, requested);
+    if (view.catalogue.has(model) || view.nodes.some((node) => node.models.has(model))) return model;
+    const message = `model "${requested}" not found on any node and not in catalogue; see GET /v1/models`;
+    throw new AppError('model_not_found', message);
   }
 
   /** A person may load what is poisoned, which no request may. */

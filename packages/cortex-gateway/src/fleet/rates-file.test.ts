@@ -6,6 +6,7 @@ import { after, describe, test } from 'node:test';
 import { systemClock } from 'cortex-core/daemon/clock';
 import { silentLog } from 'cortex-core/daemon/log';
 import { RateBook } from '../decide/rate-book.ts';
+import { askChat, setUpFleet, startGatewayOver } from './fleet.test.kit.ts';
 import { RatesFile } from './rates-file.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'cortex-rates-'));
@@ -57,4 +58,24 @@ describe('RatesFile', () => {
     await kept.close();
     assert.ok(warnings.includes('measured rates cannot be kept'));
   });
+});
+
+test('a gateway that starts again routes by what the one before it measured', async () => {
+  const config = { state_dir: join(folder, 'state') };
+  const { gateway, neurons } = await setUpFleet([{ models: [{ id: 'm', status: 'loaded' as const }] }], {
+    config,
+  });
+  neurons[0]!.onChat = ({ response }) => {
+    const usage = { prompt_tokens: 1000, completion_tokens: 20 };
+    // 500 tokens a second
+    const timings = { queue_ms: 0, prefill_ms: 2000, decode_ms: 500 };
+    response.writeHead(200, { 'content-type': 'application/json' });
+    response.end(JSON.stringify({ choices: [{ message: { content: 'x' } }], usage, timings }));
+  };
+  await (await askChat(gateway, 'm')).text();
+  await gateway.close();
+  const next = await startGatewayOver(neurons, { config });
+  const answer = await fetch(`${next.url}/admin/explain?model=m&prompt_tokens=10000`);
+  const { candidates } = (await answer.json()) as { candidates: { terms: { prefill_secs: number } }[] };
+  assert.equal(candidates[0]?.terms.prefill_secs, 20);
 });

@@ -134,6 +134,26 @@ describe('the waiting line', () => {
     assert.deepEqual(neurons[0]!.events, ['load a', 'unload a', 'load b']);
   });
 
+  test('a request right behind a load is not refused because its neuron told no size while it loaded', async () => {
+    const made = await setupFleet([twoModels], {}, atOnce);
+    const { fleet, neurons } = made;
+    const gate = createGate();
+    neurons[0]!.onLoad = () => gate.opened.then(() => undefined);
+    const first = fleet.request({ model: 'a' }, alive()).ready;
+    await neurons[0]!.until(() => neurons[0]!.counters.loads === 1);
+    neurons[0]!.models.get('a')!.status = 'loading';
+    neurons[0]!.reportedFreeMb.set(0, 500);
+    await fleet.pollNow('n0');
+    gate.open();
+    const lease = await first;
+    // in this tick nothing was read since the load
+    const other = fleet.request({ model: 'b' }, alive()).ready;
+    neurons[0]!.reportedFreeMb.clear();
+    lease.release();
+    (await leased(made, other)).release();
+    assert.deepEqual(neurons[0]!.events, ['load a', 'unload a', 'load b']);
+  });
+
   test('a thousand aborted requests leave nothing behind, and nobody is evicted for them', async () => {
     const { fleet, clock, neurons } = await setupFleet([twoModels]);
     const running = await fleet.request({ model: 'a' }, alive()).ready;

@@ -178,9 +178,14 @@ describe('POST /admin/defrag', () => {
     assert.deepEqual(neuron.events.slice(-2), ['recycle 0', 'chat a']);
   });
 
-  test('an unknown node is 404, a wrong body 400 with the field', async () => {
+  test('an unknown node or model is 404, a wrong body 400 with the field', async () => {
     const { gateway } = await setup(fragmented);
     assert.equal((await defrag(gateway, { node: 'nobody' })).status, 404);
+    for (const dry_run of [true, false]) {
+      const unknown = await defrag(gateway, { model: 'nobody', dry_run });
+      assert.equal(unknown.status, 404);
+      assert.match(unknown.text, /model \\"nobody\\" not found on any node/);
+    }
     const wrong = await defrag(gateway, { dry_run: 'yes' });
     assert.equal(wrong.status, 400);
     assert.match(wrong.text, /dry_run/);

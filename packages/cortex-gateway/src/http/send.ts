@@ -216,7 +216,7 @@ export class Sender {
         signal,
         idleMs,
         // a whole answer arrives at its end: while the node answers polls, its silence is work
-        ...(request.stream ? {} : { stillAlive: () => fleet.facts.isHealthy(lease.node) }),
+        ...(request.stream ? { byLines: true } : { stillAlive: () => fleet.facts.isHealthy(lease.node) }),
       });
       if (answer.status >= 300) return { kind: 'refused', lease, answer, body: await readSome(answer) };
       if (sofar !== null && headerOf(answer.headers, continuedHeader) !== String(sofar.tokens.length)) {

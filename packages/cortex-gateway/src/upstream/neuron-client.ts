@@ -25,6 +25,8 @@ export interface OpenRequest {
   readonly idleMs: number;
   /** Asked when the silence is over: true waits on. For answers that come whole, where silence is normal. */
   readonly stillAlive?: () => boolean;
+  /** Only a line that ends breaks the silence: for streams of events. */
+  readonly byLines?: boolean;
 }
 
 export interface UpstreamAnswer {

@@ -15,7 +15,11 @@ export interface Watched {
   readonly idleMs: number | null;
   /** Asked when the silence is over: true waits on. */
   readonly stillAlive?: () => boolean;
+  /** Only a line that ends breaks the silence, as in a stream of events: single bytes may be none ever. */
+  readonly byLines?: boolean;
 }
+
+const lineEnd = '\n'.charCodeAt(0);
 
 export interface CallPeer {
   readonly clock: Clock;
@@ -47,8 +51,8 @@ export class WatchedCall implements AsyncIterableIterator<Buffer, undefined, und
   #isOver = false;
   #lastMs: number;
   #timer: { cancel(): void } | null = null;
-  /** A chunk is with its reader: what comes behind it is not waited for. */
-  #isHeld = false;
+  /** The chunk that is with its reader, and since when: what comes behind it is not waited for meanwhile. */
+  #held: { readonly sinceMs: number; readonly isLife: boolean } | null = null;
 
   /** Nothing happens before `open`. */
   constructor(peer: CallPeer, watched: Watched) {
@@ -80,7 +84,7 @@ export class WatchedCall implements AsyncIterableIterator<Buffer, undefined, und
 
   /** Rejects with an AppError when the other side breaks off, or with what it was stopped with. */
   next(): Promise<IteratorResult<Buffer, undefined>> {
-    this.#touch();
+    this.#release();
     return new Promise((resolve, reject) => {
       this.#reader = { resolve, reject };
       this.#serve();
@@ -158,7 +162,8 @@ export class WatchedCall implements AsyncIterableIterator<Buffer, undefined, und
     const chunk: Buffer | null = answer?.read() ?? null;
     if (chunk !== null) {
       this.#reader = null;
-      this.#isHeld = true;
+      const isLife = this.#watched.byLines !== true || chunk.includes(lineEnd);
+      this.#held = { sinceMs: this.#peer.clock.monotonicMs(), isLife };
       reader.resolve({ done: false, value: chunk });
     } else if (answer === null || answer.readableEnded || this.#isOver) {
       this.#reader = null;
@@ -189,8 +194,16 @@ export class WatchedCall implements AsyncIterableIterator<Buffer, undefined, und
     this.#watched.signal?.removeEventListener('abort', this.#onAbort);
   }
 
+  /** The reader is done with its chunk. The time that it took is not the sender's. */
+  #release(): void {
+    const held = this.#held;
+    const nowMs = this.#peer.clock.monotonicMs();
+    if (held === null || held.isLife) this.#lastMs = nowMs;
+    else this.#lastMs += nowMs - held.sinceMs;
+    this.#held = null;
+  }
+
   #touch(): void {
-    this.#isHeld = false;
     this.#lastMs = this.#peer.clock.monotonicMs();
   }
 
@@ -199,9 +212,10 @@ export class WatchedCall implements AsyncIterableIterator<Buffer, undefined, und
     this.#timer = clock.setTimer(ms, () => {
       const left = idleMs - (clock.monotonicMs() - this.#lastMs);
       if (left > 0) return this.#arm(left, idleMs);
-      if (this.#isHeld || this.#watched.stillAlive?.()) return this.#arm(idleMs, idleMs);
+      if (this.#held !== null || this.#watched.stillAlive?.()) return this.#arm(idleMs, idleMs);
       const secs = Math.round(idleMs / 1000);
-      this.stop(new AppError('upstream_timeout', `${name} sent nothing for ${secs} s; try again`));
+      const what = this.#watched.byLines === true ? 'no event' : 'nothing';
+      this.stop(new AppError('upstream_timeout', `${name} sent ${what} for ${secs} s; try again`));
     });
   }
 }

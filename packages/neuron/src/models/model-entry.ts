@@ -83,6 +83,8 @@ export class ModelEntry {
   readonly #limits: EntryLimits;
   #cut = new AbortController();
   #attached: Attached | null = null;
+  /** Whose handle a move took away: its place and its memory are still promised to the model. */
+  #moving: LoadedModel | null = null;
   #markGone: () => void = () => {};
   #prefillRate = 0;
   /** The same over prompts that are long enough to tell how fast a long one is read. */
@@ -159,12 +161,14 @@ export class ModelEntry {
       can: capabilitiesOf({ pooling: facts.pooling, template: template.look(), infill: false }),
     };
     if (this.#cut.signal.aborted) this.#cut = new AbortController();
+    this.#moving = null;
     this.status = 'loaded';
   }
 
   /** The handle is gone with its owner. In a move the mover keeps the memory, and gives it back. */
   detach(): void {
     if (this.status !== 'moving') this.#attached?.model.reservation.release();
+    else this.#moving = this.#attached?.model ?? null;
     this.#attached = null;
   }
 
@@ -309,13 +313,15 @@ export class ModelEntry {
   toWire(): NeuronModel {
     const unservable = this.#unservable();
     const facts = this.#attached?.model.arch.facts;
+    // it looks loaded while it moves, so it takes what a loaded one takes
+    const placed = this.#attached?.model ?? (this.status === 'moving' ? this.#moving : null);
     return {
       id: this.id,
       harness: this.spec.harness,
       status: this.status === 'draining' || this.status === 'moving' ? 'loaded' : this.status,
-      devices: [...(this.#attached?.model.slot.indices ?? [])],
-      vram_used_mb: this.memory?.usedMb ?? null,
-      vram_estimate_mb: this.memory?.estimateMb ?? null,
+      devices: [...(placed?.slot.indices ?? [])],
+      vram_used_mb: placed?.reservation.mb ?? null,
+      vram_estimate_mb: placed?.reservation.estimateMb ?? null,
       ...(this.#attached?.can ?? { capabilities: ['text'], tool_call: false, reasoning: false }),
       ...(this.limit === null ? {} : { limit: this.limit }),
       ...(facts?.threads === undefined ? {} : { threads: facts.threads }),

@@ -367,6 +367,24 @@ test('in a recycle a model serves as soon as it is back, whatever becomes of the
   assert.deepEqual((await recycling).transferred, ['a', 'b']);
 });
 
+test('while its owner is renewed a model is listed with its device and its memory, as one that is loaded', async () => {
+  const { registry, zero, load } = setUp();
+  await load('a');
+  const listed = async () => {
+    const row = await registry.find('a');
+    return [row?.status, row?.devices, row?.vram_used_mb, row?.vram_estimate_mb];
+  };
+  const before = await listed();
+  assert.notEqual(before[2], null);
+  const release = hold(zero);
+  const recycling = registry.recycle(0);
+  while (!zero.calls.includes('restartOwner')) await turn();
+  assert.deepEqual(await listed(), before);
+  release();
+  await recycling;
+  assert.deepEqual(await listed(), before);
+});
+
 test('a device that cannot be restarted keeps its models', async () => {
   const { registry, zero, load, freeMb } = setUp();
   await load('a');

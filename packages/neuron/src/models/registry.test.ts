@@ -164,6 +164,23 @@ describe('ModelRegistry', () => {
     await registry.close(0);
   });
 
+  it('lists what comes up with the size that its file says', async () => {
+    const { registry, device } = setUp(dir);
+    const [onDisk] = await registry.list();
+    assert.notEqual(onDisk?.vram_estimate_mb ?? null, null);
+    let release: () => void = () => {};
+    device.hold = new Promise((resolve) => {
+      release = resolve;
+    });
+    const load = registry.load(spec('a-Q8_0'));
+    const [coming] = await registry.list();
+    assert.equal(coming?.status, 'loading');
+    assert.equal(coming?.vram_estimate_mb, onDisk?.vram_estimate_mb);
+    release();
+    await load;
+    await registry.close(0);
+  });
+
   it('cancels a load by unload, and frees what came late', async () => {
     const { registry, device } = setUp(dir);
     let release: () => void = () => {};

@@ -384,8 +384,12 @@ export class ModelRegistry {
 /** What only the file tells: all before it is loaded, then whether it can fill in the middle. */
 function withFile(model: NeuronModel, file: NeuronModel | undefined): NeuronModel {
   if (file === undefined) return model;
-  const { capabilities, tool_call, reasoning } = file;
-  if (model.limit === undefined) return { ...model, capabilities, tool_call, reasoning };
+  const { capabilities, tool_call, reasoning, vram_estimate_mb } = file;
+  if (model.limit === undefined) {
+    // on its way: what it will take is what its file says, until the load has measured it
+    const size = model.vram_estimate_mb === null ? { vram_estimate_mb } : {};
+    return { ...model, ...size, capabilities, tool_call, reasoning };
+  }
   const isNew = capabilities.includes('infill') && !model.capabilities.includes('infill');
   return isNew ? { ...model, capabilities: [...model.capabilities, 'infill'] } : model;
 }
