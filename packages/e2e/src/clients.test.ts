@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import Anthropic from '@anthropic-ai/sdk';
 import OpenAI from 'openai';
-import { type Stack, startStack } from './stack.ts';
+import { type Stack, startStack, tokensWhenIdle } from './stack.ts';
 
 const question = 'What is the capital of France?';
 let stack: Stack;
@@ -42,6 +42,35 @@ test('openai: the streaming helper', async () => {
   assert.equal(final.choices[0]!.message.content, text);
   assert.ok(final.usage!.completion_tokens > 0);
 });
+
+/** An answer that ends with the context only, if nobody ends it before. */
+const endless = {
+  type: 'object',
+  properties: { a: { type: 'array', items: { type: 'string' }, minItems: 5000 } },
+  required: ['a'],
+};
+
+for (const kind of ['chat', 'responses'] as const) {
+  test(`openai: an abort ends a stream of ${kind}, and the neuron stops`, async () => {
+    const before = await tokensWhenIdle(stack);
+    const model = 'cortex-tiny';
+    const stream =
+      kind === 'chat'
+        ? await openai.chat.completions.create({
+            ...{ model, messages: [{ role: 'user', content: question }], stream: true },
+            response_format: { type: 'json_schema', json_schema: { name: 'n', schema: endless } },
+          })
+        : await openai.responses.create({
+            ...{ model, input: question, stream: true },
+            text: { format: { type: 'json_schema', name: 'n', schema: endless } },
+          });
+    let seen = 0;
+    for await (const _ of stream) if (++seen === 8) stream.controller.abort();
+    assert.ok(seen >= 8);
+    // whole it would have filled the context of 2,048
+    assert.ok((await tokensWhenIdle(stack)) - before < 1000);
+  });
+}
 
 test('openai: models, and one of them', async () => {
   const listed: string[] = [];

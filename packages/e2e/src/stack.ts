@@ -95,6 +95,19 @@ async function streamFaults({ metricsPort }: Gateway): Promise<readonly string[]
   return scraped.match(/^cortex_stream_protocol_errors_total\{.*\} [1-9].*$/gm) ?? [];
 }
 
+/** Resolves when the neuron runs nothing, with the tokens of all answers that it gave to their end. */
+export async function tokensWhenIdle({ neuron }: Stack): Promise<number> {
+  for (;;) {
+    const health = (await (await fetch(`${neuron.url}/health`)).json()) as {
+      readonly models: readonly { readonly in_flight: number }[];
+    };
+    if (health.models.every(({ in_flight: running }) => running === 0)) break;
+  }
+  const scraped = await (await fetch(`${neuron.url}/metrics`)).text();
+  const counts = [...scraped.matchAll(/^neuron_completion_tokens_total\{.*\} (\d+)$/gm)];
+  return counts.reduce((sum, [, count]) => sum + Number(count), 0);
+}
+
 export function postJson(
   url: string,
   body: unknown,

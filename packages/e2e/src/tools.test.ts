@@ -201,6 +201,55 @@ describe('response_format', () => {
   });
 });
 
+for (const stream of [false, true]) {
+  test(`the client's tool runner runs to the end: ${stream ? 'streamed' : 'whole'}`, async () => {
+    const asked: unknown[] = [];
+    const run = {
+      ...{ model, temperature: 0, max_tokens: 120, messages: [question] },
+      tools: [
+        {
+          type: 'function' as const,
+          function: {
+            name: 'get_weather',
+            description: 'Get the weather of a city',
+            parameters: {
+              type: 'object',
+              properties: { location: { type: 'string' } },
+              required: ['location'],
+            },
+            parse: JSON.parse,
+            function: (input: { location: string }) => {
+              asked.push(input);
+              return '{"weather": "sunny"}';
+            },
+          },
+        },
+      ],
+    };
+    const runner = stream
+      ? openai.chat.completions.runTools({ ...run, stream: true })
+      : openai.chat.completions.runTools(run);
+    assert.match((await runner.finalContent()) ?? '', /sunny/);
+    assert.deepEqual(asked, [{ location: 'Paris' }]);
+  });
+}
+
+test('parse gives an object of the schema, at any draw', async () => {
+  const schema = {
+    type: 'object',
+    properties: { city: { type: 'string', enum: ['Paris', 'Rome'] }, big: { type: 'boolean' } },
+    required: ['city', 'big'],
+    additionalProperties: false,
+  };
+  const { choices } = await openai.chat.completions.parse({
+    ...{ model, messages: [{ role: 'user', content: 'Name a city.' }] },
+    response_format: { type: 'json_schema', json_schema: { name: 'city', schema, strict: true } },
+  });
+  const city = JSON.parse(choices[0]?.message.content ?? '') as { city: string; big: boolean };
+  assert.ok(['Paris', 'Rome'].includes(city.city));
+  assert.equal(typeof city.big, 'boolean');
+});
+
 test('functions, the form of before tools, come back as function_call', async () => {
   const functions = tools.map((tool) => (tool.type === 'function' ? tool.function : null));
   for (const stream of [false, true]) {

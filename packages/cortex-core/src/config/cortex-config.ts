@@ -45,7 +45,7 @@ const gatewaySchema = z.strictObject({
     .describe('Requests that may wait for loads at once; further ones get 503.'),
   keepalive_secs: positiveSeconds()
     .default(10)
-    .describe('Seconds between keep-alives on a stream that waits for its model.'),
+    .describe('Seconds of silence after which a stream is kept alive, again and again.'),
   watch_config: z
     .boolean()
     .default(true)

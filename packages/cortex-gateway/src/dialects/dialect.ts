@@ -86,7 +86,7 @@ export interface UpstreamTarget {
 export interface StreamOut {
   /** What was read before a fault is returned; the next call throws the fault. `nowMs`: for its probe. */
   push(chunk: Uint8Array, nowMs?: number): Uint8Array;
-  /** Upstream ended. Throws an AppError, mostly `upstream_connection_error`, where the answer is not whole. */
+  /** Upstream ended. Throws an AppError where the answer was not complete. */
   end(): Uint8Array;
   /** The dialect's error event. Nothing may follow it. */
   error(error: AppError): Uint8Array;

@@ -3,6 +3,7 @@ import { loadScore } from '../decide/expected-time.ts';
 import type { Fleet } from './fleet.ts';
 import type { NodeState } from './node-state.ts';
 import type { Provider } from './provider.ts';
+import { wireWarning } from './wire-warning.ts';
 
 export function describeFleet(fleet: Fleet) {
   const { aliases, strategy } = fleet.view();
@@ -63,7 +64,7 @@ function describeNode(node: NodeState) {
     hostname: node.discovery?.hostname ?? null,
     version: node.discovery?.package_version ?? null,
     wire_version: node.discovery?.wire_version ?? null,
-    warnings: node.wireWarning === null ? [] : [node.wireWarning],
+    warnings: [wireWarning(node.discovery)].filter((warning) => warning !== null),
     ...describeService(node),
     harnesses: view.harnesses,
     uptime_secs: node.health?.uptime_secs ?? null,

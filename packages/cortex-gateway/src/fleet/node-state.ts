@@ -3,14 +3,7 @@
  * are counted in the cached view itself, so that a request makes nothing anew.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
-import {
-  type Activation,
-  type Discovery,
-  type LoadProgress,
-  type NeuronHealth,
-  type NeuronModel,
-  wireVersion,
-} from 'cortex-core/wire/neuron';
+import type { Activation, Discovery, LoadProgress, NeuronHealth, NeuronModel } from 'cortex-core/wire/neuron';
 import type { ComingView, ModelView, NodeView } from '../decide/fleet-view.ts';
 import type { NeuronClient } from '../upstream/neuron-client.ts';
 import type { Catalogue } from './catalogue.ts';
@@ -101,15 +94,6 @@ export class NodeState {
   /** The fleet changed what is loaded since the last poll: memory readings are of before. */
   get isStale(): boolean {
     return this.epoch !== this.polledEpoch;
-  }
-
-  /** Why it may not be understood; null = all is well, or it never answered. */
-  get wireWarning(): string | null {
-    const told = this.discovery?.wire_version;
-    if (told === undefined || told === wireVersion) return null;
-    const says = told === null ? 'tells no wire version' : `speaks wire version ${told}`;
-    const version = this.discovery?.package_version ?? 'unknown';
-    return `the neuron ${says} (its version is ${version}), this gateway speaks ${wireVersion}`;
   }
 
   /** From now on the watcher hears of every change. */

@@ -16,6 +16,7 @@ import {
   neuronModelsSchema,
 } from 'cortex-core/wire/neuron';
 import type { NodeState } from './node-state.ts';
+import { wireWarning } from './wire-warning.ts';
 
 /** Read anew at each use: a reload may change it. */
 export interface PollSettings {
@@ -187,7 +188,7 @@ export class Poller {
     const before = node.discovery;
     node.discovery = found;
     const { log } = this.#options;
-    const warning = node.wireWarning;
+    const warning = wireWarning(node.discovery);
     if (warning !== null && before?.wire_version !== found.wire_version)
       log.warn(warning, { node: node.name });
     if (before !== null && JSON.stringify(before.devices) !== JSON.stringify(found.devices)) {

@@ -74,6 +74,9 @@ describe('the edge', () => {
       const answer = await call(method, path);
       assert.ok(answer.status >= 400);
       assert.equal(answer.headers.get('access-control-allow-origin'), '*', path);
+      const readable = (answer.headers.get('access-control-expose-headers') ?? '').split(', ');
+      for (const name of ['request-id', 'x-request-id', 'retry-after'])
+        assert.ok(readable.includes(name), name);
     }
   });
 

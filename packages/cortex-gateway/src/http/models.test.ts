@@ -56,6 +56,24 @@ describe('/v1/models', () => {
     assert.deepEqual(await list('/models/'), await list('/v1/models'));
   });
 
+  test('OpenAI: each row and each single one has the four fields that its clients read', async () => {
+    const { data } = await list('/v1/models');
+    for (const row of data) {
+      assert.deepEqual([row.object, typeof row.owned_by], ['model', 'string'], row.id);
+      assert.ok(Number.isInteger(row.created) && Number(row.created) > 1_600_000_000, row.id);
+    }
+    const [, row] = data;
+    assert.deepEqual(await (await get(`/v1/models/${encodeURIComponent(row?.id ?? '')}`)).json(), row);
+  });
+
+  test('Codex, which says its version, finds the key that it cannot do without', async () => {
+    const { models, ...rest } = (await list('/v1/models?client_version=0.153.0')) as Listed & {
+      models: unknown;
+    };
+    assert.deepEqual(models, []);
+    assert.deepEqual(rest, await list('/v1/models'));
+  });
+
   test('Anthropic: pages of 20, walked forwards to the end and backwards to the beginning', async () => {
     const seen: string[] = [];
     for (let path = '/v1/models'; path !== ''; ) {
