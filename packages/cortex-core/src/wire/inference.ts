@@ -9,8 +9,11 @@ export type ArchHandle = number;
 export const kvCacheTypes = ['f32', 'f16', 'bf16', 'q8_0', 'q5_1', 'q5_0', 'q4_1', 'q4_0', 'iq4_nl'] as const;
 export type KvCacheType = (typeof kvCacheTypes)[number];
 
-/** Drafted tokens in one step: each is a row of logits more that the graph has room for. */
-export const draftRowsMax = 15;
+/**
+ * Drafted tokens in one step: each is a row of logits more that the graph has room for. With the token that
+ * they follow they are 64 rows, from which on ggml's flash attention on the CPU is four times as fast a row.
+ */
+export const draftRowsMax = 63;
 /**
  * Whole inputs in one decode call. The batch is a multiple of it: libllama rounds the graph that it reserves
  * up to one, but not its outputs, and then aborts in the mean (graph_reserve, build_pooling).

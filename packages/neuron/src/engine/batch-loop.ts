@@ -17,10 +17,10 @@
  * that were in it.
  */
 import { AppError } from 'cortex-core/wire/errors';
-import type { GenerateParams } from 'cortex-core/wire/inference';
+import { draftRowsMax, type GenerateParams } from 'cortex-core/wire/inference';
 import type { DecodeBatch } from './decode-batch.ts';
 import type { DraftModel } from './draft-model.ts';
-import { StepCosts } from './draft-policy.ts';
+import { StepCosts, shortDraftMax } from './draft-policy.ts';
 import type { EngineFaults } from './engine-faults.ts';
 import type { KvMemory } from './kv-memory.ts';
 import { proposeDraft } from './ngram-draft.ts';
@@ -69,6 +69,10 @@ interface Chunk {
 
 const waitingMax = 1024;
 const noDrafts = new Int32Array(0);
+/** Cells from which a single row is computed otherwise than drafted ones in any case (DESIGN.md). */
+const longDraftsFrom = 512;
+/** Drafts of fewer rows are as good for a rest of the answer below this. */
+const longDraftsRest = 32;
 /** llama_decode results after which the KV cache is as before the call (llama.h). */
 const rolledBack: readonly number[] = [1, -1];
 
@@ -78,6 +82,8 @@ export class BatchLoop {
   #waiting: Sequence[] = [];
   /** In order of arrival. */
   #running: Sequence[] = [];
+  /** By slot: the answer that ended there last. */
+  readonly #said = new Map<number, { readonly promptLength: number; readonly acceptance: number }>();
   #turn = 0;
   #isClosed = false;
 
@@ -153,10 +159,17 @@ export class BatchLoop {
       sequence.slot = slot;
       sequence.startedAt = now();
       sequence.leader = cache.leaderFor(slot);
+      this.#expectDrafts(sequence, slot);
       this.#running.push(sequence);
       const ending = replayAnswered(sequence, this.#options.host.vocabulary);
       if (ending !== null) this.#finish(sequence, ending);
     }
+  }
+
+  /** The next turn of a conversation will take as many drafts as the one before, near enough. */
+  #expectDrafts({ drafts, cells }: Sequence, slot: number): void {
+    const before = this.#said.get(slot);
+    if (before !== undefined && cells >= before.promptLength) drafts?.expect(before.acceptance);
   }
 
   /** Those who waited for another's prompt take over what it has, and go on or wait for the next. */
@@ -200,10 +213,21 @@ export class BatchLoop {
   }
 
   #draft({ drafts, slot, tokens, cells, budget, completion }: Sequence): Int32Array {
-    const { draftModel, host } = this.#options;
-    const wanted = drafts?.wanted(this.#costs) ?? 0;
-    const max = Math.min(wanted, budget.tokens - completion - 1, host.contextTokens - cells - 1);
-    if (max <= 0 || slot === null) return noDrafts;
+    const { draftModel, host, ubatch } = this.#options;
+    const rest = budget.tokens - completion - 1;
+    const room = host.contextTokens - cells - 1;
+    const isLong =
+      cells >= longDraftsFrom && rest >= longDraftsRest && room >= draftRowsMax && ubatch > draftRowsMax;
+    const wanted = drafts?.wanted(this.#costs, isLong ? draftRowsMax : shortDraftMax) ?? 0;
+    if (slot === null) return noDrafts;
+    if (wanted === draftRowsMax) {
+      // Whole or not at all: what makes so many rows cheap needs all of them. Those behind the answer's end
+      // are cut off with the refused ones.
+      const found = proposeDraft(tokens.view, draftRowsMax);
+      if (found.length > 0) return found;
+    }
+    const max = Math.min(wanted, shortDraftMax, rest, room);
+    if (max <= 0) return noDrafts;
     const found = proposeDraft(tokens.view, max);
     if (found.length > 0 || draftModel === null) return found;
     return draftModel.propose({ slot, tokens: tokens.view, max });
@@ -297,7 +321,7 @@ export class BatchLoop {
       accepted++;
       if (ending === null) sequence.cells++;
     }
-    if (drafts.length > 0) sequence.drafts?.observe(drafts.length, accepted);
+    if (drafts.length > 0) sequence.drafts?.observe(drafts.length, accepted, ending !== null);
     else if (watched !== undefined && sequence.tokens.length > length) {
       sequence.drafts?.watch(sequence.tokens.at(length) === watched);
     }
@@ -329,6 +353,10 @@ export class BatchLoop {
     }
     this.#running = this.#running.filter((other) => other !== sequence);
     this.#options.cache.release(sequence.slot, isIntact);
+    const { promptLength, drafts } = sequence;
+    const acceptance = drafts?.acceptance ?? null;
+    if (acceptance === null) this.#said.delete(sequence.slot);
+    else this.#said.set(sequence.slot, { promptLength, acceptance });
     sequence.slot = null;
     return true;
   }

@@ -11,13 +11,20 @@
 import { draftRowsMax } from 'cortex-core/wire/inference';
 
 /** Lengths that are considered: each is a batch shape, and few shapes keep graphs reusable. */
-const lengths = [3, 7, draftRowsMax] as const;
+const lengths = [1, 3, 7, 15, draftRowsMax] as const;
+/** The longest but one: what is drafted where the longest is not allowed. */
+export const shortDraftMax = 15;
 const costWeightUp = 0.1;
 const costWeightDown = 0.5;
 /** The first steps of a shape build its graph and say little. */
 const plainStepsMin = 3;
 /** Part of a step that a drafted row is taken to cost until one was measured. */
 const draftRowGuess = 0.3;
+/**
+ * Part of what rows cost so far that further ones are taken to cost until measured: kernels of many rows are
+ * quicker a row. With nothing but what fewer rows cost, the longest drafts would never be tried.
+ */
+const furtherRowGuess = 0.5;
 /** Every so many steps one goes without drafts, so that what drafts are compared with is known. */
 const plainEvery = 16;
 /** A cost that has not been seen for so many steps is forgotten: the machine may be quieter now. */
@@ -25,6 +32,8 @@ const stepsKnown = 512;
 const acceptanceWeight = 0.1;
 /** Before anything was seen: drafts are tried. */
 const acceptanceFirst = 0.75;
+/** An answer is not as sure to repeat something as the one before it was. */
+const acceptanceTaken = 0.99;
 const pauseMin = 8;
 const pauseMax = 256;
 
@@ -66,7 +75,7 @@ export class StepCosts {
         ? (above[1] - below[1]) / (above[0] - below[0])
         : below[0] === 0
           ? draftRowGuess * plain.ms
-          : (below[1] - plain.ms) / below[0];
+          : (furtherRowGuess * (below[1] - plain.ms)) / below[0];
     return below[1] + Math.max(0, slope) * (drafts - below[0]);
   }
 
@@ -85,6 +94,7 @@ interface Cost {
 /** Whether and how far one sequence drafts. */
 export class DraftPolicy {
   #acceptance = acceptanceFirst;
+  #hasLearned = false;
   #turn = 0;
   #hasWatched = false;
   #pauseLeft = 0;
@@ -92,8 +102,18 @@ export class DraftPolicy {
   drafted = 0;
   accepted = 0;
 
-  /** How many drafts would make the next step's rate best; 0 where they do not pay. */
-  wanted(costs: StepCosts): number {
+  /** Probability that a draft is accepted; null before anything was seen. */
+  get acceptance(): number | null {
+    return this.#hasLearned ? this.#acceptance : null;
+  }
+
+  /** Goes on from what an earlier answer of the same conversation has shown. */
+  expect(acceptance: number): void {
+    if (!this.#hasLearned) this.#acceptance = Math.min(acceptance, acceptanceTaken);
+  }
+
+  /** How many drafts, at most `max`, would make the next step's rate best; 0 where they do not pay. */
+  wanted(costs: StepCosts, max: number): number {
     if (this.#pauseLeft > 0) {
       this.#pauseLeft--;
       // Nothing was learned meanwhile: one more try is paid for, from a neutral guess.
@@ -104,6 +124,7 @@ export class DraftPolicy {
     if (plain === null || ++this.#turn % plainEvery === 0) return 0;
     let best = { length: 0, rate: 1 / plain };
     for (const length of lengths) {
+      if (length > max) break;
       const ms = costs.estimate(length) ?? plain;
       const rate = (1 + extraTokens(this.#acceptance, length)) / ms;
       if (rate > best.rate) best = { length, rate };
@@ -112,13 +133,14 @@ export class DraftPolicy {
     return best.length;
   }
 
-  observe(drafted: number, accepted: number): void {
+  /** `isOver`: the answer ended within the draft, which says nothing of the tokens behind. */
+  observe(drafted: number, accepted: number, isOver = false): void {
     this.drafted += drafted;
     this.accepted += accepted;
     // Every accepted draft is a success, the first refused one a failure; those behind it say nothing.
     for (let index = 0; index < accepted; index++) this.#learn(1);
-    if (accepted < drafted) this.#learn(0);
-    else this.#pause = pauseMin;
+    if (accepted === drafted || isOver) this.#pause = pauseMin;
+    else this.#learn(0);
   }
 
   /** A guess that cost nothing, because no row was spent on it, was right or wrong. */
@@ -128,6 +150,7 @@ export class DraftPolicy {
   }
 
   #learn(outcome: 0 | 1): void {
+    this.#hasLearned = true;
     this.#acceptance += acceptanceWeight * (outcome - this.#acceptance);
   }
 

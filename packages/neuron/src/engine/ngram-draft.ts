@@ -12,7 +12,7 @@ const lookbackMax = 16_384;
 /** Earlier places whose ending is compared before the longest is taken. */
 const candidatesMax = 16;
 
-/** What may follow `tokens`, at most `max` ids; empty when its ending does not occur earlier. */
+/** What may follow `tokens`, `max` ids; empty when its ending does not occur earlier. */
 export function proposeDraft(tokens: Int32Array, max: number): Int32Array {
   const { length } = tokens;
   if (max <= 0 || length <= matchMin) return tokens.subarray(0, 0);
@@ -27,9 +27,19 @@ export function proposeDraft(tokens: Int32Array, max: number): Int32Array {
     const matched = matchLength(tokens, at);
     if (matched > best.matched) best = { at, matched };
   }
-  return best.at < 0
-    ? tokens.subarray(0, 0)
-    : tokens.subarray(best.at + 1, Math.min(best.at + 1 + max, length));
+  return best.at < 0 ? tokens.subarray(0, 0) : copyFrom(tokens, best.at + 1, max);
+}
+
+/** As LZ77 copies: past the end the copy reads itself, so a list that repeats goes on repeating. */
+function copyFrom(tokens: Int32Array, from: number, count: number): Int32Array {
+  const { length } = tokens;
+  if (from + count <= length) return tokens.subarray(from, from + count);
+  const copy = new Int32Array(count);
+  for (let index = 0; index < count; index++) {
+    const at = from + index;
+    copy[index] = (at < length ? tokens[at] : copy[at - length]) as number;
+  }
+  return copy;
 }
 
 /** How many tokens up to and including `at` equal the ending of the list, at most `matchMax`. */

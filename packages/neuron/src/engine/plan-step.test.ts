@@ -8,6 +8,13 @@ test('planPrefill() gives one prompt the whole graph when nothing decodes', () =
   assert.deepEqual(planPrefill({ decoding: 0, pending: [1000], ubatch: 512, turn: 0 }), [512]);
 });
 
+test('planPrefill() leaves no rest too short for the quick attention, where the share allows it', () => {
+  assert.deepEqual(planPrefill({ decoding: 0, pending: [562], ubatch: 512, turn: 0 }), [498]);
+  assert.deepEqual(planPrefill({ decoding: 0, pending: [576], ubatch: 512, turn: 0 }), [512]);
+  assert.deepEqual(planPrefill({ decoding: 0, pending: [512], ubatch: 512, turn: 0 }), [512]);
+  assert.deepEqual(planPrefill({ decoding: 0, pending: [90], ubatch: 64, turn: 0 }), [64]);
+});
+
 test('planPrefill() leaves the most of a step to running streams', () => {
   assert.deepEqual(planPrefill({ decoding: 8, pending: [1000], ubatch: 512, turn: 0 }), [120]);
 });

@@ -25,6 +25,11 @@ export interface StepLoad {
 const prefillShareWhileDecoding = 1 / 4;
 /** Prompts go on even when there are more streams than the graph has room for. */
 const prefillTokensMin = 16;
+/**
+ * ggml's flash attention takes 64 rows of a sequence at once; fewer go through it one by one, which takes
+ * four times as long a row. So no rest below that is left of a prompt where it can be helped.
+ */
+const attentionTileRows = 64;
 
 /** Prompt tokens that each prefilling sequence may add in this step. */
 export function planPrefill({ decoding, pending, ubatch, turn }: StepLoad): number[] {
@@ -42,7 +47,14 @@ export function planPrefill({ decoding, pending, ubatch, turn }: StepLoad): numb
     }
     open = open.filter((index) => (shares[index] as number) < (pending[index] as number));
   }
-  return shares;
+  return shares.map((share, index) => leaveTile(share, pending[index] as number));
+}
+
+/** A share that leaves nothing, or enough for a tile, if it is large enough to give some back. */
+function leaveTile(share: number, pending: number): number {
+  const rest = pending - share;
+  const missing = rest > 0 && rest < attentionTileRows ? attentionTileRows - rest : 0;
+  return share - missing < attentionTileRows ? share : share - missing;
 }
 
 /** The most tokens that a step can put into one batch. */

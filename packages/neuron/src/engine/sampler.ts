@@ -16,6 +16,7 @@ import { allocateNative, allocateStrings, readFloat } from '../libllama/native-m
 import { type AnswerGuide, createAnswerGuide } from './answer-guide.ts';
 import type { Candidates } from './candidates.ts';
 import type { GrammarCache } from './grammar/compiled-grammar.ts';
+import { placeOfGreatest } from './greatest.ts';
 import { isSamplable } from './logits-health.ts';
 import type { LogitsReader } from './logits-reader.ts';
 import type { SamplingDefaults } from './sampling-defaults.ts';
@@ -47,6 +48,8 @@ const temperatureMin = 1e-6;
 export class Sampler {
   readonly #host: SamplerHost;
   readonly #isGreedy: boolean;
+  /** Nothing but the greatest logit counts, which needs no chain. */
+  readonly #isPlain: boolean;
   readonly #guide: AnswerGuide | null;
   /** Null when nothing is drawn, or without a seed. */
   readonly #draws: SeededDraws | null;
@@ -64,6 +67,7 @@ export class Sampler {
     this.#isGreedy = sampling.temperature === 0;
     this.#guide = createGuide(host, params);
     const { chain, draws } = buildChain(host, sampling, params);
+    this.#isPlain = this.#isGreedy && this.#guide === null && host.api.llama_sampler_chain_n(chain) === 1;
     this.#chain = chain;
     this.#draws = draws;
     if (params.answered === undefined) return;
@@ -96,7 +100,9 @@ export class Sampler {
         return token;
       }
     }
-    const token = api.llama_sampler_sample(chain, context, row);
+    const token = this.#isPlain
+      ? placeOfGreatest(logits.rowAt(address))
+      : api.llama_sampler_sample(chain, context, row);
     if (!Number.isFinite(readFloat(address + BigInt(token * 4)))) throw notFinite(logits, address);
     guide?.accept(token);
     return token;

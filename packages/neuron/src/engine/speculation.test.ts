@@ -132,3 +132,38 @@ test('a context that fills up in a draft ends like one without', () => {
   assert.deepEqual(endings[1], endings[0]);
   assert.equal(endings[0]?.reason, 'context_full');
 });
+
+test('a text that only repeats is drafted 63 tokens at a time, and ends, stops and is cached to the token', () => {
+  const model = engine.load(tinySpec({ speculation: 'ngram', slots: 1, flashAttention: null }));
+  const again = model.tokenize(' item', { addSpecial: false, parseSpecial: false }).at(-1) as number;
+  const prompt = new Int32Array(600).fill(again);
+  // No logit comes near the bias: what is chosen does not depend on kernels.
+  const sampling = { temperature: 0, logitBias: [{ token: again, bias: 1000 }] };
+  const answer = (over: RequestOverrides): Heard & { steps: number } => {
+    model.clearKv();
+    const heard = listen(model, requestFor(prompt, { ignoreEos: true, sampling, ...over }));
+    let steps = 0;
+    for (; model.hasWork(); steps++) model.step();
+    assert.equal(heard.error, null);
+    assert.ok(heard.tokens.every((token) => token === again));
+    return { ...heard, steps };
+  };
+  const reading = answer({ maxTokens: 1 }).steps;
+  for (const maxTokens of [40, 70, 128, 200, 201]) {
+    const { tokens, result } = answer({ maxTokens });
+    assert.equal(tokens.length, maxTokens);
+    assert.equal(result?.finishReason, 'length');
+    const said = new Int32Array(600 + maxTokens + 1).fill(again);
+    const next = listen(model, requestFor(said, { maxTokens: 1, ignoreEos: true, sampling }));
+    drain(model);
+    assert.equal(next.result?.usage.cachedTokens, 600 + maxTokens - 1);
+  }
+  const { steps } = answer({ maxTokens: 200 });
+  assert.ok(steps - reading < 200 / 16, `${steps - reading} steps for 200 tokens`);
+  const piece = model.detokenize(Int32Array.of(again));
+  const stopped = answer({ maxTokens: 300, stops: [piece.repeat(150)] });
+  assert.deepEqual([stopped.result?.finishReason, stopped.text, stopped.tokens.length], ['stop', '', 150]);
+  const full = answer({ maxTokens: null });
+  assert.deepEqual([full.result?.finishReason, full.tokens.length], ['context_full', 1024 - 600]);
+  model.close();
+});

@@ -7,11 +7,12 @@ export interface OutboxContent {
 }
 
 /**
- * Steps closer together than this leave in one message. A model whose step takes longer never waits; one of
- * 3 M parameters, with four steps in that time, spends more on messages than on its maths otherwise. A reader
- * sees no difference: a screen shows a frame every 16 ms.
+ * Steps closer together than this leave in one message: a frame of a screen, below which a reader sees no
+ * difference. A model whose step takes longer never waits. What sends a message (this process's other
+ * threads, the kernel, the client beside it) takes 0.4 to 0.8 ms of a core that computes, a tenth of a step of
+ * SmolLM2 on two cores (docs/decisions/2026-11-25-a-frame-at-a-time.md).
  */
-const gatherMs = 4;
+const gatherMs = 16;
 
 /** What an owner has to say. The first token of a stream and the end of a job go at once. */
 export class Outbox {
