@@ -32,8 +32,8 @@ export function modelsHandler(deps: ModelsDeps): (exchange: Exchange) => Promise
     if (isAnthropic) {
       return await sendList(exchange, {}, data, (each) => toAnthropicModel(describe(each)), page);
     }
-    // Codex 0.98 to 0.153 wants the key. An entry would have to bring the prompt that takes the place of its own
-    // (`base_instructions`); for a model without an entry it keeps that.
+    // Codex 0.98 to 0.153 wants the key. An entry would have to bring the prompt that takes the place of its
+    // own (`base_instructions`); for a model without an entry it keeps that.
     const codexModels = exchange.query.has('client_version') ? { models: [] } : {};
     await sendList(exchange, { object: 'list' }, data, describe, { ...page, ...codexModels });
   };
