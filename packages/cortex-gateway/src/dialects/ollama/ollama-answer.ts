@@ -32,6 +32,8 @@ class Answer {
   readonly #shape: OllamaShape;
   readonly facts = new AnswerFacts();
   readonly #calls = new Map<number, Call>();
+  /** Of calls: clients count from 0 what they get. */
+  #shown = 0;
   #usage: AnswerUsage | null = null;
   #stop: StopReason | null = null;
 
@@ -112,8 +114,10 @@ class Answer {
 
   #callFrame(index: number): JsonObject | null {
     const call = this.#calls.get(index);
-    const made = call === undefined ? null : toCall(call, index);
-    return made === null ? null : this.part({ calls: [made] });
+    const made = call === undefined ? null : toCall(call, this.#shown);
+    if (made === null) return null;
+    this.#shown++;
+    return this.part({ calls: [made] });
   }
 }
 

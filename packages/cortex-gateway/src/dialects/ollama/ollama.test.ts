@@ -160,6 +160,16 @@ describe('chat, streamed', () => {
     assert.deepEqual([lines.length, lines[0]?.done, lines[0]?.done_reason], [1, true, 'length']);
   });
 
+  test('a call that is left out leaves no gap in the numbers of the others', () => {
+    const call = (index: number, args: string): Json => ({
+      tool_calls: [{ index, id: `c${index}`, type: 'function', function: { name: 'f', arguments: args } }],
+    });
+    const lines = streamed(chunk(call(0, '{"x":')) + chunk(call(1, '{}')) + chunk({}, 'tool_calls'), 1e6);
+    const [first] = lines;
+    const shown = [{ id: 'c1', function: { index: 0, name: 'f', arguments: {} } }];
+    assert.deepEqual((first as { message: Json }).message.tool_calls, shown);
+  });
+
   test('a keep-alive is a part without text', () => {
     const out = ollamaChat(same)
       .parse(bytes({ model: 'm', messages: [{ role: 'user', content: 'x' }] }))

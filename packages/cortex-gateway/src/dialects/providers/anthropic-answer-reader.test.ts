@@ -175,6 +175,12 @@ describe("a provider's stream", () => {
     );
   });
 
+  test('nonsense behind its end, in the same chunk, makes no error of a whole answer', () => {
+    const stream = messageStream([{ type: 'text', text: 'so' }]);
+    const whole = read(Buffer.from(stream));
+    assert.deepEqual(read(Buffer.from(`${stream}data: []\n\n`)), whole);
+  });
+
   test('its own error ends it in one, with the words', () => {
     const error =
       'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"busy"}}\n\n';

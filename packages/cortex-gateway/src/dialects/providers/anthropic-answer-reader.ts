@@ -32,7 +32,10 @@ export class AnthropicAnswerReader {
   /** The events that this chunk completed. After an `error` event there are none. */
   push(chunk: Uint8Array): AnswerEvent[] {
     return this.#guarded((out) => {
-      for (const event of this.#parser.push(chunk)) this.#answer.take(readEvent(event.data), out);
+      for (const event of this.#parser.push(chunk)) {
+        // behind the end the answer is whole, whatever still comes
+        if (!this.finished) this.#answer.take(readEvent(event.data), out);
+      }
     });
   }
 
