@@ -7,7 +7,7 @@ import { dirname, resolve } from 'node:path';
 import type { ReloadReport } from 'cortex-core/config/diff-config';
 import type { NeuronConfig } from 'cortex-core/config/neuron-config';
 import { systemClock } from 'cortex-core/daemon/clock';
-import { createLog, type Log } from 'cortex-core/daemon/log';
+import { createLog } from 'cortex-core/daemon/log';
 import { CliError } from './cli-error.ts';
 import { ConfigReloader } from './config-reloader.ts';
 import { FileWatch, signFiles } from './file-watch.ts';
@@ -15,7 +15,7 @@ import { loadNeuronConfig } from './load-files.ts';
 import type { FromNeuron, ToNeuron } from './neuron-process.ts';
 import { createNeuronProgram } from './neuron-program.ts';
 import { runProgram } from './program-runner.ts';
-import { isDaemon, listenForStop } from './stop-signals.ts';
+import { untilStopped } from './stop-signals.ts';
 import { createTerminal } from './terminal.ts';
 
 const STOP_MS_MAX = 20_000;
@@ -50,7 +50,7 @@ async function runForeground(options: { readonly config?: string; readonly port?
       return report;
     },
   });
-  const stopped = untilStopped(log, reloader);
+  const stopped = untilStopped(process, log, () => reloader.trigger('signal'));
   const started = startNeuron(config, {
     log,
     ...(file === undefined ? {} : { baseDir: dirname(resolve(file)) }),
@@ -68,19 +68,6 @@ async function runForeground(options: { readonly config?: string; readonly port?
   watch.close();
   await endWithin(neuron.close(), STOP_MS_MAX);
   process.exit(0);
-}
-
-function untilStopped(log: Log, reloader: ConfigReloader): Promise<void> {
-  return new Promise((stop) => {
-    listenForStop(process, systemClock, {
-      onFirst: (signal) => {
-        log.info('stopping', { signal });
-        stop();
-      },
-      onSecond: () => process.exit(1),
-      ...(isDaemon(process) ? { onHangup: () => reloader.trigger('signal') } : {}),
-    });
-  });
 }
 
 function runSupervised(): void {

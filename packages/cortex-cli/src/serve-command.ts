@@ -1,11 +1,11 @@
 /** `cortex serve`: the gateway alone, in the foreground, JSON logs on stderr: what a service manager runs. */
 import { systemClock } from 'cortex-core/daemon/clock';
-import { createLog, type Log } from 'cortex-core/daemon/log';
+import { createLog } from 'cortex-core/daemon/log';
 import { CliError } from './cli-error.ts';
 import { ConfigReloader } from './config-reloader.ts';
 import { FileWatch, signFiles } from './file-watch.ts';
 import { loadGatewayConfig } from './load-files.ts';
-import { isDaemon, listenForStop } from './stop-signals.ts';
+import { untilStopped } from './stop-signals.ts';
 import type { Terminal } from './terminal.ts';
 
 const STOP_MS_MAX = 20_000;
@@ -32,7 +32,7 @@ export async function runServe(terminal: Terminal, options: { readonly config?: 
       return report;
     },
   });
-  const stopped = untilStopped(terminal, log, reloader);
+  const stopped = untilStopped(terminal, log, () => reloader.trigger('signal'));
   const started = startGateway(current.gateway, current.models, {
     log,
     onReload: () => reloader.reload('request'),
@@ -52,17 +52,4 @@ export async function runServe(terminal: Terminal, options: { readonly config?: 
   await Promise.race([gateway.close(), systemClock.sleep(STOP_MS_MAX, deadline.signal).catch(() => {})]);
   deadline.abort();
   log.info('stopped');
-}
-
-function untilStopped(terminal: Terminal, log: Log, reloader: ConfigReloader): Promise<void> {
-  return new Promise((resolve) => {
-    listenForStop(process, systemClock, {
-      onFirst: (signal) => {
-        log.info('stopping', { signal });
-        resolve();
-      },
-      onSecond: () => process.exit(1),
-      ...(isDaemon(terminal) ? { onHangup: () => reloader.trigger('signal') } : {}),
-    });
-  });
 }

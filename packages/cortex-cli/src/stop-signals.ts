@@ -4,7 +4,8 @@
  * The first one asks for a clean stop, a later one ends at once. One Ctrl-C under `npx` arrives twice: from
  * the terminal and, forwarded, from npm. Hence repeats within `SAME_PRESS_MS` count as the first.
  */
-import type { Clock } from 'cortex-core/daemon/clock';
+import { type Clock, systemClock } from 'cortex-core/daemon/clock';
+import type { Log } from 'cortex-core/daemon/log';
 import type { Terminal } from './terminal.ts';
 
 export const SAME_PRESS_MS = 400;
@@ -58,6 +59,27 @@ export function listenForStop(
   return () => {
     for (const [signal, listener] of listeners) source.off(signal, listener);
   };
+}
+
+/**
+ * Resolves with the first signal to stop this process, and says so in the log; a second one ends it at once.
+ * `onHangup`: what SIGHUP does in a daemon.
+ */
+export function untilStopped(
+  terminal: Pick<Terminal, 'stdout' | 'stderr'>,
+  log: Pick<Log, 'info'>,
+  onHangup: () => void,
+): Promise<void> {
+  return new Promise((resolve) => {
+    listenForStop(process, systemClock, {
+      onFirst: (signal) => {
+        log.info('stopping', { signal });
+        resolve();
+      },
+      onSecond: () => process.exit(1),
+      ...(isDaemon(terminal) ? { onHangup } : {}),
+    });
+  });
 }
 
 /** The shell's convention for a command that a signal ended. */

@@ -6,7 +6,7 @@ import { Breaker, type CircuitState } from './breaker.ts';
 function setUp(failuresMax = 3) {
   const clock = new FakeClock();
   const states: CircuitState[] = [];
-  const options = { clock, failuresMax: () => failuresMax, onChange: (s: CircuitState) => states.push(s) };
+  const options = { clock, failuresMax: () => failuresMax, onCircuit: (s: CircuitState) => states.push(s) };
   const breaker = new Breaker(options);
   const fail = (times: number) => {
     for (let i = 0; i < times; i++) breaker.begin().end('failed');

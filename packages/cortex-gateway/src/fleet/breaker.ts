@@ -28,7 +28,10 @@ export interface BreakerOptions {
   readonly clock: Clock;
   /** 0 = it never opens. */
   readonly failuresMax: () => number;
-  readonly onChange: (state: CircuitState) => void;
+  /** It is another state now. */
+  readonly onCircuit: (state: CircuitState) => void;
+  /** What it says of new requests may have changed. */
+  readonly onChange?: () => void;
 }
 
 const backoffMsFirst = 5000;
@@ -62,7 +65,7 @@ export class Breaker {
     let isProbe = this.#state === 'half_open' && !this.#isProbing;
     if (isProbe) {
       this.#isProbing = true;
-      this.#options.onChange(this.#state);
+      this.#options.onChange?.();
     }
     return {
       answered: () => {
@@ -118,8 +121,9 @@ export class Breaker {
   }
 
   #to(state: CircuitState, isChange: boolean): void {
-    const tell = isChange || state !== this.#state;
+    const isOther = state !== this.#state;
     this.#state = state;
-    if (tell) this.#options.onChange(state);
+    if (isOther) this.#options.onCircuit(state);
+    if (isOther || isChange) this.#options.onChange?.();
   }
 }

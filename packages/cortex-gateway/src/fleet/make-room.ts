@@ -10,10 +10,9 @@ import type { Victim } from '../decide/eviction.ts';
 import { causeOf } from './lifecycle-answer.ts';
 import type { LifecycleDeps } from './lifecycle-deps.ts';
 import type { LoadJob } from './load-job.ts';
+import { memoryBack } from './memory-back.ts';
 import type { NodeState } from './node-state.ts';
 
-const memoryTriesMax = 20;
-const memoryTryMs = 250;
 /** Between two looks at a load of others, which no event of ours ends. */
 const foreignTryMs = 1000;
 
@@ -73,7 +72,8 @@ export async function unload(
   deps: LifecycleDeps,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const before = node.readFreeMb();
+  const freeMb = (): number | null => node.readFreeMb();
+  const beforeMb = freeMb();
   node.setStatus(victim.model, victim.wireId, 'unloading');
   const body = { model_id: victim.wireId, ...(since === null ? {} : { unused_since: since }) };
   const answer = await node.client
@@ -96,7 +96,7 @@ export async function unload(
   node.loadCycles++;
   node.returning(victim.model, true);
   try {
-    await memoryBack(node, before, victim.vramMb, deps, signal);
+    await memoryBack(node, { freeMb, beforeMb, freedMb: victim.vramMb }, deps, signal);
   } finally {
     node.returning(victim.model, false);
   }
@@ -141,20 +141,4 @@ async function drained(
 /** Another gateway goes on using it. */
 function isHeldByOthers(thrown: unknown): boolean {
   return thrown instanceof AppError && thrown.code === 'insufficient_vram';
-}
-
-/** A driver shows freed memory late: wait for half of it at least, then go on. */
-async function memoryBack(
-  node: NodeState,
-  beforeMb: number | null,
-  sizeMb: number,
-  deps: LifecycleDeps,
-  signal: AbortSignal,
-): Promise<void> {
-  for (let i = 0; i < memoryTriesMax; i++) {
-    await deps.refresh(node);
-    const free = node.readFreeMb();
-    if (beforeMb === null || free === null || free >= beforeMb + sizeMb / 2) return;
-    await deps.clock.sleep(memoryTryMs, signal);
-  }
 }

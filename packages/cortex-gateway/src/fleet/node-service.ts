@@ -33,16 +33,7 @@ export class NodeService {
   constructor(name: string, options: NodeServiceOptions) {
     this.#name = name;
     this.#options = options;
-    let circuit: CircuitState = 'closed';
-    this.#breaker = new Breaker({
-      clock: options.clock,
-      failuresMax: options.failuresMax,
-      onChange: (state) => {
-        if (state !== circuit) options.onCircuit(state);
-        circuit = state;
-        options.onChange();
-      },
-    });
+    this.#breaker = new Breaker(options);
   }
 
   get mode(): ServiceMode {

@@ -97,15 +97,7 @@ export class Provider {
     this.#options = options;
     this.#models = new Map(spec.models.map((model) => [model.id, model]));
     this.#client = new ProviderClient({ ...spec, clock });
-    let circuit: CircuitState = 'closed';
-    this.#breaker = new Breaker({
-      clock,
-      failuresMax: () => spec.failuresMax,
-      onChange: (state) => {
-        if (state !== circuit) onCircuit(state);
-        circuit = state;
-      },
-    });
+    this.#breaker = new Breaker({ clock, failuresMax: () => spec.failuresMax, onCircuit });
   }
 
   get running(): number {

@@ -8,13 +8,12 @@ import type { DeviceRecycled } from 'cortex-core/wire/neuron';
 import type { ModelMove, Recycle } from '../decide/defrag.ts';
 import { causeOf } from './lifecycle-answer.ts';
 import type { LifecycleDeps } from './lifecycle-deps.ts';
+import { memoryBack } from './memory-back.ts';
 import type { NodeState } from './node-state.ts';
 
 /** After a failed move its node plans none for so long: what refuses once refuses again. */
 const movesBarredMs = 5 * 60_000;
 const drainMsMax = 60_000;
-const memoryTriesMax = 20;
-const memoryTryMs = 250;
 
 /** Rejects at the first move that fails, when the node's state is known again; the rest is not tried. */
 export async function runMoves(
@@ -60,7 +59,8 @@ async function runMove(
 ): Promise<void> {
   const { model, wireId, from, to, vramMb } = move;
   await deps.refresh(node);
-  const before = freeOn(node, from);
+  const freeMb = (): number | null => freeOn(node, from);
+  const beforeMb = freeMb();
   try {
     const answer = await post(node, '/models/move', { model_id: wireId, devices: [to] }, deps, signal);
     if (answer.status > 299) throw refused(node, `move "${model}" to device ${to}`, answer.body);
@@ -73,7 +73,7 @@ async function runMove(
   node.setStatus(model, wireId, 'loaded', [to]);
   deps.onEvent({ kind: 'moved', node: node.name, model });
   deps.log.info('model moved', { node: node.name, model, from, to });
-  await memoryBackOn(node, from, before, vramMb, deps, signal);
+  await memoryBack(node, { freeMb, beforeMb, freedMb: vramMb }, deps, signal);
 }
 
 /** Takes no new request for the models while `work` runs, which begins when the last one has ended. */
@@ -109,23 +109,6 @@ function restore(node: NodeState, models: readonly string[], deps: LifecycleDeps
   for (const model of models) {
     const status = node.toView().models.get(model)?.status;
     if (status === 'available' || status === 'failed') deps.bringBack(node.name, model);
-  }
-}
-
-/** A driver shows freed memory late: wait for half of it at least, then go on. */
-async function memoryBackOn(
-  node: NodeState,
-  device: number,
-  beforeMb: number | null,
-  sizeMb: number,
-  deps: LifecycleDeps,
-  signal: AbortSignal,
-): Promise<void> {
-  for (let i = 0; i < memoryTriesMax; i++) {
-    await deps.refresh(node);
-    const free = freeOn(node, device);
-    if (beforeMb === null || free === null || free >= beforeMb + sizeMb / 2) return;
-    await deps.clock.sleep(memoryTryMs, signal);
   }
 }
 
