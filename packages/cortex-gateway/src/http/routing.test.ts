@@ -382,4 +382,28 @@ describe('explaining', () => {
     assert.match(routes[1] ?? '', /^none; model "nobody" not found/);
     assert.equal(routes[2], 'none; not routed');
   });
+
+  test('so does every route that asks a model, whole, streamed and refused', async () => {
+    const { gateway } = await setup(twice);
+    const messages = [{ role: 'user', content: 'hi' }];
+    for (const [path, body] of [
+      ['/v1/chat/completions', { messages }],
+      ['/v1/completions', { prompt: 'hi' }],
+      ['/v1/messages', { messages, max_tokens: 9 }],
+      ['/v1/responses', { input: 'hi' }],
+      ['/api/chat', { messages }],
+      ['/v1/embeddings', { input: 'hi' }],
+      ['/v1/rerank', { query: 'hi', documents: ['a'] }],
+    ] as const) {
+      const kinds = /embed|rerank/.test(path) ? [{}] : [{ stream: true }, { stream: false }];
+      for (const kind of kinds) {
+        const answer = await post(gateway, { model: 'm', ...body, ...kind }, {}, path);
+        await answer.text();
+        assert.match(routeOf(answer), /^node=n\d; .*expect=/, path);
+        const refused = await post(gateway, { model: 'nobody', ...body, ...kind }, {}, path);
+        await refused.text();
+        assert.match(routeOf(refused), /^none; model "nobody" not found/, path);
+      }
+    }
+  });
 });
