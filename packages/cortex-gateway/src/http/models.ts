@@ -27,8 +27,8 @@ export function modelsHandler(deps: ModelsDeps): (exchange: Exchange) => void {
       exchange.sendJson(200, { data: data.map(toAnthropicModel), ...page });
       return;
     }
-    // Codex 0.98 to 0.153 wants the key. An entry would have to bring the prompt that takes the place of its own
-    // (`base_instructions`); for a model without an entry it keeps that.
+    // Codex 0.98 to 0.153 wants the key. An entry would have to bring the prompt that takes the place of its
+    // own (`base_instructions`); for a model without an entry it keeps that.
     const codexModels = exchange.query.has('client_version') ? { models: [] } : {};
     exchange.sendJson(200, { object: 'list', ...pageOf(all, exchange.query, null), ...codexModels });
   };
