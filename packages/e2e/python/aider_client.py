@@ -11,7 +11,7 @@ from cases import MODEL, SCRIPTED, STACK, case, run
 def aider(env, model, edit_format, url):
     folder = Path(tempfile.mkdtemp())
     (folder / "hello.py").write_text('print("hello")\n')
-    away = {"HOME": str(folder), "TERM": "dumb", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    away = {"HOME": str(folder), "TERM": "dumb"}
     settled = {name: value.replace("URL", url) for name, value in env.items()}
     args = ["--message", "Say goodbye.", "--yes", "--no-git", "--edit-format", edit_format]
     quiet = ["--no-pretty", "--no-analytics", "--no-check-update", "--no-show-model-warnings", "--no-show-release-notes"]

@@ -1,8 +1,4 @@
 """LiteLLM in three of its dialects. Run by python-clients.test.ts."""
-import os
-
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it asks the network while it is imported
-
 import litellm
 from cases import EMBEDDER, MODEL, QUESTION, SCRIPTED, STACK, WEATHER, WEATHER_QUESTION, case, run
 

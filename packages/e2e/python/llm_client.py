@@ -22,28 +22,30 @@ def llm(*args):
 @case
 def chat():
     lines = [
-        "- model_id: cortex",
+        f"- model_id: {MODEL}",
         f"  model_name: {MODEL}",
         f"  api_base: {STACK}/v1",
+        "  api_key_name: cortex",
         "  supports_tools: true",
         "  supports_schema: true",
     ]
     (folder / "extra-openai-models.yaml").write_text("\n".join(lines) + "\n")
+    llm("keys", "set", "cortex", "--value", "none")
     for more in ((), ("--no-stream",)):
-        assert "Paris" in llm("-m", "cortex", "-o", "temperature", "0", *more, QUESTION)
+        assert "Paris" in llm("-m", MODEL, "-o", "temperature", "0", *more, QUESTION)
 
 
 @case
 def schema():
     city = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
-    answer = json.loads(llm("-m", "cortex", "--schema", json.dumps(city), QUESTION))
+    answer = json.loads(llm("-m", MODEL, "--schema", json.dumps(city), QUESTION))
     assert answer["city"] in ("Paris", "Rome")
 
 
 @case
 def tools():
     function = "def get_weather(location: str) -> str:\n    'Get the weather of a city'\n    return 'sunny in ' + location\n"
-    said = llm("-m", "cortex", "-o", "temperature", "0", "--td", "--functions", function, WEATHER_QUESTION)
+    said = llm("-m", MODEL, "-o", "temperature", "0", "--td", "--functions", function, WEATHER_QUESTION)
     assert "get_weather({'location': 'Paris'})" in said and "sunny in Paris" in said, said
 
 

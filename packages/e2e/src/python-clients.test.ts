@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { recipes } from 'cortex-cli/clients/recipes';
 import { writeTinyEncoder } from 'neuron/engine/tiny-encoder.test.kit';
 import { type ScriptedStack, startScriptedStack } from './agents/scripted-stack.test.kit.ts';
 import { type Stack, startStack, tinyFile } from './stack.ts';
@@ -18,17 +19,68 @@ const interpreters = (process.env.CORTEX_TEST_PYTHON ?? '').split(delimiter).fil
 const scripts = fileURLToPath(new URL('../python/', import.meta.url));
 const scriptMsMax = 170_000;
 
-/** Script, and the names under which what it needs is imported and installed. */
-const clients: readonly (readonly [script: string, modules: readonly string[], packages: string])[] = [
-  ['openai_client', ['openai'], 'openai'],
-  ['anthropic_client', ['anthropic'], 'anthropic'],
-  ['ollama_client', ['ollama'], 'ollama'],
-  ['langchain_client', ['langchain_openai', 'langchain_anthropic'], 'langchain-openai langchain-anthropic'],
-  ['litellm_client', ['litellm'], 'litellm'],
-  ['pydantic_ai_client', ['pydantic_ai'], "'pydantic-ai-slim[openai,anthropic]'"],
-  ['openai_agents_client', ['agents'], 'openai-agents'],
-  ['llm_client', ['llm'], 'llm'],
-  ['aider_client', ['aider'], 'aider-chat'],
+interface PythonClient {
+  readonly script: string;
+  /** As they are imported. */
+  readonly modules: readonly string[];
+  /** As pip installs them. */
+  readonly packages: string;
+  /** Its lines in docs/clients.md, which are run too. */
+  readonly recipe?: string;
+}
+
+const clients: readonly PythonClient[] = [
+  {
+    script: 'openai_client',
+    modules: ['openai'],
+    packages: 'openai',
+    recipe: 'openai-python',
+  },
+  {
+    script: 'anthropic_client',
+    modules: ['anthropic'],
+    packages: 'anthropic',
+    recipe: 'anthropic-python',
+  },
+  {
+    script: 'ollama_client',
+    modules: ['ollama'],
+    packages: 'ollama',
+  },
+  {
+    script: 'langchain_client',
+    modules: ['langchain_openai', 'langchain_anthropic'],
+    packages: 'langchain-openai langchain-anthropic',
+    recipe: 'langchain-python',
+  },
+  {
+    script: 'litellm_client',
+    modules: ['litellm'],
+    packages: 'litellm',
+    recipe: 'litellm',
+  },
+  {
+    script: 'pydantic_ai_client',
+    modules: ['pydantic_ai'],
+    packages: "'pydantic-ai-slim[openai,anthropic]'",
+    recipe: 'pydantic-ai',
+  },
+  {
+    script: 'openai_agents_client',
+    modules: ['agents'],
+    packages: 'openai-agents',
+    recipe: 'openai-agents',
+  },
+  {
+    script: 'llm_client',
+    modules: ['llm'],
+    packages: 'llm',
+  },
+  {
+    script: 'aider_client',
+    modules: ['aider'],
+    packages: 'aider-chat',
+  },
 ];
 
 let folder: string;
@@ -67,13 +119,14 @@ after(async () => {
 });
 
 describe('clients written in Python', { concurrency: 3 }, () => {
-  for (const [name, modules, packages] of clients) {
-    const python = interpreters.find((path) => hasModules(path, modules));
-    const skip = python === undefined && `set CORTEX_TEST_PYTHON to a python with ${packages} (pip install)`;
-    test(`${name}.py: every case`, { skip }, async () => {
-      const { code, output } = await runScript(python ?? '', name);
-      assert.equal(code, 0, output);
-    });
+  for (const { script: name, modules, packages, recipe } of clients) {
+    const python = interpreters.find((path) => hasModules(path, modules)) ?? '';
+    const skip = python === '' && `set CORTEX_TEST_PYTHON to a python with ${packages} (pip install)`;
+    test(`${name}.py: every case`, { skip }, () => runPython(python, [join(scripts, `${name}.py`)]));
+    if (recipe === undefined) continue;
+    test(`${recipe}: the lines of docs/clients.md`, { skip }, () =>
+      runPython(python, ['-c', linesOf(recipe)]),
+    );
   }
 });
 
@@ -97,30 +150,41 @@ function hasModules(python: string, modules: readonly string[]): boolean {
   return spawnSync(python, ['-c', code]).status === 0;
 }
 
-interface Ended {
-  readonly code: number | null;
-  readonly output: string;
+function linesOf(recipe: string): string {
+  const input = {
+    url: stack?.gateway.url ?? '',
+    model: 'cortex-tiny',
+    context: 2048,
+    output: 2048,
+    apiKey: 'none',
+  };
+  const [snippet] = recipes.find(({ name }) => name === recipe)?.snippets(input) ?? [];
+  assert.equal(snippet?.language, 'python');
+  return snippet.text;
 }
 
-function runScript(python: string, name: string): Promise<Ended> {
+/** Rejects with all that it wrote unless it ends with 0. */
+async function runPython(python: string, args: readonly string[]): Promise<void> {
   const env = {
     PATH: process.env.PATH,
     HOME: folder,
-    // nothing is written beside the scripts
+    // nothing is written beside the scripts, nothing asked of the network
     PYTHONDONTWRITEBYTECODE: '1',
+    LITELLM_LOCAL_MODEL_COST_MAP: 'True',
     CORTEX_URL: stack?.gateway.url,
     CORTEX_LOADING_URL: loading?.gateway.url,
     CORTEX_SCRIPTED_URL: scripted.url,
   };
-  const child = spawn(python, [join(scripts, `${name}.py`)], { cwd: folder, env, timeout: scriptMsMax });
+  const child = spawn(python, args, { cwd: folder, env, timeout: scriptMsMax });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {
       output += text;
     });
   }
-  return new Promise((resolve, reject) => {
+  const code = await new Promise<number | null>((resolve, reject) => {
     child.once('error', reject);
-    child.once('close', (code) => resolve({ code, output }));
+    child.once('close', resolve);
   });
+  assert.equal(code, 0, output);
 }

@@ -8,6 +8,7 @@ export const claudeRecipe: ClientRecipe = {
   name: 'claude',
   title: 'Claude Code',
   speaks: 'Anthropic Messages',
+  tried: 'tried: 2.1.197, in the test suite',
   snippets: (input) => [
     { into: 'shell', language: 'sh', text: `${exportLines(claudePlan(input).env)}\nclaude` },
   ],
@@ -52,6 +53,7 @@ export const codexRecipe: ClientRecipe = {
   name: 'codex',
   title: 'Codex',
   speaks: 'OpenAI Responses',
+  tried: 'tried: 0.169.0, in the test suite',
   snippets: (input) => [
     { into: '~/.codex/config.toml', language: 'toml', text: codexConfig(input).join('\n') },
     { into: 'shell', language: 'sh', text: `${exportLines({ CORTEX_API_KEY: input.apiKey })}\ncodex` },
@@ -96,6 +98,7 @@ export const opencodeRecipe: ClientRecipe = {
   name: 'opencode',
   title: 'opencode',
   speaks: 'OpenAI chat completions',
+  tried: 'tried: 1.18.33, in the test suite',
   snippets: (input) => [
     { into: 'opencode.json', language: 'json', text: JSON.stringify(opencodeConfig(input), null, 2) },
     { into: 'shell', language: 'sh', text: `${exportLines({ CORTEX_API_KEY: input.apiKey })}\nopencode` },

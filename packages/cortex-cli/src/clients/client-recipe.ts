@@ -39,6 +39,8 @@ export interface ClientRecipe {
   readonly name: string;
   readonly title: string;
   readonly speaks: string;
+  /** Whether these very lines were run against cortex, with which version, and how. */
+  readonly tried: string;
   readonly snippets: (input: RecipeInput) => readonly Snippet[];
   /** Why something is as it is, a sentence each. */
   readonly notes: readonly string[];

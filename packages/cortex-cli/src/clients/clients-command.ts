@@ -42,8 +42,9 @@ function findRecipe(name: string): ClientRecipe {
   throw new CliError(`there is no recipe for "${name}"; there is one for ${names}`, 2);
 }
 
-function toJson({ name, title, speaks, notes, snippets }: ClientRecipe, input: RecipeInput): object {
-  return { name, title, speaks, notes, snippets: snippets(input) };
+function toJson(recipe: ClientRecipe, input: RecipeInput): object {
+  const { name, title, speaks, tried, notes, snippets } = recipe;
+  return { name, title, speaks, tried, notes, snippets: snippets(input) };
 }
 
 function renderRecipe(recipe: ClientRecipe, input: RecipeInput, style: Style): string {
@@ -53,5 +54,6 @@ function renderRecipe(recipe: ClientRecipe, input: RecipeInput, style: Style): s
     return `  ${into === 'shell' ? 'in a shell' : into}:\n${indented}\n`;
   });
   const launch = recipe.launch === undefined ? [] : [`  or: cortex launch ${recipe.name}\n`];
-  return [`${head}\n`, ...snippets, ...launch, ...recipe.notes.map((note) => `  ${note}\n`)].join('');
+  const notes = [...recipe.notes, style.dim(recipe.tried)].map((note) => `  ${note}\n`);
+  return [`${head}\n`, ...snippets, ...launch, ...notes].join('');
 }

@@ -78,7 +78,7 @@ export class Ledger {
 
   #refusal(principal: Budget, account: Account, tokens: number): AppError {
     const { keyId, hardCap, windowSecs } = principal;
-    const cap = Number(hardCap);
+    const cap = hardCap ?? Number.POSITIVE_INFINITY;
     const left = Math.max(0, cap - account.used - account.reserved);
     const wish = `this request may take ${tokens} tokens`;
     if (windowSecs === null) {
