@@ -130,9 +130,13 @@ export class FleetIndex {
   #putModels(slot: number, node: NodeView, before: NodeView | null): void {
     let stayed = 0;
     for (const [model, held] of node.models) {
-      const isNew = before === null || !before.models.has(model);
-      if (!isNew) stayed++;
-      this.#putModel(slot, node, model, held, isNew);
+      const was = before?.models.get(model);
+      if (was !== undefined && before !== null) {
+        stayed++;
+        // most of a node's models are on its disk, and stay there
+        if (!isInMemory(before, model, was) && !isInMemory(node, model, held)) continue;
+      }
+      this.#putModel(slot, node, model, held, was === undefined);
     }
     for (const model of node.pending) {
       if (!node.models.has(model)) this.#putModel(slot, node, model, undefined, true);
