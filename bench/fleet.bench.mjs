@@ -4,10 +4,12 @@
  *   npm run bench:fleet [-- --nodes 1000 --models 10000]
  *
  * The fleet: every node holds 3 models in memory and 20 on disk; one model (`everywhere`) is resident on
- * all of them. `none free`: every node is full, so that a cold load has to evict. Decisions run on the
- * gateway's own state (`FleetPicture`); in some cases a node changes before each, as polls do. Goals: below
- * 50 us in the median with 1,000 nodes and 10,000 models, and below 5 % of a core for polls every 10 s. Bytes
- * are what the heap grew by per decision.
+ * all of them. `none free`: every node's memory is full, so that a cold load has to evict. `all busy`: so is
+ * it, and all slots of all models are taken and used all the time; `queues full`: and so are their queues, on
+ * all nodes but one. Decisions run on the gateway's own state (`FleetPicture`), and ask it who has a slot, as
+ * the gateway does; in some cases a node changes before each, as polls do. Goals: below 50 us in the median
+ * with 1,000 nodes and 10,000 models, and below 5 % of a core for polls every 10 s. Bytes are what the heap
+ * grew by per decision.
  */
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
@@ -73,13 +75,20 @@ function rowsOf(i) {
   return [...residentOf(i).map((id) => row(id, 'loaded')), ...onDisk.map((id) => row(id, 'available'))];
 }
 
-function healthOf(i, round, full) {
-  const freeMb = full ? 100 : deviceMb - 12_000 - ((i * 37 + round) % 1000);
+/** Requests that run and that wait for each model of a node. */
+function loadOf(i, round, kind) {
+  if (kind === 'free' || kind === 'full') return [(i + round) % 3, 0];
+  return [4, kind === 'queued' && i !== nodeCount - 1 ? 8 : (i + round) % 3];
+}
+
+function healthOf(i, round, kind) {
+  const [running, waiting] = loadOf(i, round, kind);
+  const freeMb = kind !== 'free' ? 100 : deviceMb - 12_000 - ((i * 37 + round) % 1000);
   const device = (index) => ({
     ...{ index, vram_used_mb: deviceMb - freeMb, vram_free_mb: freeMb, utilization_pct: 50, temp_c: 60 },
   });
   const load = (id) => ({
-    ...{ id, in_flight: (i + round) % 3, queue_depth: 0, max_in_flight: 4, max_queue_depth: 8 },
+    ...{ id, in_flight: running, queue_depth: waiting, max_in_flight: 4, max_queue_depth: 8 },
     ...{ tok_s_prefill: 900 + (i % 100), tok_s_decode: 40 },
   });
   return {
@@ -93,13 +102,13 @@ function healthOf(i, round, full) {
 
 const service = { clock: systemClock, failuresMax: () => 5, onChange: () => {}, onCircuit: () => {} };
 
-function buildFleet(full) {
+function buildFleet(kind) {
   const rates = new RateBook();
   const nodes = Array.from({ length: nodeCount }, (_, i) => {
     const node = new NodeState({ name: nameOf(i), endpoint: 'http://127.0.0.1' }, null, catalogue, service);
     node.discovery = discoverySchema.parse(discoveryOf(i));
     node.ingest(neuronModelsSchema.parse(rowsOf(i)));
-    node.ingestHealth(healthSchema.parse(healthOf(i, 0, full)));
+    node.ingestHealth(healthSchema.parse(healthOf(i, 0, kind)));
     node.healthy = true;
     for (const model of residentOf(i)) {
       rates.note(node.name, model, 'prefillTokS', 900 + (i % 100));
@@ -109,7 +118,8 @@ function buildFleet(full) {
   });
   const nowMs = () => 1_000_000;
   const rules = { maxWaitMs: 60_000, residencyFactor: 1, residencyMaxMs: 30_000 };
-  const turns = { rules: () => rules, habits: () => undefined, waiting: () => 0 };
+  const habits = { gapMs: 2000, residentSinceMs: 0, idleSinceMs: null };
+  const turns = { rules: () => rules, habits: () => habits, waiting: () => 0 };
   const sources = { rates, nowMs, turns };
   const picture = new FleetPicture(sources, { nodes, catalogue, strategy: 'lru' });
   return { nodes, picture };
@@ -131,12 +141,15 @@ function measure(work) {
   return { median: at(0.5), p99: at(0.99), bytes };
 }
 
-function decisionRows(label, full) {
-  const { nodes, picture } = buildFleet(full);
+function decisionRows(label, kind) {
+  const { nodes, picture } = buildFleet(kind);
+  const byName = new Map(nodes.map((node) => [node.name, node]));
+  const hasSlot = (node, model) => byName.get(node).hasSlot(model);
   // node.changed as a poll leaves it; the decision mends the index
   const ask = (pick, changes) => (i) => {
     if (changes) nodes[(i * 7919) % nodeCount].changed();
-    const decision = route(picture.view(), { model: pick(i), promptTokens: 2000, nowMs: 1_000_000 });
+    const request = { model: pick(i), promptTokens: 2000, nowMs: 1_000_000, hasSlot };
+    const decision = route(picture.view(), request);
     if (decision.kind === 'reject') throw new Error(decision.message);
     kinds.add(decision.kind);
   };
@@ -147,6 +160,7 @@ function decisionRows(label, full) {
     ['resident model', (i) => modelOf(i % (nodeCount * 2)), false],
     ['resident on every node', () => 'everywhere', false],
     ['cold placement', coldModel, false],
+    ['resident on every node, a node changed before', () => 'everywhere', true],
     ['resident, a node changed before', (i) => modelOf(i % (nodeCount * 2)), true],
     ['cold, a node changed before', coldModel, true],
   ];
@@ -158,8 +172,8 @@ function decisionRows(label, full) {
 }
 
 function pollRow() {
-  const { nodes, picture } = buildFleet(false);
-  const texts = nodes.map((_, i) => [JSON.stringify(rowsOf(i)), JSON.stringify(healthOf(i, 1, false))]);
+  const { nodes, picture } = buildFleet('free');
+  const texts = nodes.map((_, i) => [JSON.stringify(rowsOf(i)), JSON.stringify(healthOf(i, 1, 'free'))]);
   const once = (i) => {
     const node = nodes[i % nodeCount];
     const [rows, health] = texts[i % nodeCount];
@@ -192,7 +206,8 @@ function print(rows) {
 }
 
 console.log(`${nodeCount} nodes, ${modelCount} models, ${rounds} rounds, node ${process.version}`);
-const rows = [...decisionRows('memory free', false), ...decisionRows('none free', true)];
+const kinds = { 'memory free': 'free', 'none free': 'full', 'all busy': 'busy', 'queues full': 'queued' };
+const rows = Object.entries(kinds).flatMap(([label, kind]) => decisionRows(label, kind));
 const poll = pollRow();
 print([...rows, poll.row]);
 console.log(poll.core);

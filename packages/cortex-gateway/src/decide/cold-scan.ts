@@ -15,10 +15,11 @@ import {
   scoreOf,
   type Weighing,
 } from './expected-time.ts';
-import { deviceColumns, type FleetIndex } from './fleet-index.ts';
+import { anyHarness, deviceColumns, type FleetIndex } from './fleet-index.ts';
 import { defaultPriority } from './fleet-view.ts';
 import { loadPriorMs } from './load-time.ts';
 import { type ColdCandidate, considerCold, type NodeRejection } from './placement.ts';
+import type { Rates } from './rate-book.ts';
 
 export interface ColdChoice {
   readonly best: ColdCandidate | null;
@@ -52,11 +53,11 @@ function withMoves(weighing: Weighing, index: FleetIndex, { best, rejected }: Co
   let better = best;
   let searched = 0;
   const leastMb = weighing.sizeMb ?? 0;
-  for (let slot = 0; slot < index.nodes.length && searched < searchedForMovesMax; slot++) {
-    const row = slot * deviceColumns;
-    if ((index.freeMb[row + deviceColumns - 1] ?? 0) < leastMb) continue;
-    const isSingle = (index.kthTotalMb[row + 1] ?? -1) < 0;
-    if (isSingle || index.healthy[slot] === 0) continue;
+  const count = index.nodes.length;
+  for (let slot = 0; slot < count && searched < searchedForMovesMax; slot++) {
+    if ((index.freeMb[(deviceColumns - 1) * count + slot] ?? 0) < leastMb) continue;
+    const isSingle = (index.kthTotalMb[count + slot] ?? -1) < 0;
+    if (isSingle || index.able[slot] === 0) continue;
     searched++;
     const candidate = planAt(weighing, index, slot, true);
     if (candidate === null || 'reason' in candidate || candidate.placement.moves === undefined) continue;
@@ -112,23 +113,30 @@ function promising(weighing: Weighing, index: FleetIndex, freeOnly: boolean): re
   const { entry, model } = weighing;
   const kept: Bound[] = [];
   const terms = toBoundTerms(weighing, index);
+  const { able, freeMb, idlestMs, jobs, nodes, scratchA } = index;
   // without an entry only nodes that have it can load it
   const slots = entry === undefined ? index.presentSlots(model) : null;
-  const count = slots === null ? index.nodes.length : slots.length;
+  const count = slots === null ? nodes.length : slots.length;
+  // of the last one kept, once there are as many as may be
+  let lastMs = impossible;
+  let lastHint = impossible;
   for (let i = 0; i < count; i++) {
     const slot = slots === null ? i : (slots[i] ?? 0);
-    if (index.scratchA[slot] === taken) continue;
+    const measured = scratchA[slot] ?? unknown;
+    if (measured === taken || ((able[slot] ?? 0) & terms.harness) === 0) continue;
     const evictMs = evictBoundMs(terms, index, slot);
     if (evictMs === impossible || (freeOnly && evictMs > 0)) continue;
-    const node = index.jobs[slot] === 0 ? undefined : index.nodes[slot];
+    const node = jobs[slot] === 0 ? undefined : nodes[slot];
     const queueMs = node === undefined ? 0 : jobsMs(weighing, node);
-    const boundMs = queueMs + evictMs + loadBoundMs(terms, index, slot) + prefillBoundMs(terms, index, slot);
-    const last = kept.length === plansMax ? kept[plansMax - 1] : undefined;
-    if (last !== undefined && last.boundMs < boundMs) continue;
-    const hint =
-      evictMs === 0 ? -(index.freeMb[slot * deviceColumns + terms.column] ?? 0) : (index.idlestMs[slot] ?? 0);
-    if (last !== undefined && last.boundMs === boundMs && last.hint <= hint) continue;
+    const prefillMs = terms.isMeasured ? prefillBoundMs(terms, index, slot) : terms.prefillMs;
+    const boundMs = queueMs + evictMs + loadBoundMs(terms, index, slot, measured) + prefillMs;
+    if (boundMs > lastMs) continue;
+    const hint = evictMs === 0 ? -(freeMb[terms.column + slot] ?? 0) : (idlestMs[slot] ?? 0);
+    if (boundMs === lastMs && hint >= lastHint) continue;
     keep(kept, { slot, boundMs, hint });
+    const last = kept.length === plansMax ? kept[plansMax - 1] : undefined;
+    lastMs = last?.boundMs ?? impossible;
+    lastHint = last?.hint ?? impossible;
   }
   return kept;
 }
@@ -149,10 +157,13 @@ interface BoundTerms {
   /** No node needs less. */
   readonly leastMb: number;
   readonly minDeviceMb: number;
-  /** Column of the k-th device. */
+  /** Whether memory alone does not say that the devices are there. */
+  readonly asksDevices: boolean;
+  /** Where the column of the k-th device begins. */
   readonly column: number;
   /** More devices than there are columns: memory bounds nothing. */
   readonly isWide: boolean;
+  /** Where the column of its rank begins. */
   readonly rank: number;
   readonly harness: number;
   readonly sizeMb: number | null;
@@ -160,9 +171,12 @@ interface BoundTerms {
   readonly loadHereMs: number;
   readonly loadFetchedMs: number;
   readonly promptTokens: number;
+  /** Whether any node has measured the model. */
+  readonly isMeasured: boolean;
   readonly prefillMs: number;
 }
 
+const none: readonly number[] = [];
 const impossible = Number.POSITIVE_INFINITY;
 const unknown = Number.NaN;
 /** The model is there, or comes or goes: no place for another load of it. */
@@ -171,66 +185,80 @@ const taken = -1;
 function toBoundTerms(weighing: Weighing, index: FleetIndex): BoundTerms {
   const { entry, sizeMb, mean } = weighing;
   const toldMb = markMeasured(weighing, index);
+  const leastMb = entry?.vramMb ?? toldMb;
+  const minDeviceMb = entry?.minDeviceVramMb ?? 0;
   const devices = Math.max(1, entry?.minDevices ?? 1);
   const promptTokens = promptTokensOf(weighing.request);
   return {
-    leastMb: entry?.vramMb ?? toldMb,
-    minDeviceMb: entry?.minDeviceVramMb ?? 0,
-    column: Math.min(devices, deviceColumns) - 1,
+    leastMb,
+    minDeviceMb,
+    asksDevices: devices > 1 || minDeviceMb > 0 || leastMb <= 0,
+    column: (Math.min(devices, deviceColumns) - 1) * index.nodes.length,
     isWide: devices > deviceColumns,
-    rank: index.rankColumn(entry?.residencyPriority ?? defaultPriority),
-    harness: entry === undefined ? 0 : index.harnessBit(entry.harness),
+    rank: index.rankColumn(entry?.residencyPriority ?? defaultPriority) * index.nodes.length,
+    harness: entry === undefined ? anyHarness : index.harnessBit(entry.harness),
     sizeMb,
     isOnEveryDisk: weighing.view.isOnEveryDisk === true,
     loadHereMs: loadPriorMs(sizeMb, null, mean?.loadMs ?? null, true),
     loadFetchedMs: loadPriorMs(sizeMb, null, mean?.loadMs ?? null, false),
     promptTokens,
+    isMeasured: weighing.rates.size > 0,
     prefillMs: prefillMsAt(promptTokens, prefillElsewhere(weighing), 0),
   };
 }
 
 /**
  * Notes per slot the measured load (or 0 where it is on disk, unmeasured; `taken` where it is no candidate)
- * and the measured prefill. Returns the least that a node which has the model says it takes; 0 = one does
- * not say.
+ * and the measured prefill. Returns the least that a candidate which has the model says it takes; 0 = one
+ * does not say.
  */
 function markMeasured({ model, sizeMb, rates }: Weighing, index: FleetIndex): number {
-  const { scratchA, scratchB } = index;
+  const { nodes, scratchA, scratchB } = index;
   scratchA.fill(unknown);
   scratchB.fill(unknown);
+  const residents = index.replicasOf(model)?.slots ?? none;
+  for (let i = 0; i < residents.length; i++) scratchA[residents[i] ?? 0] = taken;
   let leastMb = sizeMb ?? 0;
   for (const slot of index.presentSlots(model)) {
+    if (scratchA[slot] === taken) continue;
     scratchA[slot] = 0;
-    const toldMb = index.nodes[slot]?.models.get(model)?.vramMb ?? sizeMb ?? 0;
+    const toldMb = nodes[slot]?.models.get(model)?.vramMb ?? sizeMb ?? 0;
     if (toldMb < leastMb) leastMb = toldMb;
   }
-  for (const [name, measured] of rates) {
-    const slot = index.slotOf(name);
-    if (slot === null) continue;
-    if (measured.loadMs !== null) scratchA[slot] = measured.loadMs;
-    if (measured.prefillTokS !== null) scratchB[slot] = measured.prefillTokS;
+  if (rates.size < nodes.length - residents.length) {
+    for (const [name, measured] of rates) noteRates(index, index.slotOf(name), measured);
+  } else {
+    for (let slot = 0; slot < nodes.length; slot++) {
+      if (scratchA[slot] !== taken) noteRates(index, slot, rates.get(nodes[slot]?.name ?? ''));
+    }
   }
-  for (const slot of index.replicasOf(model)?.slots ?? []) scratchA[slot] = taken;
   return leastMb;
+}
+
+function noteRates(
+  { scratchA, scratchB }: FleetIndex,
+  slot: number | null,
+  measured: Rates | undefined,
+): void {
+  if (slot === null || measured === undefined || scratchA[slot] === taken) return;
+  if (measured.loadMs !== null) scratchA[slot] = measured.loadMs;
+  if (measured.prefillTokS !== null) scratchB[slot] = measured.prefillTokS;
 }
 
 /** 0 = may fit as it is. */
 function evictBoundMs(terms: BoundTerms, index: FleetIndex, slot: number): number {
-  if (index.healthy[slot] === 0) return impossible;
-  const harnesses = index.harnesses[slot] ?? 0;
-  if (terms.harness !== 0 && harnesses !== 0 && (harnesses & terms.harness) === 0) return impossible;
   if (terms.isWide) return 0;
-  const at = slot * deviceColumns + terms.column;
-  if ((index.kthTotalMb[at] ?? -1) < terms.minDeviceMb) return impossible;
+  const at = terms.column + slot;
+  if (terms.asksDevices && (index.kthTotalMb[at] ?? -1) < terms.minDeviceMb) return impossible;
   const lackMb = terms.leastMb - (index.freeMb[at] ?? 0);
   if (lackMb <= 0) return 0;
   if (terms.leastMb > (index.totalMb[at] ?? 0)) return impossible;
-  if (lackMb > (index.reclaimMb[slot * index.ranks.length + terms.rank] ?? 0)) return impossible;
+  if (lackMb > (index.reclaimMb[terms.rank + slot] ?? 0)) return impossible;
   return leastEvictMs * Math.ceil(lackMb / (index.largestMb[slot] ?? lackMb));
 }
 
-function loadBoundMs(terms: BoundTerms, index: FleetIndex, slot: number): number {
-  const measured = index.scratchA[slot] ?? unknown;
+/** `measured`: as `markMeasured` notes it. */
+function loadBoundMs(terms: BoundTerms, index: FleetIndex, slot: number, measured: number): number {
   if (measured > 0) return measured;
   const onDisk = measured === 0 || terms.isOnEveryDisk;
   const mbS = index.loadMbS[slot] ?? unknown;

@@ -1,5 +1,6 @@
 /** Which nodes can say how many tokens a request has: those that hold the model, then those with its file. */
 import { type FleetView, type ModelView, type NodeView, resolveAlias } from './fleet-view.ts';
+import { reject, rejectUnhealthy, rejectUnknown } from './refusals.ts';
 import type { Rejection } from './route.ts';
 
 export interface CountingNode {
@@ -22,24 +23,17 @@ export function planCount(view: FleetView, requested: string): CountPlan {
     return held === undefined || held.status === 'unknown' ? [] : [{ node, held }];
   });
   if (found.length > 0) return { kind: 'ask', model, nodes: found.sort(compare).map(toCountingNode) };
-  const rejection = { kind: 'reject', model, retryAfterSecs: 5, nodes: [] } as const;
-  if (healthy.length === 0) {
-    const message = 'no healthy nodes available; check that a neuron runs and answers';
-    return { ...rejection, code: 'no_healthy_nodes', message };
-  }
+  if (healthy.length === 0) return rejectUnhealthy(view, model);
   const away = view.nodes.find((node) => node.models.has(model));
   if (away !== undefined) {
     const message = `model "${requested}" is on ${away.name} alone, which does not answer now; try again`;
-    return { ...rejection, code: 'node_unhealthy', message };
+    return reject(model, 'node_unhealthy', message, 5);
   }
-  if (view.catalogue.has(model)) {
-    const message =
-      `model "${requested}" is in the catalogue and on no node's disk yet, so nobody has its tokenizer; ` +
-      'load it once';
-    return { ...rejection, code: 'model_not_loaded', message, retryAfterSecs: null };
-  }
-  const message = `model "${requested}" not found on any node and not in catalogue; see GET /v1/models`;
-  return { ...rejection, code: 'model_not_found', message, retryAfterSecs: null };
+  if (!view.catalogue.has(model)) return rejectUnknown(view, requested, model);
+  const message =
+    `model "${requested}" is in the catalogue and on no node's disk yet, so nobody has its tokenizer; ` +
+    'load it once';
+  return reject(model, 'model_not_loaded', message, null);
 }
 
 interface Found {

@@ -114,7 +114,7 @@ export function loadScore(model: ModelView): number {
   return model.foreignLoad + model.leases;
 }
 
-function slotsOf(model: ModelView | undefined): number {
+export function slotsOf(model: ModelView | undefined): number {
   const told = model?.slots ?? 0;
   return told > 0 ? told : slotsPrior;
 }
@@ -306,6 +306,33 @@ function cachedOn(request: RouteRequest, node: string): number {
   if (request.cached === undefined) return 0;
   for (const each of request.cached) if (each.node === node) return each.tokens;
   return 0;
+}
+
+/** The least that any loaded replica could be expected to take, by requests before this one and slots. */
+export interface ReplicaBound {
+  /** No node reads the prompt faster, none frees its slots sooner. */
+  readonly prefillTokS: number;
+  readonly serviceMs: number;
+  readonly promptTokens: number;
+}
+
+export function toReplicaBound(weighing: Weighing): ReplicaBound {
+  const { view, model, mean, request } = weighing;
+  const best = view.rates?.bestOf(model) ?? null;
+  const measuredMs = best?.serviceMs ?? Number.POSITIVE_INFINITY;
+  return {
+    prefillTokS: Math.max(best?.prefillTokS ?? 0, prefillElsewhere(weighing)),
+    // where no service was measured each node's own rate decides
+    serviceMs: mean?.serviceMs == null ? 0 : Math.min(measuredMs, mean.serviceMs),
+    promptTokens: promptTokensOf(request),
+  };
+}
+
+/** Of a replica that has nothing of the prompt cached, ms. Same terms as `weighLoaded`, at the best rates. */
+export function replicaBoundMs(bound: ReplicaBound, ahead: number, slots: number): number {
+  const mustEnd = Math.max(0, ahead + 1 - slots);
+  const queueMs = mustEnd === 0 ? 0 : (mustEnd * bound.serviceMs) / slots;
+  return queueMs + prefillMsAt(bound.promptTokens, bound.prefillTokS, Math.min(ahead, slots));
 }
 
 /** How long a request holds its slot, by what the node measured, else the others. */

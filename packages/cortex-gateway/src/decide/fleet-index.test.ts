@@ -20,7 +20,7 @@ function snapshot(index: FleetIndex) {
   return {
     resident: slots((id) => index.replicasOf(id)?.slots ?? []),
     present: slots((id) => index.presentSlots(id)),
-    healthy: [...index.healthy, index.healthyCount],
+    able: [...index.able, index.healthyCount],
     numbers: [
       index.freeMb,
       index.totalMb,

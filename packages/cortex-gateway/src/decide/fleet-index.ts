@@ -18,6 +18,8 @@ import { Replicas, rowOf } from './replicas.ts';
 export const deviceColumns = 8;
 const ranksMax = 16;
 const harnessesMax = 31;
+/** All bits of harnesses. */
+export const anyHarness = 2 ** harnessesMax - 1;
 
 /** What the numbers are computed from. */
 type Context = Pick<FleetView, 'catalogue' | 'aliases' | 'strategy' | 'rates'>;
@@ -27,15 +29,14 @@ export class FleetIndex {
   /** Distinct residency priorities, ascending. */
   readonly ranks: readonly number[];
   healthyCount = 0;
-  readonly healthy: Uint8Array;
-  /** One bit per harness; 0 = the node names none. */
-  readonly harnesses: Uint32Array;
-  /** Free MiB on the k freest devices together; row of `deviceColumns` per node. */
+  /** One bit per harness of a healthy node, all bits where it names none; 0 = it is not healthy. */
+  readonly able: Int32Array;
+  /** Free MiB on the k freest devices together; a column of all nodes per k, one after the other. */
   readonly freeMb: Float64Array;
   /** MiB of the k largest devices together, and of the k-th alone. */
   readonly totalMb: Float64Array;
   readonly kthTotalMb: Float64Array;
-  /** MiB of loaded and loading models up to each rank; row of `ranks.length` per node. */
+  /** MiB of loaded and loading models up to each rank; a column of all nodes per rank. */
   readonly reclaimMb: Float64Array;
   /** MiB of the largest loaded model: how many have to leave at least. */
   readonly largestMb: Float64Array;
@@ -59,8 +60,7 @@ export class FleetIndex {
     this.#context = context;
     this.nodes = [];
     this.ranks = ranksOf(context);
-    this.healthy = new Uint8Array(size);
-    this.harnesses = new Uint32Array(size);
+    this.able = new Int32Array(size);
     this.freeMb = new Float64Array(size * deviceColumns);
     this.totalMb = new Float64Array(size * deviceColumns);
     this.kthTotalMb = new Float64Array(size * deviceColumns);
@@ -101,9 +101,9 @@ export class FleetIndex {
     return this.#present.keys();
   }
 
-  /** The bit of a harness; 0 when no node names it. */
+  /** The bit of a harness; when no node names it, all. */
   harnessBit(name: string): number {
-    return this.#harnessBits.get(name) ?? 0;
+    return this.#harnessBits.get(name) ?? anyHarness;
   }
 
   /** The column of `reclaimMb` that bounds what a newcomer of that priority may displace. */
@@ -123,22 +123,25 @@ export class FleetIndex {
   #put(slot: number, node: NodeView, before: NodeView | null): void {
     this.nodes[slot] = node;
     this.#putModels(slot, node, before);
-    this.healthyCount += Number(node.healthy) - (this.healthy[slot] ?? 0);
-    this.healthy[slot] = Number(node.healthy);
+    this.healthyCount += Number(node.healthy) - Number(this.able[slot] !== 0);
     this.jobs[slot] = node.pending.length;
     this.loadMbS[slot] = this.#context.rates?.loadMbS(node.name) ?? Number.NaN;
-    let bits = 0;
+    let bits = node.harnesses.length === 0 ? anyHarness : 0;
     for (const harness of node.harnesses) bits |= this.#bitOf(harness);
-    this.harnesses[slot] = bits;
+    this.able[slot] = node.healthy ? bits : 0;
     this.#putMemory(slot, node);
   }
 
   #putModels(slot: number, node: NodeView, before: NodeView | null): void {
     let stayed = 0;
     for (const [model, held] of node.models) {
-      const isNew = before === null || !before.models.has(model);
-      if (!isNew) stayed++;
-      this.#putModel(slot, node, model, held, isNew);
+      const was = before?.models.get(model);
+      if (was !== undefined && before !== null) {
+        stayed++;
+        // most of a node's models are on its disk, and stay there
+        if (!isInMemory(before, model, was) && !isInMemory(node, model, held)) continue;
+      }
+      this.#putModel(slot, node, model, held, was === undefined);
     }
     for (const model of node.pending) {
       if (!node.models.has(model)) this.#putModel(slot, node, model, undefined, true);
@@ -185,14 +188,18 @@ export class FleetIndex {
     const context = this.#context as FleetView;
     const free = [...freeByDevice(context, node).values()].sort((a, b) => b - a);
     const totals = node.devices.map((device) => device.totalMb).sort((a, b) => b - a);
-    const base = slot * deviceColumns;
+    const count = this.able.length;
+    let allFree = 0;
+    let allTotal = 0;
     for (let k = 0; k < deviceColumns; k++) {
-      freeMb[base + k] = (k === 0 ? 0 : (freeMb[base + k - 1] ?? 0)) + Math.max(0, free[k] ?? 0);
-      totalMb[base + k] = (k === 0 ? 0 : (totalMb[base + k - 1] ?? 0)) + (totals[k] ?? 0);
-      kthTotalMb[base + k] = totals[k] ?? -1;
+      const at = k * count + slot;
+      allFree += Math.max(0, free[k] ?? 0);
+      allTotal += totals[k] ?? 0;
+      freeMb[at] = allFree;
+      totalMb[at] = allTotal;
+      kthTotalMb[at] = totals[k] ?? -1;
     }
-    const row = slot * ranks.length;
-    reclaimMb.fill(0, row, row + ranks.length);
+    for (let i = 0; i < ranks.length; i++) reclaimMb[i * count + slot] = 0;
     let idlestMs = Number.POSITIVE_INFINITY;
     let largestMb = 0;
     for (const model of node.models.values()) {
@@ -203,7 +210,8 @@ export class FleetIndex {
       largestMb = Math.max(largestMb, size);
       const priority = priorityOf(context, model.id);
       for (let i = ranks.length - 1; i >= 0 && (ranks[i] ?? 0) >= priority; i--) {
-        reclaimMb[row + i] = (reclaimMb[row + i] ?? 0) + size;
+        const at = i * count + slot;
+        reclaimMb[at] = (reclaimMb[at] ?? 0) + size;
       }
     }
     this.idlestMs[slot] = idlestMs;

@@ -75,6 +75,8 @@ export interface NodeView {
   readonly cordoned?: boolean;
   /** Whether it ever answered: before that, nothing is known of its devices. */
   readonly discovered: boolean;
+  /** It never answered, and was not asked often enough to give it up. */
+  readonly isAwaited?: boolean;
   readonly harnesses: readonly string[];
   readonly devices: readonly DeviceView[];
   /** By catalogue id where the catalogue knows the model, else by the neuron's id. */

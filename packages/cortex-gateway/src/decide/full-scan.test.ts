@@ -124,6 +124,63 @@ describe('a decision on an index that was kept', () => {
   });
 });
 
+describe('a model on many nodes', () => {
+  /** Few different numbers, so that many replicas are as good as each other. */
+  const node = (random: SeededRandom, name: string): NodeView => {
+    const [made] = toFleetView({
+      nodes: [
+        {
+          name,
+          healthy: random.chance(0.95),
+          models: [
+            {
+              id: 'm',
+              status: random.pick(['loaded', 'loaded', 'loaded', 'loading', 'available'] as const),
+              slots: random.pick([null, 1, 2]),
+              leases: random.int(0, 3),
+              foreignLoad: random.int(0, 2),
+              draining: random.chance(0.05),
+            },
+          ],
+        },
+      ],
+    }).nodes;
+    return made as NodeView;
+  };
+
+  test('goes where a plain look at each of them finds the least, ties and cached prompts included', () => {
+    const random = new SeededRandom();
+    for (let fleet = 0; fleet < 40; fleet++) {
+      const names = Array.from({ length: random.int(1, 40) }, (_, i) => `n${String(i).padStart(2, '0')}`);
+      const view = toFleetView({ nodes: names.map((name) => ({ name })) });
+      const { index } = view;
+      for (const [slot, name] of names.entries()) index?.update(slot, node(random, name));
+      for (let step = 0; step < 60; step++) {
+        const name = random.pick(names);
+        if (random.chance(0.2)) index?.update(index.slotOf(name) ?? -1, node(random, name));
+        const held = view.nodes.find((each) => each.name === name)?.models.get('m');
+        if (held !== undefined) (held as { leases: number }).leases = random.int(0, 3);
+        if (random.chance(0.3)) {
+          const rate = random.pick(['prefillTokS', 'serviceMs', 'decodeTokS'] as const);
+          (view.rates as RateBook).note(name, 'm', rate, random.pick([100, 1000]));
+        }
+        const cached = [0, 1].map(() => ({ node: random.pick(names), tokens: random.pick([0, 500, 2000]) }));
+        const full = new Set(names.filter(() => random.chance(0.5)));
+        const request: RouteRequest = {
+          ...{ model: 'm', promptTokens: 1000, nowMs: 1_000_000, mustServeNow: true, mayReplicate: false },
+          ...(random.chance(0.6) ? { cached } : {}),
+          ...(random.chance(0.5) ? { hasSlot: (at: string) => !full.has(at) } : {}),
+          ...(random.chance(0.3) ? { exclude: new Set([random.pick(names)]) } : {}),
+        };
+        const note = `fleet ${fleet} step ${step}; TEST_SEED=${random.seed}`;
+        const expected = view.nodes.some(({ healthy }) => healthy) ? plainly(view, request) : ['reject'];
+        const decision = told(route(view, request));
+        assert.ok(expected.includes(decision), `${decision}, not ${expected}; ${note}`);
+      }
+    }
+  });
+});
+
 describe('a replica that is full', () => {
   const replicas = ['a', 'b', 'c'].map((name, i) => ({
     name,

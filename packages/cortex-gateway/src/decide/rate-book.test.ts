@@ -12,6 +12,22 @@ describe('RateBook', () => {
     assert.equal(book.of('a', 'm')?.decodeTokS, null);
   });
 
+  test('nobody is better than the best, and a best that has passed is forgotten', () => {
+    const book = new RateBook();
+    assert.equal(book.bestOf('m'), null);
+    book.note('a', 'm', 'prefillTokS', 900);
+    assert.deepEqual(book.bestOf('m'), { prefillTokS: 900, serviceMs: Number.POSITIVE_INFINITY });
+    book.note('b', 'm', 'serviceMs', 50);
+    for (let i = 0; i < 1000; i++) {
+      book.note('a', 'm', 'prefillTokS', 100);
+      book.note('b', 'm', 'serviceMs', 400);
+      const { prefillTokS = 0, serviceMs = 0 } = book.bestOf('m') ?? {};
+      assert.ok(prefillTokS >= (book.of('a', 'm')?.prefillTokS ?? 0) && serviceMs <= 400);
+    }
+    assert.ok((book.bestOf('m')?.prefillTokS ?? 0) < 101);
+    assert.ok((book.bestOf('m')?.serviceMs ?? 0) > 399);
+  });
+
   test('what is no positive number changes nothing', () => {
     const book = new RateBook();
     for (const value of [0, -1, Number.NaN, Number.POSITIVE_INFINITY]) book.note('a', 'm', 'loadMs', value);

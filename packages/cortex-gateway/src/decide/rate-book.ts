@@ -27,8 +27,17 @@ export interface RateSource {
    * change in place; when the model is forgotten, the next map is another one.
    */
   byNode(model: string): ReadonlyMap<string, Rates>;
+  /** At least the most `prefillTokS` and at most the least `serviceMs` of any node; null = none has any. */
+  bestOf(model: string): BestRates | null;
   /** MiB of a model that come up per second on that node, whatever the model. */
   loadMbS(node: string): number | null;
+}
+
+/** Bounds of what the nodes of a model have measured. */
+export interface BestRates {
+  readonly prefillTokS: number;
+  /** Infinite = not measured. */
+  readonly serviceMs: number;
 }
 
 /** One pair as the state file keeps it. */
@@ -49,11 +58,17 @@ interface ModelRates {
   readonly byNode: Map<string, Values>;
   readonly means: Values;
   readonly counts: Record<RateName, number>;
+  best: BestRates;
+  /** Until `best` is taken from all nodes again. */
+  notesLeft: number;
 }
 
 const rateNames = ['loadMs', 'prefillTokS', 'decodeTokS', 'serviceMs'] as const;
 const newestWeight = 0.3;
 const pairsMax = 20_000;
+/** A best value that has passed is forgotten after so many measurements. */
+const bestHoldsFor = 1000;
+const noBest: BestRates = { prefillTokS: 0, serviceMs: Number.POSITIVE_INFINITY };
 
 export class RateBook implements RateSource {
   readonly #models = new Map<string, ModelRates>();
@@ -74,6 +89,10 @@ export class RateBook implements RateSource {
     return this.#models.get(model)?.byNode ?? none;
   }
 
+  bestOf(model: string): BestRates | null {
+    return this.#models.get(model)?.best ?? null;
+  }
+
   loadMbS(node: string): number | null {
     return this.#loadMbS.get(node) ?? null;
   }
@@ -90,6 +109,7 @@ export class RateBook implements RateSource {
     const sum = (rates.means[name] ?? 0) * count;
     rates.counts[name] = before === null ? count + 1 : count;
     rates.means[name] = (sum - (before ?? 0) + after) / rates.counts[name];
+    noteBest(rates, pair);
     this.version++;
     if (this.#pairs > pairsMax) this.#dropOldest();
   }
@@ -131,6 +151,8 @@ export class RateBook implements RateSource {
       byNode: new Map(),
       means: noValues(),
       counts: { loadMs: 0, prefillTokS: 0, decodeTokS: 0, serviceMs: 0 },
+      best: noBest,
+      notesLeft: bestHoldsFor,
     };
     this.#models.set(model, rates);
     return rates;
@@ -155,6 +177,23 @@ export class RateBook implements RateSource {
 }
 
 const none: ReadonlyMap<string, Rates> = new Map();
+
+function noteBest(rates: ModelRates, pair: Values): void {
+  if (--rates.notesLeft > 0) rates.best = better(rates.best, pair);
+  else {
+    rates.notesLeft = bestHoldsFor;
+    rates.best = [...rates.byNode.values()].reduce(better, noBest);
+  }
+}
+
+function better(best: BestRates, { prefillTokS, serviceMs }: Values): BestRates {
+  const [most, least] = [prefillTokS ?? 0, serviceMs ?? Number.POSITIVE_INFINITY];
+  if (most <= best.prefillTokS && least >= best.serviceMs) return best;
+  return {
+    prefillTokS: Math.max(best.prefillTokS, most),
+    serviceMs: Math.min(best.serviceMs, least),
+  };
+}
 
 function noValues(): Values {
   return { loadMs: null, prefillTokS: null, decodeTokS: null, serviceMs: null };

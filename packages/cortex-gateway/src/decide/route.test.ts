@@ -153,8 +153,8 @@ describe('route()', () => {
     assert.equal(told(view([{ name: 'a' }]), 'm'), 'model_not_found');
   });
 
-  test('what is on no node is not called missing while a node has never answered: it may have it', () => {
-    const mute = { name: 'mute', healthy: false, discovered: false };
+  test('what is on no node is not called missing while a node is still awaited: it may have it', () => {
+    const mute = { name: 'mute', healthy: false, discovered: false, isAwaited: true };
     const decision = route(view([{ name: 'a' }, mute]), { model: 'm' });
     assert.ok(decision.kind === 'reject');
     assert.deepEqual([decision.code, decision.retryAfterSecs], ['node_unhealthy', 3]);
@@ -162,8 +162,8 @@ describe('route()', () => {
       decision.message,
       /"m" is on no node that answers; mute has not answered yet and may have it/,
     );
-    // one that was there before it fell silent has told what it has
-    assert.equal(told(view([{ name: 'a' }, { ...mute, discovered: true }]), 'm'), 'model_not_found');
+    // one that stays away would keep clients trying a wrong name
+    assert.equal(told(view([{ name: 'a' }, { ...mute, isAwaited: false }]), 'm'), 'model_not_found');
   });
 
   test('a model pinned to a node that is down gets a retryable answer', () => {

@@ -12,8 +12,11 @@ import {
   isServiceMeasured,
   type MutableTerms,
   noTerms,
+  ownRates,
   type RouteTerms,
+  replicaBoundMs,
   scoreOf,
+  toReplicaBound,
   toWeighing,
   type Weighing,
   weighComing,
@@ -25,6 +28,8 @@ import type { FleetView, ModelView, NodeView } from './fleet-view.ts';
 import { resolveAlias } from './fleet-view.ts';
 import type { ColdCandidate, NodeRejection, Placement } from './placement.ts';
 import type { Rates } from './rate-book.ts';
+import { reject, rejectUnhealthy, rejectUnknown } from './refusals.ts';
+import { isReady, type Replicas } from './replicas.ts';
 import type { RouteRequest } from './route-request.ts';
 
 export type RouteDecision = Forward | Load | Wait | Rejection;
@@ -74,7 +79,7 @@ export type Standing = 'ready' | 'coming' | 'leaving' | 'recovering' | 'cannot';
 export function route(view: FleetView, request: RouteRequest): RouteDecision {
   const model = resolveAlias(view, request.model);
   const index = indexOf(view);
-  if (index.healthyCount === 0) return reject(model, 'no_healthy_nodes', describeNone(view), 5);
+  if (index.healthyCount === 0) return rejectUnhealthy(view, model);
   const weighing = toWeighing(view, index, request, model);
   const seen = survey(weighing, index);
   const { ready, coming, leaving } = seen;
@@ -91,12 +96,7 @@ export function route(view: FleetView, request: RouteRequest): RouteDecision {
   const isKnown = weighing.entry !== undefined || index.presentSlots(model).length > 0;
   const unread = isKnown ? null : unreadNode(index);
   if (unread !== null) return waitForPoll(unread, model);
-  if (!isKnown) {
-    const mute = index.nodes.find((node) => !node.healthy && !node.discovered)?.name;
-    if (mute !== undefined) return rejectUntold(request.model, mute, model);
-    const message = `model "${request.model}" not found on any node and not in catalogue; see GET /v1/models`;
-    return reject(model, 'model_not_found', message, null);
-  }
+  if (!isKnown) return rejectUnknown(view, request.model, model);
   const { best, rejected } = chooseCold(weighing, index);
   if (leaving.node !== null && (best === null || scoreOf(leaving.terms) <= scoreOf(best.terms))) {
     return toWait(model, leaving, 'is making room and comes back');
@@ -104,12 +104,6 @@ export function route(view: FleetView, request: RouteRequest): RouteDecision {
   if (best !== null) return toLoad(model, best, best.placement.why);
   const other = unreadNode(index);
   return other === null ? rejectUnplaced(index, model, rejected) : waitForPoll(other, model);
-}
-
-/** A node that never answered may have it: what is not known yet is not called missing. */
-function rejectUntold(requested: string, node: string, model: string): Rejection {
-  const why = `${node} has not answered yet and may have it; try again`;
-  return reject(model, 'node_unhealthy', `model "${requested}" is on no node that answers; ${why}`, 3);
 }
 
 function unreadNode(index: FleetIndex): string | null {
@@ -136,7 +130,7 @@ export function weighHolder(
   own: Rates | null,
   terms: MutableTerms,
 ): Standing {
-  if (held?.status === 'loaded' && held.unservable === null && !held.draining) {
+  if (held !== undefined && isReady(held)) {
     weighLoaded(weighing, node, held, own, terms);
     return 'ready';
   }
@@ -175,21 +169,74 @@ function survey(weighing: Weighing, index: FleetIndex): Survey {
   };
   const replicas = index.replicasOf(weighing.model);
   if (replicas === null) return seen;
-  const { nodes, held } = replicas;
-  const rates = replicas.ratesIn(weighing.rates);
+  const { nodes, held, serves } = replicas;
   const { exclude } = weighing.request;
+  leadOfReady(weighing, index, replicas, seen.ready);
   let terms = noTerms();
   for (let row = 0; row < nodes.length; row++) {
+    if (serves[row] === true && exclude === undefined) {
+      seen.replicas++;
+      continue;
+    }
     const node = nodes[row];
     if (node === undefined || !node.healthy || exclude?.has(node.name)) continue;
-    const standing = weighHolder(weighing, node, held[row], rates[row] ?? null, terms);
+    if (serves[row] === true) {
+      seen.replicas++;
+      continue;
+    }
+    const standing = weighHolder(weighing, node, held[row], ownRates(weighing, node), terms);
     if (standing === 'recovering') seen.recovering ??= node.name;
-    if (standing === 'recovering' || standing === 'cannot') continue;
-    if (standing === 'ready') seen.replicas++;
-    const leader = standing === 'ready' ? seen.ready : seen[standing];
-    if (isBetter(terms, node, leader)) terms = lead(leader, node, held[row], terms);
+    if (standing !== 'coming' && standing !== 'leaving') continue;
+    if (isBetter(terms, node, seen[standing])) terms = lead(seen[standing], node, held[row], terms);
   }
   return seen;
+}
+
+/**
+ * Finds the best of those that serve and, where `hasSlot` is given, take another request. Those that could
+ * not be better at the best rates of any node are passed by without a look at theirs.
+ */
+function leadOfReady(
+  weighing: Weighing,
+  index: FleetIndex,
+  replicas: Replicas,
+  leader: Best,
+  hasSlot?: RouteRequest['hasSlot'],
+): void {
+  const { held, serves, capacity, foreign } = replicas;
+  const rates = replicas.ratesIn(weighing.rates);
+  const bound = toReplicaBound(weighing);
+  const { exclude, cached } = weighing.request;
+  let leaderMs = Number.POSITIVE_INFINITY;
+  let leaderAhead = 0;
+  let leaderRow = -1;
+  let terms = noTerms();
+  const look = (row: number): void => {
+    const model = held[row] as ModelView;
+    const node = replicas.nodes[row] as NodeView;
+    if (exclude?.has(node.name)) return;
+    weighLoaded(weighing, node, model, rates[row] ?? null, terms);
+    if (!isBetter(terms, node, leader) || hasSlot?.(node.name, weighing.model) === false) return;
+    terms = lead(leader, node, model, terms);
+    leaderMs = scoreOf(leader.terms);
+    leaderAhead = leader.terms.ahead;
+    leaderRow = row;
+  };
+  // the bound does not know of cached prompts: those that have one are looked at in any case
+  for (const { node } of cached ?? []) {
+    const row = replicas.rowOf(index.slotOf(node) ?? -1);
+    if (row !== null && serves[row] === true) look(row);
+  }
+  for (let row = 0; row < serves.length; row++) {
+    if (serves[row] !== true) continue;
+    const ahead = (foreign[row] ?? 0) + (held[row]?.leases ?? 0);
+    const boundMs = replicaBoundMs(bound, ahead, capacity[row] ?? 1);
+    if (boundMs > leaderMs) continue;
+    // as fast, as busy and later by name at best
+    if (boundMs === leaderMs && (ahead > leaderAhead || (ahead === leaderAhead && row >= leaderRow)))
+      continue;
+    look(row);
+  }
 }
 
 /** The best replica, or where that one is full, the best of those that are not; all full: the best. */
@@ -199,31 +246,11 @@ function toReplica(weighing: Weighing, index: FleetIndex, { ready, replicas }: S
   if (request.hasSlot === undefined || ready.node === null || request.hasSlot(ready.node.name, model)) {
     return toForward(model, ready, why);
   }
-  const free = bestWithSlot(weighing, index, request.hasSlot);
+  const free = noBest();
+  const all = index.replicasOf(model);
+  if (all !== null) leadOfReady(weighing, index, all, free, request.hasSlot);
   if (free.node === null) return toForward(model, ready, why);
   return toForward(model, free, `${why}, of those with a free slot`);
-}
-
-function bestWithSlot(
-  weighing: Weighing,
-  index: FleetIndex,
-  hasSlot: (node: string, model: string) => boolean,
-): Best {
-  const { model, request } = weighing;
-  const best = noBest();
-  const replicas = index.replicasOf(model);
-  if (replicas === null) return best;
-  const { nodes, held } = replicas;
-  const rates = replicas.ratesIn(weighing.rates);
-  let terms = noTerms();
-  for (let row = 0; row < nodes.length; row++) {
-    const node = nodes[row];
-    if (node === undefined || !node.healthy || request.exclude?.has(node.name)) continue;
-    if (weighHolder(weighing, node, held[row], rates[row] ?? null, terms) !== 'ready') continue;
-    // most are behind the best one, and need not be asked
-    if (isBetter(terms, node, best) && hasSlot(node.name, model)) terms = lead(best, node, held[row], terms);
-  }
-  return best;
 }
 
 function noBest(): Best {
@@ -304,14 +331,4 @@ function rejectUnplaced(index: FleetIndex, model: string, nodes: readonly NodeRe
 function whyClosed(node: NodeView | undefined): string {
   if (node?.healthy === true && node.cordoned === true) return 'is cordoned by an operator';
   return node?.refusal ?? 'does not answer';
-}
-
-function describeNone(view: FleetView): string {
-  const kept = view.nodes.flatMap(({ name, refusal }) => (refusal == null ? [] : `${name} ${refusal}`));
-  if (kept.length === 0) return 'no healthy nodes available; check that a neuron runs and answers';
-  return `no healthy nodes available: ${kept.slice(0, 8).join(', ')}`;
-}
-
-function reject(model: string, code: ErrorCode, message: string, retryAfterSecs: number | null): Rejection {
-  return { kind: 'reject', model, code, message, retryAfterSecs, nodes: [] };
 }

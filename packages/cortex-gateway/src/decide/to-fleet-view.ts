@@ -24,6 +24,7 @@ export interface NodeSketch {
   readonly refusal?: string | null;
   readonly cordoned?: boolean;
   readonly discovered?: boolean;
+  readonly isAwaited?: boolean;
   readonly harnesses?: readonly string[];
   /** A number is a device of that many MiB without a reading: what is resident counts. */
   readonly devices?: readonly (number | Partial<DeviceView>)[];

@@ -31,6 +31,8 @@ type LiveNodeView = { -readonly [K in keyof NodeView]: NodeView[K] };
 
 /** Requests that a model gets at once before the first reading after its load. */
 const slotsGuess = 8;
+/** Polls that a node of the configuration may miss before it counts as away. */
+const awaitedPolls = 3;
 
 export class NodeState {
   readonly name: string;
@@ -317,6 +319,7 @@ export class NodeState {
       refusal: this.healthy ? this.service.refusal : null,
       cordoned: this.service.mode !== 'open',
       discovered: this.discovery !== null,
+      isAwaited: this.discovery === null && !this.isStranger && this.misses < awaitedPolls,
       harnesses: this.discovery?.harnesses ?? [],
       devices: (this.discovery?.devices.filter((device) => device.usable !== false) ?? []).map((device) => ({
         index: device.index,

@@ -10,7 +10,7 @@ import type {
 } from '../decide/fleet-view.ts';
 import { type Habits, noHabits } from '../decide/habits.ts';
 import { RateBook } from '../decide/rate-book.ts';
-import type { TurnReason, TurnRules } from '../decide/turns.ts';
+import type { TurnRules } from '../decide/turns.ts';
 import type { SimRequest } from './simulation.ts';
 
 export interface SimNodeSpec {
@@ -44,7 +44,6 @@ export interface SimModel {
 /** A load that is under way; its victims drain until `isUnloading`. */
 export interface SimTurn {
   readonly model: string;
-  readonly reason: TurnReason;
   readonly victims: readonly SimModel[];
   readonly devices: readonly number[];
   /** When its load began; null = its victims are not gone yet. */
@@ -71,7 +70,6 @@ export interface SimNode {
 export interface SimFleet {
   readonly nodes: readonly SimNode[];
   readonly byName: ReadonlyMap<string, SimNode>;
-  readonly sizes: ReadonlyMap<string, number>;
   readonly rates: RateBook;
   /** Kept up to date, node by node. */
   readonly index: FleetIndex;
@@ -118,7 +116,6 @@ export function createSimFleet(
   return {
     nodes,
     byName,
-    sizes: new Map(spec.models.map((model) => [model.id, model.vramMb ?? 0])),
     rates,
     index,
     view: {

@@ -287,7 +287,7 @@ class Simulation {
     if (victims.length > 0) this.#swaps[reason]++;
     const devices = candidate.placement.spec.devices ?? [0];
     node.wakeMs = null;
-    node.turn = { model, reason, victims, devices, loadingSinceMs: null, isUnloading: false };
+    node.turn = { model, victims, devices, loadingSinceMs: null, isUnloading: false };
     this.#changed(node);
     this.#advance(node);
   }
@@ -312,7 +312,7 @@ class Simulation {
       this.#changed(node);
     }
     turn.loadingSinceMs = this.#queue.nowMs;
-    const mb = this.#fleet.sizes.get(turn.model) ?? 0;
+    const mb = this.#fleet.view.catalogue.get(turn.model)?.vramMb ?? 0;
     const model: SimModel = {
       id: turn.model,
       mb,
