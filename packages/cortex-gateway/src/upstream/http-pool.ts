@@ -70,13 +70,19 @@ export class HttpPool {
   #limitConnect(sent: ClientRequest, socket: Socket): void {
     if (!socket.connecting) return;
     const connected = 'encrypted' in socket ? 'secureConnect' : 'connect';
+    let isDone = false;
     const onDone = (): void => {
+      isDone = true;
       clearTimeout(timer);
       socket.off(connected, onDone);
       socket.off('close', onDone);
     };
     const timer = setTimeout(() => {
-      sent.destroy(new Error(`no connection within ${this.#connectTimeoutMs} ms`));
+      // a loop that was held up sees its sockets first
+      setImmediate(() => {
+        if (isDone) return;
+        sent.destroy(new Error(`no connection within ${this.#connectTimeoutMs} ms`));
+      });
     }, this.#connectTimeoutMs);
     socket.once(connected, onDone);
     socket.once('close', onDone);
