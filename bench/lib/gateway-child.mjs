@@ -1,8 +1,12 @@
-/** A gateway, alone in this process, and what it takes of memory. */
-import { cortexConfigSchema } from '../../packages/cortex-core/dist/config/cortex-config.js';
-import { modelsConfigSchema } from '../../packages/cortex-core/dist/config/models-config.js';
-import { silentLog } from '../../packages/cortex-core/dist/daemon/log.js';
-import { startGateway } from '../../packages/cortex-gateway/dist/gateway.js';
+/** A gateway, alone in this process as `cortex` runs it, and what it takes of memory. */
+import { limitYoungGeneration } from '../../packages/cortex-cli/bin/young-generation.js';
+
+limitYoungGeneration();
+const dist = (path) => import(`../../packages/${path}.js`);
+const { cortexConfigSchema } = await dist('cortex-core/dist/config/cortex-config');
+const { modelsConfigSchema } = await dist('cortex-core/dist/config/models-config');
+const { silentLog } = await dist('cortex-core/dist/daemon/log');
+const { startGateway } = await dist('cortex-gateway/dist/gateway');
 
 const commands = { start, memory };
 let gateway = null;

@@ -130,10 +130,11 @@ export class InferenceCall {
     this.#deps.failover.budget.deposit();
     const sent = await this.#settled(sender, () => this.#obtainAndSend(sender));
     if (sent.kind === 'refused') return this.#refuse(sent.answer, sent.body);
-    if (!this.#request.stream) return await this.#relayWhole(sender, sent);
+    // not awaited here: a frame less for as long as it streams
+    if (!this.#request.stream) return this.#relayWhole(sender, sent);
     const isStream = (headerOf(sent.answer.headers, 'content-type') ?? '').includes('text/event-stream');
-    if (isStream) return await this.#relayStream(sender, sent);
-    if (!this.#sink.opened && this.#wholeOut === null) return await this.#relayWhole(sender, sent);
+    if (isStream) return this.#relayStream(sender, sent);
+    if (!this.#sink.opened && this.#wholeOut === null) return this.#relayWhole(sender, sent);
     sent.answer.abort();
     throw new AppError('upstream_malformed_response', 'the neuron answered a stream with something else');
   }

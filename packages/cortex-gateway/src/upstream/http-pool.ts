@@ -2,7 +2,12 @@
  * Connections to one address, kept for the next request. One pool per neuron or provider, so that one hung
  * machine cannot hold another's connections. How long a request may take is the business of who sends it.
  */
-import { type ClientRequest, Agent as HttpAgent, request as httpRequest } from 'node:http';
+import {
+  type ClientRequest,
+  Agent as HttpAgent,
+  request as httpRequest,
+  type RequestOptions,
+} from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import type { Socket } from 'node:net';
 import { urlToHttpOptions } from 'node:url';
@@ -27,14 +32,17 @@ const marginMs = 2000;
 export class HttpPool {
   readonly #agent: HttpAgent;
   readonly #request: typeof httpRequest;
-  readonly #base: ReturnType<typeof urlToHttpOptions>;
+  /** `timeout`: the agent's is one for connections that wait, not for answers. */
+  readonly #base: RequestOptions;
   readonly #prefix: string;
   readonly #connectTimeoutMs: number;
   #isClosed = false;
 
   constructor({ url, connectTimeoutMs }: HttpPoolOptions) {
     const { origin, pathname, protocol } = new URL(url);
-    this.#base = urlToHttpOptions(new URL(origin));
+    // of what is known of the address only what is needed: each open request keeps a copy of it
+    const { hostname, port } = urlToHttpOptions(new URL(origin));
+    this.#base = { protocol, hostname, ...(port === undefined ? {} : { port }), timeout: 0 };
     this.#prefix = pathname.replace(/\/+$/, '');
     const isTls = protocol === 'https:';
     const settings = { keepAlive: true, timeout: keepAliveMs };
@@ -62,13 +70,19 @@ export class HttpPool {
   #limitConnect(sent: ClientRequest, socket: Socket): void {
     if (!socket.connecting) return;
     const connected = 'encrypted' in socket ? 'secureConnect' : 'connect';
+    let isDone = false;
     const onDone = (): void => {
+      isDone = true;
       clearTimeout(timer);
       socket.off(connected, onDone);
       socket.off('close', onDone);
     };
     const timer = setTimeout(() => {
-      sent.destroy(new Error(`no connection within ${this.#connectTimeoutMs} ms`));
+      // a loop that was held up sees its sockets first
+      setImmediate(() => {
+        if (isDone) return;
+        sent.destroy(new Error(`no connection within ${this.#connectTimeoutMs} ms`));
+      });
     }, this.#connectTimeoutMs);
     socket.once(connected, onDone);
     socket.once('close', onDone);

@@ -55,10 +55,10 @@ it('SseStream holds headers back for a moment, then breaks the silence every few
   await clock.advance(1);
   assert.equal(stream.isOpen, true);
   await clock.advance(5000);
-  stream.send({ n: 1 });
+  stream.sendStep([{ n: 1 }], []);
   stream.end();
   stream.end();
-  stream.send({ n: 2 });
+  stream.sendStep([{ n: 2 }], []);
   const text = await received;
   assert.equal(text.match(/: keep-alive\n\n/g)?.length, 2, text);
   assert.ok(text.includes('data: {"n":1}\n\n') && text.includes('data: [DONE]\n\n'), text);
@@ -68,7 +68,7 @@ it('SseStream holds headers back for a moment, then breaks the silence every few
 
 it('SseStream ends a failed answer with the error and without [DONE]', async (context) => {
   const { stream, clock, received } = await openStream(context, true);
-  stream.send({ n: 1 });
+  stream.sendStep([{ n: 1 }], []);
   stream.fail(new AppError('device_gone', 'the device went away'));
   stream.end();
   const text = await received;
@@ -82,7 +82,7 @@ it('SseStream does not wait for ever for a client that never reads the end', asy
   const { response } = exchange;
   for (let pieces = 0; response.writableLength < 1024 * 1024; pieces++) {
     assert.ok(pieces < 4096, 'the kernel takes it all');
-    stream.send('x'.repeat(64 * 1024));
+    stream.sendStep(['x'.repeat(64 * 1024)], []);
     await new Promise((resolve) => setImmediate(resolve));
   }
   const closed = new Promise((resolve) => response.once('close', resolve));

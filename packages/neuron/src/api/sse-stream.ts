@@ -45,10 +45,6 @@ export class SseStream {
     return this.#exchange.response.headersSent;
   }
 
-  send(value: unknown): void {
-    this.sendStep([value], []);
-  }
-
   /** What one step shows, and the tokens it took. */
   sendStep(values: readonly unknown[], tokens: readonly number[]): void {
     if (this.#isFramed) this.#tokens.push(...tokens);
