@@ -27,7 +27,7 @@ const prefillShareWhileDecoding = 1 / 4;
 const prefillTokensMin = 16;
 /**
  * ggml's flash attention takes 64 rows of a sequence at once; fewer go through it one by one, which takes
- * four times as long a row. So no rest below that is left of a prompt where it can be helped.
+ * about twice as long a row. So no rest below that is left of a prompt where it can be helped.
  */
 const attentionTileRows = 64;
 
