@@ -77,6 +77,7 @@ describe('cortex up --nodes 3', { timeout: 170_000, skip: process.platform !== '
   });
 
   test('drains a node: its model is served elsewhere, and the node comes back', async () => {
+    await answers('five');
     const drained = await holderOf('five');
     assert.match(await done('drain', drained, '--wait'), /is drained: nothing runs there/);
     assert.match(await done('explain', 'five'), new RegExp(`${drained} is drained by an operator`));

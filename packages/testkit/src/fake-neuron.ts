@@ -259,7 +259,8 @@ export class FakeNeuron {
     if (refusal !== undefined) return sendJson(response, refusal.status, refusal.body);
     const model = this.models.get(id);
     if (model?.status !== 'loaded') return sendJson(response, 404, { error: `model '${id}' not loaded` });
-    if (since !== undefined && !isUnusedSince(this.use.get(id), since)) {
+    const isBusy = (this.reportedInFlight.get(id) ?? 0) > 0;
+    if (since !== undefined && (isBusy || !isUnusedSince(this.use.get(id), since))) {
       return sendJson(response, 409, { error: `model '${id}' was used since`, code: 'model_in_use' });
     }
     model.status = 'available';

@@ -147,12 +147,14 @@ export function weighComing(
 ): void {
   const held = node.models.get(weighing.model);
   const coming = node.coming?.get(weighing.model);
-  terms.turnMs = firstTurnMs(weighing, node);
+  // what another gateway loads waits for no turn here
+  const isOurs = node.pending.includes(weighing.model);
+  terms.turnMs = isOurs ? firstTurnMs(weighing, node) : 0;
   terms.evictMs = 0;
   terms.displacedMs = 0;
   terms.loadMs = restOfLoad(weighing, node, weighing.model, coming);
   addQueue(weighing, held, (coming?.waiting ?? 0) + (held === undefined ? 0 : loadScore(held)), own, terms);
-  for (const earlier of node.pending) {
+  for (const earlier of isOurs ? node.pending : []) {
     if (earlier === weighing.model) break;
     terms.queueMs += restOfLoad(weighing, node, earlier, node.coming?.get(earlier));
   }

@@ -13,6 +13,7 @@ import { freeByDevice, sizeOf } from './eviction.ts';
 import type { FleetView, ModelView, NodeView } from './fleet-view.ts';
 import { defaultPriority, priorityOf } from './fleet-view.ts';
 import { Replicas, rowOf } from './replicas.ts';
+import { usedMs } from './victim-cost.ts';
 
 /** Columns of devices: the k freest of a node, k = 1.. */
 export const deviceColumns = 8;
@@ -205,7 +206,7 @@ export class FleetIndex {
     for (const model of node.models.values()) {
       // what is loading may leave once it is loaded
       if (model.status !== 'loaded' && model.status !== 'loading') continue;
-      idlestMs = Math.min(idlestMs, model.lastUsedMs ?? -1);
+      idlestMs = Math.min(idlestMs, usedMs(model));
       const size = sizeOf(context, model);
       largestMb = Math.max(largestMb, size);
       const priority = priorityOf(context, model.id);

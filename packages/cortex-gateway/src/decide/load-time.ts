@@ -1,6 +1,7 @@
 /**
- * How long a load takes: as that node measured it with that model, else the mean of the nodes that did, else
- * from the size and the node's MiB per second. What is not on the node's disk is fetched first.
+ * How long a load takes: as that node measured it with that model, else from the size and the node's MiB per
+ * second, else the mean of the nodes that measured it, else from the size. What is not on the node's disk is
+ * fetched first.
  */
 import type { FleetView, NodeView } from './fleet-view.ts';
 

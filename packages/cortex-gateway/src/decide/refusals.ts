@@ -19,7 +19,7 @@ export function rejectUnhealthy(view: FleetView, model: string): Rejection {
   return reject(model, 'no_healthy_nodes', `no healthy nodes available${why}`, 5);
 }
 
-/** `requested`: as the client spelled it. A model is not missing while a node may still tell that it has it. */
+/** `requested`: as the client spelled it. Not missing is what a node may still tell that it has. */
 export function rejectUnknown(view: FleetView, requested: string, model: string): Rejection {
   const awaited = view.nodes.find((node) => node.isAwaited)?.name;
   if (awaited !== undefined) {

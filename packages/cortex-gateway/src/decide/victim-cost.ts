@@ -43,7 +43,8 @@ export function costOf(view: FleetView, node: NodeView, victims: readonly ModelV
   );
 }
 
-function usedMs({ lastUsedMs }: ModelView): number {
+/** Of the last use. */
+export function usedMs({ lastUsedMs }: ModelView): number {
   return lastUsedMs ?? neverMs;
 }
 

@@ -10,13 +10,13 @@ export function inNamesOf(names: FieldNames, error: AppError): AppError {
   const rule = param === null ? undefined : names.find(([pattern]) => pattern.test(param));
   if (param === null || rule === undefined) return error;
   const named = param.replace(...rule);
-  return new AppError(
-    code,
-    message.replace(param, () => named),
-    {
-      param: named,
-      ...{ extras, cause, detail },
-      ...(retryAfterSecs === null ? {} : { retryAfterSecs }),
-    },
-  );
+  // the field's name may be a word of the sentence too
+  const told = message.startsWith(param)
+    ? named + message.slice(param.length)
+    : message.replace(`"${param}"`, () => `"${named}"`);
+  return new AppError(code, told, {
+    param: named,
+    ...{ extras, cause, detail },
+    ...(retryAfterSecs === null ? {} : { retryAfterSecs }),
+  });
 }

@@ -65,6 +65,8 @@ function hostedCounters(
     ];
   });
   if (able.length > 0) return able;
+  // a node that may have it is waited for
+  if (fleet.view().nodes.some(({ models, isAwaited }) => models.has(id) || isAwaited)) throw cause;
   const names = hosts.map(({ spec }) => spec.name).join(', ');
   throw new AppError(
     'wrong_modality',

@@ -113,6 +113,7 @@ export class Fleet {
       aliasOptions: ({ model }) => this.aliasOptions(model),
       charge: (...served) => this.#line.charge(...served),
       onReleased: (node, model) => this.#released(node, model),
+      isCurrent: (node) => this.#nodes.get(node.name) === node,
       onAnother: (node) => this.suspect(node.name),
     });
     this.#defrag = new Defragmenter({
@@ -210,12 +211,12 @@ export class Fleet {
 
   /** What an answer showed of the node that gave it. */
   learn(lease: Lease, facts: AnswerFacts): void {
-    if (this.#nodes.get(lease.node) !== undefined) this.#learning.answered(lease, facts);
+    if (this.#leases.currentNode(lease) !== undefined) this.#learning.answered(lease, facts);
   }
 
   /** The node does not have the model after all: believe it, ask again. */
   disown(lease: Lease): void {
-    const node = this.#nodes.get(lease.node);
+    const node = this.#leases.currentNode(lease);
     // Of another neuron than was asked for: its own list counts, which is being read.
     if (node === undefined || node.isStranger) return;
     node.setStatus(lease.model, lease.wireId, 'available');
@@ -225,7 +226,7 @@ export class Fleet {
 
   /** The node answered that the model is not ready, although it is said to be loaded: ask again. */
   doubt(lease: Lease, code: string): void {
-    const node = this.#nodes.get(lease.node);
+    const node = this.#leases.currentNode(lease);
     if (node === undefined || this.#closing.signal.aborted) return;
     this.#doubts.raise(node, lease.model, code);
     this.suspect(lease.node);
@@ -238,8 +239,8 @@ export class Fleet {
   }
 
   /** An answer arrived: the node lives, whatever a missed poll says. */
-  noteAlive(name: string): void {
-    const node = this.#nodes.get(name);
+  noteAlive(lease: Lease): void {
+    const node = this.#leases.currentNode(lease);
     if (node !== undefined) node.misses = 0;
   }
 
@@ -383,10 +384,10 @@ export class Fleet {
   #left(node: NodeState, next: NodeState | null): void {
     this.#doubts.dropAll(node);
     this.#unused.forget(node);
-    if (next === null) {
-      this.#habits.forget(node.name);
-      this.#copies.forget(node.name);
-    } else this.#polled(next);
+    if (next === null) this.#habits.forget(node.name);
+    // two that tell no instance look like one
+    if (next?.health?.instance == null) this.#copies.forget(node.name);
+    if (next !== null) this.#polled(next);
   }
 
   /** A poll that began after this call. */

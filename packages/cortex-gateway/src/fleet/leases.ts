@@ -21,12 +21,15 @@ export interface LeasesOptions {
   readonly charge: (ask: Ask, promptTokens: number, answerTokens: number) => void;
   /** A request of that model ended there. */
   readonly onReleased: (node: NodeState, model: string) => void;
+  /** Whether the fleet still sends there: no other address has the node's name by now. */
+  readonly isCurrent: (node: NodeState) => boolean;
   /** Another neuron answered in the node's name. */
   readonly onAnother: (node: NodeState) => void;
 }
 
 export class Leases {
   readonly #options: LeasesOptions;
+  readonly #nodes = new WeakMap<Lease, NodeState>();
 
   constructor(options: LeasesOptions) {
     this.#options = options;
@@ -51,7 +54,7 @@ export class Leases {
       habits.answered(node.name, model, node.leasesOf(model) === 0, nowMs);
       onReleased(node, model);
     };
-    return {
+    const lease: Lease = {
       node: node.name,
       ...{ model, wireId, terms, ask, cold, release },
       why: routeNote(cold ? `${decision.why}, after a load` : decision.why, terms),
@@ -59,6 +62,14 @@ export class Leases {
       open: (request) => this.#open(node, model, () => watched.open(request)),
       charge: (answerTokens) => charge(ask, 0, answerTokens),
     };
+    this.#nodes.set(lease, node);
+    return lease;
+  }
+
+  /** The node that the lease is of, while what happens with it says something of the fleet. */
+  currentNode(lease: Lease): NodeState | undefined {
+    const node = this.#nodes.get(lease);
+    return node !== undefined && this.#options.isCurrent(node) ? node : undefined;
   }
 
   async #open(node: NodeState, model: string, send: () => Promise<UpstreamAnswer>): Promise<UpstreamAnswer> {

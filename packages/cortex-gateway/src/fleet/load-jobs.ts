@@ -97,6 +97,8 @@ export class LoadJobs {
   /** Because a person asked. Resolves when the model is up. */
   load(name: string, model: string): Promise<void> {
     return new Promise<void>((resolve, reject) => {
+      const { closing } = this.#options.deps;
+      if (closing.aborted) return reject(closing.reason);
       const job = this.find(name, model) ?? this.#add(name, model);
       job.explicit = true;
       job.listeners.push((error) => (error === null ? resolve() : reject(error)));
@@ -280,15 +282,15 @@ export class LoadJobs {
     isUnused?: () => boolean,
   ): Promise<void> {
     const { deps } = this.#options;
+    if (isUnused !== undefined) {
+      await deps.refresh(node);
+      if (!isUnused()) return;
+    }
     const held = node.toView().models.get(model);
     if (held?.status !== 'loaded') return;
     node.drain(model, true);
     try {
       if (isUnused === undefined) await deps.idle(node, model, deps.closing);
-      else {
-        await deps.refresh(node);
-        if (!isUnused()) return;
-      }
       const since = isUnused === undefined ? null : (node.readUse(model)?.mark ?? null);
       const victim = { model, wireId: held.wireId, vramMb: sizeOf(deps.view(), held) };
       if (!(await unload(node, victim, since, deps, deps.closing))) return;

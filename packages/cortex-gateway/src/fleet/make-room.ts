@@ -46,7 +46,8 @@ export async function makeRoom(
     }
     job.state = 'unloading';
     for (const each of victims) {
-      const since = node.readUse(each.model)?.mark ?? null;
+      // what is cut goes in any case
+      const since = busy.includes(each.model) ? null : (node.readUse(each.model)?.mark ?? null);
       if (!(await unload(node, each, since, deps, signal))) return [each.model];
       deps.onEvent({ kind: 'evicted', node: node.name, model: each.model, reason: 'room' });
       deps.log.info('evicted', { node: node.name, model: each.model, for: job.model });

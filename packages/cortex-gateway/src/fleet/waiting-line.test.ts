@@ -324,6 +324,9 @@ describe('a victim', () => {
     );
     const { fleet, neurons } = made;
     const running = await fleet.request({ model: 'a' }, alive()).ready;
+    neurons[0]!.use.set('a', { load_id: 'x', requests: 1, loaded_secs: 1, idle_secs: 0 });
+    neurons[0]!.reportedInFlight.set('a', 1);
+    await fleet.pollNow('n0');
     const other = fleet.request({ model: 'b' }, alive());
     (await leased(made, other.ready)).release();
     assert.deepEqual(neurons[0]!.events, ['load a', 'unload a', 'load b']);

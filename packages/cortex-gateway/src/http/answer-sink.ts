@@ -12,6 +12,7 @@
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import { sseHeaders } from 'cortex-core/wire/sse';
+import { stalledMsMax } from './drained.ts';
 
 type Headers = Readonly<Record<string, string | string[] | number>>;
 
@@ -49,8 +50,6 @@ interface Reader {
 }
 
 const lagBytesMax = 4 * 1024 * 1024;
-/** A client that takes nothing for so long is gone, whatever its connection says. */
-const stalledMsMax = 300_000;
 
 export class AnswerSink {
   /** Aborts when nobody reads any more. */

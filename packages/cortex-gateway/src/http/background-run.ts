@@ -122,7 +122,7 @@ export class BackgroundRun {
 
   async #run(): Promise<void> {
     // created and queued
-    this.log.add(this.#out.push(nothing));
+    this.#tell(this.#out.push(nothing));
     for (let request: InferenceRequest | null = this.#asked.request; request !== null; ) {
       const failure = await this.#once(request);
       request = failure === null ? null : this.#after(failure);
@@ -156,16 +156,30 @@ export class BackgroundRun {
   /** The next try; null = there is none, and the failure is told. */
   #after(failure: unknown): InferenceRequest | null {
     if (this.#stop.signal.aborted && this.#stop.signal.reason === cancelled) {
-      this.log.add(this.#stream.cancel());
+      this.#tell(this.#stream.cancel());
       return null;
     }
     const error = toAppError(failure);
     const isNew = this.#response.status === 'queued' && !this.#stop.signal.aborted;
-    const again = isNew ? this.#asked.again(error) : null;
-    if (again !== null) return again;
-    if (this.#state === 'waits') this.#refusal = failure;
-    this.log.add(this.#out.error(error));
+    try {
+      const again = isNew ? this.#asked.again(error) : null;
+      if (again !== null) return again;
+      this.#refuse(failure);
+    } catch (thrown) {
+      // what it goes on from was deleted meanwhile
+      this.#refuse(thrown);
+    }
     return null;
+  }
+
+  #refuse(cause: unknown): void {
+    if (this.#state === 'waits') this.#refusal = cause;
+    this.#tell(this.#out.error(toAppError(cause)));
+  }
+
+  /** Events that nobody may read are not kept. */
+  #tell(events: Uint8Array): void {
+    if (this.isStreamed) this.log.add(events);
   }
 
   #keep(): void {
@@ -186,10 +200,10 @@ export class BackgroundRun {
         writeHead: () => {},
         flushHeaders: () => {},
         write: (bytes) => {
-          this.log.add(bytes);
+          this.#tell(bytes);
           return true;
         },
-        end: (bytes = nothing) => this.log.add(bytes),
+        end: (bytes = nothing) => this.#tell(bytes),
         destroy: () => {},
         once: () => {},
         off: () => {},

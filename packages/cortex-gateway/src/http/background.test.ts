@@ -276,6 +276,24 @@ describe('a response in the background', () => {
     assert.equal(neuron.counters.chats, 2);
   });
 
+  test('one that cannot be tried again, because what it goes on from was deleted, has failed', async () => {
+    const { gateway, neuron } = await setup();
+    const first = await jsonOf(post(gateway, { model: 'm', input: 'hi' }));
+    const message =
+      "This model's maximum context length is 4096 tokens. However, your messages resulted in 9000 tokens.";
+    neuron.onChat = async (call: ChatCall) => {
+      await fetch(`${gateway.url}/v1/responses/${first.id}`, { method: 'DELETE' });
+      call.response.writeHead(400, { 'content-type': 'application/json' });
+      call.response.end(JSON.stringify({ error: { message, code: 'context_length_exceeded' } }));
+    };
+    const more = { previous_response_id: first.id, truncation: 'auto', stream: true };
+    const streamed = await (await post(gateway, ask(more))).arrayBuffer();
+    const { response } = checkResponsesStream(Buffer.from(streamed));
+    assert.equal(response.status, 'failed');
+    assert.match(response.error?.message ?? '', new RegExp(first.id));
+    assert.equal((await settled(gateway, response.id)).status, 'failed');
+  });
+
   test('no more are made at a time than may be, and none where the configuration says so', async () => {
     const { gateway, neuron } = await setup({ responses: { max_background: 2 } });
     const gate = createGate();

@@ -7,9 +7,7 @@
 import type { Clock } from 'cortex-core/daemon/clock';
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { sseHeaders, sseKeepAlive } from 'cortex-core/wire/sse';
-
-/** A client that takes nothing for so long is gone, whatever its connection says. */
-const stalledMsMax = 300_000;
+import { drained } from './drained.ts';
 
 export class EventLog {
   readonly #charsMax: number;
@@ -110,19 +108,4 @@ export async function sendEvents(
   } finally {
     timer.cancel();
   }
-}
-
-function drained(response: Exchange['response'], signal: AbortSignal, clock: Clock): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      timer.cancel();
-      response.off('drain', done);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = clock.setTimer(stalledMsMax, () => response.destroy());
-    response.once('drain', done);
-    signal.addEventListener('abort', done, { once: true });
-    if (signal.aborted) done();
-  });
 }

@@ -142,13 +142,13 @@ export class InferenceCall {
   async #obtainAndSend(sender: Sender): Promise<SendResult> {
     const lease = await this.#obtain(sender.failedNodes);
     this.#sentMs = this.#deps.clock.monotonicMs();
-    // some say nothing while they read the prompt
+    return await this.#keptAlive(sender.send(lease));
+  }
+
+  /** Some say nothing while they read the prompt. */
+  #keptAlive<T>(sent: Promise<T>): Promise<T> {
     const silence = this.#deps.clock.setTimer(this.#deps.keepAliveMs, () => this.#keepWaiting());
-    try {
-      return await sender.send(lease);
-    } finally {
-      silence.cancel();
-    }
+    return sent.finally(() => silence.cancel());
   }
 
   /** A node that turns out not to have the model is a reason to ask the fleet again, once. */
@@ -260,7 +260,7 @@ export class InferenceCall {
       isComplete: () => this.#probe?.finished === true,
       again: (broken, cause) => this.#again(sender, broken, cause),
       goOn: (...broken) => this.#goOn(sender, ...broken),
-      onBytes: ({ lease }) => fleet.noteAlive(lease.node),
+      onBytes: ({ lease }) => fleet.noteAlive(lease),
       onBreak: (broken, outcome, tokens) => this.#onBreak(broken, outcome, tokens),
     });
     try {
@@ -279,7 +279,7 @@ export class InferenceCall {
   }
 
   async #again(sender: Sender, broken: Answered, cause: unknown): Promise<Answered> {
-    const sent = await this.#settled(sender, () => sender.again(broken, cause));
+    const sent = await this.#settled(sender, () => this.#keptAlive(sender.again(broken, cause)));
     if (sent.kind === 'answer') {
       this.#keepAnswering();
       return sent;
@@ -292,7 +292,7 @@ export class InferenceCall {
   }
 
   async #goOn(sender: Sender, ...broken: Parameters<Sender['goOn']>): Promise<Answered | null> {
-    const next = await sender.goOn(...broken);
+    const next = await this.#keptAlive(sender.goOn(...broken));
     if (next === null) return null;
     this.#lease = next.lease;
     this.#keepAnswering();

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { systemClock } from 'cortex-core/daemon/clock';
 import { HttpServer } from 'cortex-core/daemon/http-server';
 import { silentLog } from 'cortex-core/daemon/log';
 import { sendList } from './long-list.ts';
@@ -22,7 +23,7 @@ describe('sendList()', () => {
         path: '/list',
         handler: async (exchange) => {
           const tail = { has_more: false };
-          await sendList(exchange, { object: 'list' }, items, describeItem, tail, sliceMs);
+          await sendList(exchange, systemClock, { object: 'list' }, items, describeItem, tail, sliceMs);
           done?.();
         },
       })),

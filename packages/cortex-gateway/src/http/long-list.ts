@@ -2,9 +2,10 @@
  * A list of thousands of descriptions as one JSON answer: made and sent in slices, between which others get
  * their turn. A short one is sent as any other answer.
  */
-import { once } from 'node:events';
 import { setImmediate as turn } from 'node:timers/promises';
+import type { Clock } from 'cortex-core/daemon/clock';
 import type { Exchange } from 'cortex-core/daemon/http-server';
+import { drained } from './drained.ts';
 
 /** How long one slice may keep the others waiting. */
 const sliceMsMax = 10;
@@ -12,6 +13,7 @@ const sliceMsMax = 10;
 /** `{...head, data: [...], ...tail}`, status 200. Returns early when the client leaves. */
 export async function sendList<T>(
   exchange: Exchange,
+  clock: Clock,
   head: object,
   items: readonly T[],
   describe: (item: T) => unknown,
@@ -25,8 +27,7 @@ export async function sendList<T>(
     text += (at === 0 ? '' : ',') + JSON.stringify(describe(item));
     if (performance.now() - sinceMs < sliceMs) continue;
     if (!response.headersSent) response.writeHead(200, { 'content-type': 'application/json' });
-    if (request.method !== 'HEAD' && !response.write(text))
-      await once(response, 'drain', { signal }).catch(() => {});
+    if (request.method !== 'HEAD' && !response.write(text)) await drained(response, signal, clock);
     text = '';
     await turn();
     if (signal.aborted) return;

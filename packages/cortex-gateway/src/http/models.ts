@@ -2,6 +2,7 @@
  * GET /v1/models: everything that is loaded or can be, sorted by id, aliases too. OpenAI's shape with our own
  * fields beside; Anthropic's where the client sends `anthropic-version`. Nothing is loaded or marked as used.
  */
+import type { Clock } from 'cortex-core/daemon/clock';
 import type { Exchange } from 'cortex-core/daemon/http-server';
 import { AppError } from 'cortex-core/wire/errors';
 import { toAnthropicModel } from '../dialects/anthropic-models.ts';
@@ -12,6 +13,7 @@ import { sendList } from './long-list.ts';
 import { pageOf } from './model-pages.ts';
 
 export interface ModelsDeps {
+  readonly clock: Clock;
   readonly fleet: Fleet;
   /** When this gateway started: `created` must not move. */
   readonly createdSecs: number;
@@ -30,12 +32,12 @@ export function modelsHandler(deps: ModelsDeps): (exchange: Exchange) => Promise
     const describe = ({ id }: { readonly id: string }) =>
       describeModel(deps.fleet.view(), id, deps.createdSecs, feasible);
     if (isAnthropic) {
-      return await sendList(exchange, {}, data, (each) => toAnthropicModel(describe(each)), page);
+      return await sendList(exchange, deps.clock, {}, data, (each) => toAnthropicModel(describe(each)), page);
     }
     // Codex 0.98 to 0.153 wants the key. An entry would have to bring the prompt that takes the place of its
     // own (`base_instructions`); for a model without an entry it keeps that.
     const codexModels = exchange.query.has('client_version') ? { models: [] } : {};
-    await sendList(exchange, { object: 'list' }, data, describe, { ...page, ...codexModels });
+    await sendList(exchange, deps.clock, { object: 'list' }, data, describe, { ...page, ...codexModels });
   };
 }
 

@@ -35,7 +35,7 @@ export function gatewayRoutes(deps: RouteDeps): Route<Exchange>[] {
       return handler(exchange);
     };
   };
-  const models = { fleet: inference.fleet, createdSecs };
+  const models = { clock: inference.clock, fleet: inference.fleet, createdSecs };
   const { load, unload, cancel, drain, undrain, reload, defrag, fleet, explain } = adminHandlers(admin);
   const stored = responsesHandlers({ ...deps, store: deps.responses });
   const health = healthHandler(inference.fleet);

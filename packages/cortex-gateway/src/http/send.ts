@@ -20,7 +20,7 @@ import { headerOf } from './headers.ts';
 
 /** What of the fleet is needed here. */
 export interface SendFleet {
-  noteAlive(node: string): void;
+  noteAlive(lease: Lease): void;
   suspect(node: string): void;
   disown(lease: Lease): void;
   doubt(lease: Lease, code: string): void;
@@ -224,7 +224,7 @@ export class Sender {
         return { kind: 'unreachable', cause: new Error('the neuron does not go on with answers') };
       }
       const begun = await withFirstChunk(answer);
-      fleet.noteAlive(lease.node);
+      fleet.noteAlive(lease);
       return {
         kind: 'answer',
         lease,

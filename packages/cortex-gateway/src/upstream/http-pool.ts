@@ -26,7 +26,7 @@ export interface PoolRequest {
 }
 
 const keepAliveMs = 30_000;
-/** A connection is not used any more so long before the other side said it would close it. */
+/** A connection is good for so much less than the other side said; Node itself takes off a second. */
 const marginMs = 2000;
 
 export class HttpPool {
@@ -36,6 +36,8 @@ export class HttpPool {
   readonly #base: RequestOptions;
   readonly #prefix: string;
   readonly #connectTimeoutMs: number;
+  /** Until when kept connections are good, ms of `performance.now`. */
+  readonly #goodUntilMs = new WeakMap<Socket, number>();
   #isClosed = false;
 
   constructor({ url, connectTimeoutMs }: HttpPoolOptions) {
@@ -46,7 +48,8 @@ export class HttpPool {
     this.#prefix = pathname.replace(/\/+$/, '');
     const isTls = protocol === 'https:';
     const settings = { keepAlive: true, timeout: keepAliveMs };
-    this.#agent = withMargin(isTls ? new HttpsAgent(settings) : new HttpAgent(settings));
+    this.#agent = isTls ? new HttpsAgent(settings) : new HttpAgent(settings);
+    this.#watchKept();
     this.#request = isTls ? httpsRequest : httpRequest;
     this.#connectTimeoutMs = connectTimeoutMs;
   }
@@ -55,6 +58,7 @@ export class HttpPool {
   send({ method, path, headers, body }: PoolRequest): ClientRequest {
     if (this.#isClosed) throw new Error('the pool is closed');
     const agent = this.#agent;
+    this.#dropExpired();
     const sent = this.#request({ ...this.#base, agent, method, path: this.#prefix + path, headers });
     sent.once('socket', (socket) => this.#limitConnect(sent, socket));
     sent.end(body);
@@ -70,6 +74,8 @@ export class HttpPool {
   #limitConnect(sent: ClientRequest, socket: Socket): void {
     if (!socket.connecting) return;
     const connected = 'encrypted' in socket ? 'secureConnect' : 'connect';
+    const limitMs = this.#connectTimeoutMs;
+    const sinceMs = performance.now();
     let isDone = false;
     const onDone = (): void => {
       isDone = true;
@@ -77,28 +83,40 @@ export class HttpPool {
       socket.off(connected, onDone);
       socket.off('close', onDone);
     };
-    const timer = setTimeout(() => {
+    const onTimer = (): void => {
+      // a timer counts from when the loop last looked at the clock
+      const leftMs = limitMs - (performance.now() - sinceMs);
+      if (leftMs > 0) timer = setTimeout(onTimer, leftMs);
       // a loop that was held up sees its sockets first
-      setImmediate(() => {
-        if (isDone) return;
-        sent.destroy(new Error(`no connection within ${this.#connectTimeoutMs} ms`));
-      });
-    }, this.#connectTimeoutMs);
+      else setImmediate(() => isDone || sent.destroy(new Error(`no connection within ${limitMs} ms`)));
+    };
+    let timer = setTimeout(onTimer, limitMs);
     socket.once(connected, onDone);
     socket.once('close', onDone);
   }
-}
 
-/** A server's `keep-alive: timeout` is when it closes: what is sent then is lost. */
-function withMargin(agent: HttpAgent): HttpAgent {
-  const keep = agent.keepSocketAlive.bind(agent) as (socket: unknown) => unknown;
-  agent.keepSocketAlive = ((socket: Socket) => {
-    if (keep(socket) === false) return false;
-    const { timeout = keepAliveMs } = socket;
-    if (timeout >= keepAliveMs) return true;
-    if (timeout <= marginMs) return false;
-    socket.setTimeout(timeout - marginMs);
-    return true;
-  }) as typeof agent.keepSocketAlive;
-  return agent;
+  /** A server's `keep-alive: timeout` is when it closes: what is sent then is lost. */
+  #watchKept(): void {
+    const agent = this.#agent;
+    const keep = agent.keepSocketAlive.bind(agent) as (socket: unknown) => unknown;
+    agent.keepSocketAlive = ((socket: Socket) => {
+      if (keep(socket) === false) return false;
+      const { timeout = keepAliveMs } = socket;
+      if (timeout <= marginMs) return false;
+      const goodMs = timeout >= keepAliveMs ? keepAliveMs : timeout - marginMs;
+      socket.setTimeout(goodMs);
+      this.#goodUntilMs.set(socket, performance.now() + goodMs);
+      return true;
+    }) as typeof agent.keepSocketAlive;
+  }
+
+  /** In a loop that was held up no timer has closed them. The agent passes over what is destroyed. */
+  #dropExpired(): void {
+    const nowMs = performance.now();
+    for (const sockets of Object.values(this.#agent.freeSockets)) {
+      for (const socket of sockets ?? []) {
+        if ((this.#goodUntilMs.get(socket) ?? nowMs) <= nowMs) socket.destroy();
+      }
+    }
+  }
 }

@@ -94,6 +94,17 @@ test('a connection is not used when the other side is about to close it', async 
   }
 });
 
+test('a kept connection is not used when its time went by in a loop that was held up', async () => {
+  const { endpoint, sockets } = await peer(() => ok('keep-alive: timeout=4\r\nconnection: keep-alive\r\n'));
+  const client = clientOf(endpoint);
+  await client.getJson('/a', 5000);
+  await new Promise(setImmediate);
+  const until = performance.now() + 2100;
+  while (performance.now() < until);
+  await client.getJson('/a', 5000);
+  assert.equal(sockets.length, 2);
+});
+
 test('a connection that is never made is given up', async () => {
   const { endpoint } = await peer(() => '');
   // a handshake that nobody answers

@@ -190,6 +190,8 @@ export class WatchedCall implements AsyncIterableIterator<Buffer, undefined, und
 
   #end(): void {
     this.#isOver = true;
+    // an answer that came before the whole body was taken: nobody would watch the rest
+    if (this.#sent !== null && !this.#sent.writableFinished) this.#sent.destroy();
     this.#timer?.cancel();
     this.#watched.signal?.removeEventListener('abort', this.#onAbort);
   }

@@ -220,17 +220,13 @@ export class BatchLoop {
       cells >= longDraftsFrom && rest >= longDraftsRest && room >= draftRowsMax && ubatch > draftRowsMax;
     const wanted = drafts?.wanted(this.#costs, isLong ? draftRowsMax : shortDraftMax) ?? 0;
     if (slot === null) return noDrafts;
-    if (wanted === draftRowsMax) {
-      // Whole or not at all: what makes so many rows cheap needs all of them. Those behind the answer's end
-      // are cut off with the refused ones.
-      const found = proposeDraft(tokens.view, draftRowsMax);
-      if (found.length > 0) return found;
-    }
-    const max = Math.min(wanted, shortDraftMax, rest, room);
+    // The longest are whole or none: what makes so many rows cheap needs all of them. Those behind the
+    // answer's end are cut off with the refused ones.
+    const max = wanted === draftRowsMax ? wanted : Math.min(wanted, rest, room);
     if (max <= 0) return noDrafts;
     const found = proposeDraft(tokens.view, max);
     if (found.length > 0 || draftModel === null) return found;
-    return draftModel.propose({ slot, tokens: tokens.view, max });
+    return draftModel.propose({ slot, tokens: tokens.view, max: Math.min(max, shortDraftMax, rest, room) });
   }
 
   /** Learns what steps of this shape cost. */

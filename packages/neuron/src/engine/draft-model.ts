@@ -11,6 +11,7 @@ import type { LoadSpec } from 'cortex-core/wire/inference';
 import type { LlamaApi } from '../libllama/bindings.gen.ts';
 import type { Libllama } from '../libllama/load-library.ts';
 import { DecodeBatch } from './decode-batch.ts';
+import { placeOfGreatest } from './greatest.ts';
 import { createKvMemory, type KvMemory } from './kv-memory.ts';
 import { createLogitsReader, type LogitsReader } from './logits-reader.ts';
 import { closeModel, type OpenedModel, openModel } from './open-model.ts';
@@ -160,9 +161,7 @@ export class DraftModel {
 
 /** The most probable token, null when even that is not probable enough. */
 function likeliest(row: Float32Array): number | null {
-  let best = 0;
-  for (let token = 1; token < row.length; token++)
-    if ((row[token] as number) > (row[best] as number)) best = token;
+  const best = placeOfGreatest(row);
   const max = row[best] as number;
   let sum = 0;
   for (let token = 0; token < row.length; token++) sum += Math.exp((row[token] as number) - max);

@@ -7,6 +7,9 @@ import type { Clock } from 'cortex-core/daemon/clock';
 import type { ModelLoad, UseMark } from 'cortex-core/wire/neuron';
 import type { Gate } from './gate.ts';
 
+/** A request that named the model and has no slot by then never asks for one: a count, or it gave up. */
+const onTheWayMsMax = 10_000;
+
 export class ModelUse {
   readonly #clock: Clock;
   readonly #gate: Pick<Gate, 'counters'>;
@@ -28,14 +31,14 @@ export class ModelUse {
     this.#askedMs = null;
   }
 
-  /** A request names it: counted before its prompt is read, so that none on its way to a slot is missed. */
+  /** A request names it; it asks for a slot when its prompt is read. */
   asked(): void {
     this.#requests++;
     this.#askedMs = this.#clock.monotonicMs();
   }
 
   isUnusedSince({ load_id, requests }: UseMark): boolean {
-    return !this.#isBusy && load_id === this.#loadId && requests === this.#requests;
+    return !this.#isBusy && !this.#isOnTheWay && load_id === this.#loadId && requests === this.#requests;
   }
 
   toWire(): ModelLoad['use'] {
@@ -48,6 +51,14 @@ export class ModelUse {
       loaded_secs: toSecs(nowMs - this.#loadedMs),
       idle_secs: this.#isBusy ? 0 : usedMs === null ? null : toSecs(nowMs - usedMs),
     };
+  }
+
+  /** The last one that named it has not been served since. */
+  get #isOnTheWay(): boolean {
+    const askedMs = this.#askedMs;
+    if (askedMs === null || askedMs <= (this.#gate.counters.endedMs ?? Number.NEGATIVE_INFINITY))
+      return false;
+    return this.#clock.monotonicMs() - askedMs < onTheWayMsMax;
   }
 
   get #isBusy(): boolean {

@@ -126,6 +126,7 @@ describe('ModelRegistry', () => {
     const { admission } = await registry.whenServing('a', never);
     // it names the model, and is not admitted yet: its prompt is being read
     assert.equal(await tryUnload(before), 'model_in_use');
+    assert.equal(await tryUnload({ load_id, requests: 1 }), 'model_in_use', 'it is on its way to a slot');
     const permit = await admission.acquire(null, never);
     const asked = { load_id, requests: use().requests };
     assert.deepEqual([asked.requests, use().idle_secs], [1, 0]);

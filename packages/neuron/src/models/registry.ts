@@ -386,7 +386,7 @@ function withFile(model: NeuronModel, file: NeuronModel | undefined): NeuronMode
   if (file === undefined) return model;
   const { capabilities, tool_call, reasoning, vram_estimate_mb } = file;
   if (model.limit === undefined) {
-    // on its way: what it will take is what its file says, until the load has measured it
+    // not attached: what it will take is what its file says, until a load has measured it
     const size = model.vram_estimate_mb === null ? { vram_estimate_mb } : {};
     return { ...model, ...size, capabilities, tool_call, reasoning };
   }

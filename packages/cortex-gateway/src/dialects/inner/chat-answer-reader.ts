@@ -114,7 +114,8 @@ class PieceReader {
       }
     }
     // the prompt's count in the first chunk is part of the start
-    if (usage !== null && (!isFirst || usage.completionTokens > 0)) out.push({ type: 'usage', usage });
+    const isStartOnly = isFirst && !this.stopped && usage?.completionTokens === 0;
+    if (usage !== null && !isStartOnly) out.push({ type: 'usage', usage });
   }
 
   /** Throws where the answer has not stopped. */

@@ -18,7 +18,7 @@ import type { ResponseEvent } from './item-writer.ts';
 import { inClientsWords } from './params.ts';
 
 export interface ResponsesStreamOptions extends AnswerResponseOptions {
-  /** Created and queued are told at once, with the first bytes that are asked for, whatever they are for. */
+  /** Created and queued go out with the first push, also of no bytes. */
   readonly isQueued?: boolean;
   readonly onStart?: (response: ResponseObject) => void;
   /** Gets the response as it was sent last; not called when the client leaves before. */

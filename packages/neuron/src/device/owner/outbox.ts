@@ -8,9 +8,9 @@ export interface OutboxContent {
 
 /**
  * Steps closer together than this leave in one message: a frame of a screen, below which a reader sees no
- * difference. A model whose step takes longer never waits. What sends a message (this process's other
- * threads, the kernel, the client beside it) takes 0.4 to 0.8 ms of a core that computes, a tenth of a step
- * of SmolLM2 on two cores (docs/decisions/2026-11-25-a-frame-at-a-time.md).
+ * difference; or when the next step ends, where that takes longer (a long draft). What sends a message (this
+ * process's other threads, the kernel, the client beside it) takes 0.4 to 0.8 ms of a core that computes, a
+ * tenth of a step of SmolLM2 on two cores (docs/decisions/2026-11-25-a-frame-at-a-time.md).
  */
 const gatherMs = 16;
 

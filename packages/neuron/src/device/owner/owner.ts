@@ -178,12 +178,12 @@ export class Owner {
 
   #submit(id: JobId, job: Job): void {
     try {
+      // What is gathered must not wait for a load or a prompt.
+      this.#flush(true);
       if (isStepped(job)) {
         this.#begin(id, job);
         return;
       }
-      // What is gathered must not wait for a load.
-      this.#flush(true);
       this.#outbox.settle({ id, ok: true, result: this.#run(id, job) });
     } catch (error) {
       this.#outbox.settle({ id, ok: false, error: serializeError(asJobError(job.kind, error)) });
