@@ -87,6 +87,8 @@ export interface NodeView {
   readonly turnMs?: number | null;
   /** What is known of those loads, and of loads that others began. */
   readonly coming?: ReadonlyMap<string, ComingView>;
+  /** Models whose load failed a short while ago: they evict nobody. The reason, as a sentence. */
+  readonly failedLoads?: ReadonlyMap<string, string>;
   /** Another neuron than before answers there, and has not told yet what it has. */
   readonly isStranger?: boolean;
   /** A move between its devices failed a short while ago: plan none. */

@@ -70,6 +70,11 @@ export function considerNode(
       reasons.push(found.reason);
       continue;
     }
+    const failed = explicit || found.evict.length === 0 ? undefined : node.failedLoads?.get(model);
+    if (failed !== undefined) {
+      reasons.push(`${failed}; it evicts nobody on ${node.name} for a while`);
+      continue;
+    }
     const { devices, freeMb, cost, ...placed } = found;
     const spec = specOf(node, model, entry, held, devices);
     return { placement: { node: node.name, model, spec, ...placed }, freeMb, cost };

@@ -320,6 +320,10 @@ function rejectUnplaced(index: FleetIndex, model: string, nodes: readonly NodeRe
     const message = `model "${model}" cannot serve now: ${reasons.join('; ')}`;
     return { ...reject(model, 'overloaded', message, 5), nodes };
   }
+  if (index.nodes.some((node) => node.failedLoads?.has(model))) {
+    const message = `model "${model}" cannot be loaded now: ${reasons.join('; ')}`;
+    return { ...reject(model, 'insufficient_vram', message, 10), nodes };
+  }
   if (nodes.length === 0) {
     const message = `every node that could serve "${model}" failed this request; try again`;
     return { ...reject(model, 'node_unhealthy', message, 3), nodes };

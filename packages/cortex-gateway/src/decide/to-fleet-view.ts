@@ -25,6 +25,7 @@ export interface NodeSketch {
   readonly cordoned?: boolean;
   readonly discovered?: boolean;
   readonly isAwaited?: boolean;
+  readonly failedLoads?: ReadonlyMap<string, string>;
   readonly harnesses?: readonly string[];
   /** A number is a device of that many MiB without a reading: what is resident counts. */
   readonly devices?: readonly (number | Partial<DeviceView>)[];

@@ -228,7 +228,8 @@ export class Fleet {
   doubt(lease: Lease, code: string): void {
     const node = this.#leases.currentNode(lease);
     if (node === undefined || this.#closing.signal.aborted) return;
-    this.#doubts.raise(node, lease.model, code);
+    const why = `says that it has loaded "${lease.model}", and answers ${code}`;
+    this.#doubts.raise('serves', node, lease.model, why);
     this.suspect(lease.node);
   }
 
@@ -314,8 +315,7 @@ export class Fleet {
     const settings = (): FleetSettings => this.#settings;
     const refresh = (node: NodeState): Promise<void> => this.#refresh(node);
     return {
-      clock,
-      log,
+      ...{ clock, log, doubts: this.#doubts },
       get loadTimeoutMs() {
         return settings().loadTimeoutMs;
       },

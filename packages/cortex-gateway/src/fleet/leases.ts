@@ -75,7 +75,7 @@ export class Leases {
   async #open(node: NodeState, model: string, send: () => Promise<UpstreamAnswer>): Promise<UpstreamAnswer> {
     const { doubts, onAnother } = this.#options;
     const answer = await send();
-    if (answer.status < 300) doubts.drop(node, model);
+    if (answer.status < 300) doubts.drop('serves', node, model);
     const instance = answer.headers[instanceHeader];
     if (typeof instance === 'string' && node.isAnother(instance)) {
       node.estrange();

@@ -3,6 +3,7 @@ import type { Clock } from 'cortex-core/daemon/clock';
 import type { Log } from 'cortex-core/daemon/log';
 import type { FleetView } from '../decide/fleet-view.ts';
 import type { TurnReason } from '../decide/turns.ts';
+import type { Doubts } from './doubts.ts';
 import type { NodeState } from './node-state.ts';
 
 /** `room`: for another model. `ttl`: unused for its time. `asked`: by a person. */
@@ -36,6 +37,7 @@ export interface LifecycleDeps {
   /** Time without progress that every load has, beside what its bytes need. */
   readonly loadTimeoutMs: number;
   readonly drain: DrainRules;
+  readonly doubts: Doubts;
   /** Aborted when the gateway leaves. */
   readonly closing: AbortSignal;
   readonly view: () => FleetView;

@@ -49,7 +49,7 @@ export class NodeState {
   /** Since when a model is being loaded, as far as it was seen. */
   readonly #loadingSinceMs = new Map<string, number>();
   /** Why a model that is said to be loaded is not believed to be. */
-  readonly #doubts = new Map<string, string>();
+  readonly #doubts = { serves: new Map<string, string>(), loads: new Map<string, string>() };
   #instance: string | null = null;
   readonly #memory = new LaggingMemory((model) => this.#shareOf(model));
   #pending: readonly string[] = [];
@@ -124,14 +124,15 @@ export class NodeState {
     this.changed();
   }
 
-  setDoubt(model: string, why: string | null): void {
-    if (why === null) this.#doubts.delete(model);
-    else this.#doubts.set(model, why);
+  /** `serves`: why it is not believed to be loaded; `loads`: why it may not evict others. */
+  setDoubt(kind: 'serves' | 'loads', model: string, why: string | null): void {
+    if (why === null) this.#doubts[kind].delete(model);
+    else this.#doubts[kind].set(model, why);
     this.changed();
   }
 
   isDoubted(model: string): boolean {
-    return this.#doubts.has(model);
+    return this.#doubts.serves.has(model);
   }
 
   get activation(): Activation | null {
@@ -332,6 +333,7 @@ export class NodeState {
       pending: this.#pending,
       turnMs: this.#turnMs,
       coming: this.#coming(),
+      failedLoads: new Map(this.#doubts.loads),
       isStranger: this.isStranger,
       movesFail: this.movesBarredUntilMs !== null,
     };
@@ -378,7 +380,7 @@ export class NodeState {
       leases: this.leasesOf(id),
       lastUsedMs: this.#lastUsedMs.get(id) ?? null,
       isDraining: this.isStranger || this.#draining.has(id),
-      doubt: this.#doubts.get(id) ?? null,
+      doubt: this.#doubts.serves.get(id) ?? null,
     });
   }
 

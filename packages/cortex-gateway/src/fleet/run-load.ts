@@ -105,10 +105,12 @@ async function load(
   try {
     const answer = await node.client.postJson('/models/load', spec, null, stop.signal);
     if (answer.status > 299) {
-      if (!isAlreadyLoaded(answer.body)) throw loadError(node.name, job.model, answer);
+      if (!isAlreadyLoaded(answer.body))
+        throw failed(node, job.model, loadError(node.name, job.model, answer), deps);
       if (node.isDoubted(job.model)) throw doesNotStay(job.model, node.name);
     }
-    node.setDoubt(job.model, null);
+    node.setDoubt('serves', job.model, null);
+    deps.doubts.drop('loads', node, job.model);
     node.setStatus(job.model, spec.model_id, 'loaded', spec.devices ?? []);
     node.loadCycles++;
     const ms = deps.clock.monotonicMs() - startedMs;
@@ -124,4 +126,9 @@ async function load(
     signal.removeEventListener('abort', onAbort);
     await watch;
   }
+}
+
+function failed(node: NodeState, model: string, error: AppError, { doubts }: LifecycleDeps): AppError {
+  doubts.raise('loads', node, model, error.message);
+  return error;
 }

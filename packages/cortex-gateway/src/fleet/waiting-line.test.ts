@@ -113,6 +113,38 @@ describe('the waiting line', () => {
     assert.equal(swaps[0], 'due');
   });
 
+  test('a load that fails evicts once, and nobody again before its time; by hand it may at once', async () => {
+    const made = await setupFleet([twoModels], {}, atOnce);
+    const { fleet, clock, neurons } = made;
+    const broken = { status: 500, body: { error: 'out of memory', code: 'load_failed' } };
+    neurons[0]!.onLoad = ({ model_id }) => (model_id === 'b' ? broken : undefined);
+    const use = async (model: string): Promise<void> =>
+      (await leased(made, fleet.request({ model }, alive()).ready)).release();
+    await use('a');
+    await assert.rejects(use('b'), /out of memory/);
+    await use('a');
+    for (let again = 0; again < 3; again++) {
+      assert.throws(() => fleet.request({ model: 'b' }, alive()), {
+        code: 'insufficient_vram',
+        retryAfterSecs: 10,
+        message: /loading "b" on n0 failed: out of memory; it evicts nobody on n0 for a while/,
+      });
+    }
+    const loads = ['load a', 'unload a', 'load b', 'load a'];
+    assert.deepEqual(neurons[0]!.events, loads);
+    await clock.advance(10_000);
+    await assert.rejects(use('b'), /out of memory/);
+    await use('a');
+    await clock.advance(10_000);
+    // the second time it is longer
+    assert.throws(() => fleet.request({ model: 'b' }, alive()), { code: 'insufficient_vram' });
+    neurons[0]!.onLoad = () => undefined;
+    await fleet.operations.load('b', 'n0');
+    await use('a');
+    // it has worked
+    await use('b');
+  });
+
   test('a request that comes while another model loads, or leaves, waits for its turn', async () => {
     const made = await setupFleet([twoModels], {}, atOnce);
     const { fleet, neurons } = made;
