@@ -306,7 +306,7 @@ export class FakeTransport implements Transport {
         cancelledLoad: () => cancelledLoad,
         schedule: (turn) => void setImmediate(() => alive && turn()),
         // Every step is long enough to be a message of its own.
-        nowMs: () => (elapsedMs += 20),
+        nowMs: () => (elapsedMs += 40),
         onEnd: () => queueMicrotask(() => queueMicrotask(() => exit('exit code 0'))),
       },
       () => {

@@ -4,8 +4,8 @@ import { Outbox } from './outbox.ts';
 
 const step = (text: string) => ({ text, tokens: [text.length] });
 
-test('the first token of a stream leaves at once, later ones are gathered for 16 ms and lose nothing', () => {
-  const outbox = new Outbox();
+test('the first token of a stream leaves at once, later ones are gathered and lose nothing', () => {
+  const outbox = new Outbox(16);
   outbox.addStep(1, step('a'));
   assert.deepEqual(outbox.take(100, false)?.steps, [{ id: 1, event: step('a') }]);
   outbox.addStep(1, step('bb'));
@@ -19,8 +19,8 @@ test('the first token of a stream leaves at once, later ones are gathered for 16
   ]);
 });
 
-test('after 16 ms, at the end of a job, and when no turn follows, everything leaves', () => {
-  const outbox = new Outbox();
+test('after its time, at the end of a job, and when no turn follows, everything leaves', () => {
+  const outbox = new Outbox(16);
   outbox.addStep(1, step('a'));
   outbox.take(100, false);
   outbox.addStep(1, step('b'));

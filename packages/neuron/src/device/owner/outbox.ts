@@ -7,12 +7,13 @@ export interface OutboxContent {
 }
 
 /**
- * Steps closer together than this leave in one message: a frame of a screen, below which a reader sees no
- * difference; or when the next step ends, where that takes longer (a long draft). What sends a message (this
- * process's other threads, the kernel, the client beside it) takes 0.4 to 0.8 ms of a core that computes, a
- * tenth of a step of SmolLM2 on two cores (docs/decisions/2026-11-25-a-frame-at-a-time.md).
+ * Steps closer together than this leave in one message; or when the next step ends, where that takes longer
+ * (a long draft). What sends a message (this process's other threads, the kernel, the client beside it) takes
+ * 0.4 to 0.8 ms of a core; where all cores compute, a tenth of a step of SmolLM2 on two of them, so there a
+ * reader sees thirty pictures a second. On a GPU it takes nothing from the steps
+ * (docs/decisions/2026-11-25-a-frame-at-a-time.md).
  */
-const gatherMs = 16;
+export const gatherMs = { cpu: 33, gpu: 4 };
 
 /** What an owner has to say. The first token of a stream and the end of a job go at once. */
 export class Outbox {
@@ -20,8 +21,13 @@ export class Outbox {
   #settled: Settled[] = [];
   /** Streams whose first token was sent. */
   readonly #begun = new Set<JobId>();
+  readonly #gatherMs: number;
   #isUrgent = false;
   #takenAtMs = 0;
+
+  constructor(ms: number) {
+    this.#gatherMs = ms;
+  }
 
   addStep(id: JobId, event: StepEvent): void {
     this.#steps.push({ id, event });
@@ -39,7 +45,7 @@ export class Outbox {
   /** Null when there is nothing, or nothing that has to go yet; `isLast`: no later turn will ask again. */
   take(nowMs: number, isLast: boolean): OutboxContent | null {
     if (this.#steps.length === 0 && this.#settled.length === 0) return null;
-    if (!this.#isUrgent && !isLast && nowMs - this.#takenAtMs < gatherMs) return null;
+    if (!this.#isUrgent && !isLast && nowMs - this.#takenAtMs < this.#gatherMs) return null;
     const content = { steps: this.#steps, settled: this.#settled };
     this.#steps = [];
     this.#settled = [];

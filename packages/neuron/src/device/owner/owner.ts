@@ -28,7 +28,7 @@ import {
   type ToOwner,
 } from '../jobs.ts';
 import type { EngineLike, LoadedModelLike, SteppedTaskLike, VocabularyLike } from './engine-like.ts';
-import { Outbox } from './outbox.ts';
+import { gatherMs, Outbox } from './outbox.ts';
 
 /** Progress messages per load at most, about 20 a second. */
 const progressMsMin = 50;
@@ -77,7 +77,7 @@ export class Owner {
   readonly #stuck = new Set<ArchHandle>();
   #engine: EngineLike | null = null;
   #nextHandle: ArchHandle = 1;
-  readonly #outbox = new Outbox();
+  #outbox = new Outbox(gatherMs.cpu);
   #sentAtMs = 0;
   #scheduled = false;
   #closed = false;
@@ -137,6 +137,7 @@ export class Owner {
 
   #start(message: ToOwner & { kind: 'Start' }): void {
     this.#nextHandle = message.firstHandle;
+    if (message.options.gpu) this.#outbox = new Outbox(gatherMs.gpu);
     try {
       this.#engine = this.#openEngine(message);
       this.#send({ kind: 'Ready' });
