@@ -1,5 +1,5 @@
 /**
- * How long a load that is asked for now is expected to wait until the fair line lets its victims go, ms.
+ * How long a load that is asked for is expected to wait until the fair line lets its victims go, ms.
  *
  * `chooseTurn` says when a turn begins once it may; this says when that will be. A victim that nobody wants
  * goes when its hysteresis is over. One that is in use goes as soon as it pauses, if its pauses are long, and
