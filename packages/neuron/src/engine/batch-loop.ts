@@ -18,7 +18,9 @@
  */
 import { AppError } from 'cortex-core/wire/errors';
 import { draftRowsMax, type GenerateParams } from 'cortex-core/wire/inference';
+import { countGraphs } from './close-ranks.ts';
 import type { DecodeBatch } from './decode-batch.ts';
+import { decodeFailed } from './decode-failed.ts';
 import type { DraftModel } from './draft-model.ts';
 import { StepCosts, shortDraftMax } from './draft-policy.ts';
 import type { EngineFaults } from './engine-faults.ts';
@@ -73,6 +75,8 @@ const noDrafts = new Int32Array(0);
 const longDraftsFrom = 512;
 /** Drafts of fewer rows are as good for a rest of the answer below this. */
 const longDraftsRest = 32;
+/** A graph more costs about this part of what it takes: the other rows are computed in any case. */
+const gapShare = 1 / 2;
 /** llama_decode results after which the KV cache is as before the call (llama.h). */
 const rolledBack: readonly number[] = [1, -1];
 
@@ -84,6 +88,8 @@ export class BatchLoop {
   #running: Sequence[] = [];
   /** By slot: the answer that ended there last. */
   readonly #said = new Map<number, { readonly promptLength: number; readonly acceptance: number }>();
+  /** What gaps between the slots in use have cost since there are any, in milliseconds. */
+  #gapMs = 0;
   #turn = 0;
   #isClosed = false;
 
@@ -124,11 +130,13 @@ export class BatchLoop {
     this.#dropCancelled();
     this.#admit();
     this.#follow();
+    this.#closeRanks();
     const startedAt = this.#options.now();
     const chunks = this.#planChunks();
     if (chunks.length > 0) {
+      const graphs = countGraphs(bySlot(chunks).map(slotOf));
       this.#decode(chunks);
-      this.#observe(chunks, this.#options.now() - startedAt);
+      this.#observe(chunks, graphs, this.#options.now() - startedAt);
     }
     this.#turn++;
   }
@@ -183,6 +191,18 @@ export class BatchLoop {
     }
   }
 
+  /** Moves sequences that stand apart once that has cost as much as the move will. */
+  #closeRanks(): void {
+    const moves = this.#gapMs > 0 ? this.#options.cache.closeRanks(this.#gapMs) : null;
+    if (moves === null) return;
+    this.#gapMs = 0;
+    for (const { from, to } of moves) {
+      const moved = this.#running.find(({ slot }) => slot === from);
+      if (moved !== undefined) moved.slot = to;
+      this.#said.delete(to);
+    }
+  }
+
   #planChunks(): Chunk[] {
     const decoding = this.#running.filter((sequence) => !isReading(sequence));
     const reading = this.#running.filter((sequence) => isReading(sequence) && sequence.leader === null);
@@ -230,8 +250,10 @@ export class BatchLoop {
   }
 
   /** Learns what steps of this shape cost. */
-  #observe(chunks: readonly Chunk[], ms: number): void {
+  #observe(chunks: readonly Chunk[], graphs: number, ms: number): void {
     const tokens = chunks.reduce((sum, { count }) => sum + count, 0);
+    if (graphs === 1) this.#gapMs = 0;
+    else if (tokens === chunks.length) this.#gapMs += (ms * gapShare * (graphs - 1)) / graphs;
     if (tokens > 2 * chunks.length) this.#options.cache.observeReading(tokens, ms);
     const [chunk] = chunks;
     if (tokens === 1 && chunk !== undefined) this.#costs.observe(chunk.drafts.length, ms);
@@ -240,7 +262,7 @@ export class BatchLoop {
   #decode(chunks: readonly Chunk[]): void {
     const { host, batch } = this.#options;
     batch.clear();
-    for (const chunk of chunks) this.#fill(batch, chunk);
+    for (const chunk of bySlot(chunks)) this.#fill(batch, chunk);
     const fault = this.#options.faults?.onStep(this.#options.modelId) ?? null;
     const code = host.api.llama_decode(host.context, batch.struct);
     if (fault === 'nan' && code === 0) this.#spoil(chunks);
@@ -358,21 +380,19 @@ export class BatchLoop {
   }
 }
 
+/** Its sequence runs, or it would not have been planned. */
+function slotOf({ sequence }: Chunk): number {
+  return sequence.slot ?? 0;
+}
+
+/** The order in which neighbours share a graph (close-ranks.ts). */
+function bySlot(chunks: readonly Chunk[]): Chunk[] {
+  return [...chunks].sort((a, b) => slotOf(a) - slotOf(b));
+}
+
 /** Prompt tokens up to the next point at which the state is to be saved, or to the prompt's end. */
 function untilCheckpoint({ cells, promptLength, checkpoints }: Sequence): number {
   let end = promptLength;
   for (const at of checkpoints) if (at > cells && at < end) end = at;
   return end - cells;
-}
-
-export function decodeFailed(modelId: string, code: number): AppError {
-  const why =
-    code === 1
-      ? 'its KV cache has no room'
-      : code === 2
-        ? 'the computation was aborted'
-        : 'the device failed';
-  return new AppError('job_failed', `model "${modelId}": a decode step failed, ${why}; try again`, {
-    detail: { llama_decode: code },
-  });
 }

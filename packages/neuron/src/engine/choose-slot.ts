@@ -3,8 +3,9 @@
  *
  * A slot's cells hold the tokens of the sequence that ran or runs there. A prompt can take over a free slot
  * with what it shares, or have the shared part copied from any slot or snapshot. Overwriting cells that
- * another chat may come back for costs as much as computing them again; copying costs a fixed amount. The
- * sum decides, and of equals the one that has been idle longest.
+ * another chat may come back for costs as much as computing them again; copying costs a fixed amount, and so
+ * does a slot with no running neighbour, which will be a graph of its own (close-ranks.ts). The sum decides,
+ * and of equals the one that has been idle longest.
  */
 import { commonPrefix } from './token-list.ts';
 
@@ -37,6 +38,8 @@ export interface PrefixSource {
 
 /** Copying a stream costs about as much as this many tokens of a prompt. */
 const copyCostTokens = 256;
+/** A slot apart from those that run costs as much as this many tokens of a prompt. */
+const apartCostTokens = 64;
 /** Loss beyond this counts alike: what has been idle longest goes first. */
 const lossMax = 512;
 /** Shorter beginnings are not worth a copy or a wait. */
@@ -49,7 +52,7 @@ export interface SlotChoice {
 }
 
 /**
- * The free slot in which the prompt costs least: tokens to compute, a copy, and what is overwritten.
+ * The free slot in which the prompt costs least: tokens to compute, a copy, what is overwritten, a gap.
  * `source`: what could be copied. `isWhole`: a state cannot be cut. Null when none is free.
  */
 export function chooseSlot(
@@ -59,6 +62,8 @@ export function chooseSlot(
   isWhole: boolean,
 ): SlotChoice | null {
   let best: (SlotChoice & { cost: number; usedAt: number }) | null = null;
+  const isFirst = slots.every(({ isBusy }) => !isBusy);
+  const runs = (slot: number): boolean => slots.some((view) => view.slot === slot && view.isBusy);
   for (const view of slots) {
     if (view.isBusy) continue;
     const own = ownPrefix(prompt, view, isWhole);
@@ -66,7 +71,8 @@ export function chooseSlot(
     const isCopied = source !== null && !isSource && source.length - own >= gainMin;
     const toCompute = prompt.length - (isCopied ? source.length : own);
     const lost = Math.min(view.cells - own, lossMax);
-    const cost = toCompute + lost + (isCopied ? copyCostTokens : 0);
+    const isApart = !isFirst && !runs(view.slot - 1) && !runs(view.slot + 1);
+    const cost = toCompute + lost + (isCopied ? copyCostTokens : 0) + (isApart ? apartCostTokens : 0);
     if (best === null || cost < best.cost || (cost === best.cost && view.usedAt < best.usedAt)) {
       best = { slot: view.slot, isCopied, cost, usedAt: view.usedAt };
     }

@@ -18,8 +18,8 @@ import { AppError } from 'cortex-core/wire/errors';
 import type { EmbedResult, ModelFacts, RankResult } from 'cortex-core/wire/inference';
 import type { LlamaApi } from '../libllama/bindings.gen.ts';
 import { viewFloats } from '../libllama/native-memory.ts';
-import { decodeFailed } from './batch-loop.ts';
 import type { DecodeBatch } from './decode-batch.ts';
+import { decodeFailed } from './decode-failed.ts';
 import type { ReservedSequence } from './reserved-sequence.ts';
 import { checkTokens } from './vocabulary.ts';
 

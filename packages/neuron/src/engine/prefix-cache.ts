@@ -26,6 +26,7 @@ import {
   type PrefixSource,
   type SlotView,
 } from './choose-slot.ts';
+import { planMoves, type SlotMove } from './close-ranks.ts';
 import type { KvMemory } from './kv-memory.ts';
 import { SnapshotStore } from './snapshot-store.ts';
 import type { TokenList } from './token-list.ts';
@@ -172,6 +173,19 @@ export class PrefixCache {
     if (slot.kept.length === 0) this.#options.kv.clear(at);
   }
 
+  /** Moves running sequences next to each other; says who moved, or null if that takes over `worthMs`. */
+  closeRanks(worthMs: number): readonly SlotMove[] | null {
+    const { kv } = this.#options;
+    const running = this.#slots
+      .filter(({ use }) => use !== null)
+      .map(({ slot }) => ({ slot, bytes: kv.sizeOf(slot) }));
+    const moves = planMoves(running, this.#slots.length);
+    const sizes = moves.map(({ from }) => kv.sizeOf(from));
+    const bytes = sizes.reduce((sum, size) => sum + size, 0);
+    if (Math.max(...sizes) > copyBytesMax || bytes * this.#copyMsPerByte > worthMs) return null;
+    return moves.filter(({ from, to }) => this.#move(this.#busy(from).slot, this.#slots[to] as Slot));
+  }
+
   /** What reading prompts costs: decides which copies pay. */
   observeReading(tokens: number, ms: number): void {
     this.#readMsPerToken = smooth(this.#readMsPerToken, ms / tokens);
@@ -234,6 +248,31 @@ export class PrefixCache {
     if (own > 0 && kv.truncate(slot.slot, own)) return own;
     kv.clear(slot.slot);
     return 0;
+  }
+
+  /** False when the state was not taken; the sequence then runs on where it was. */
+  #move(from: Slot, to: Slot): boolean {
+    const { kv } = this.#options;
+    if (to.kept.length >= saveMin) this.#save(to.slot, to.kept);
+    to.kept = none;
+    if (!this.#transfer(from.slot, to.slot)) return false;
+    to.use = from.use;
+    to.usedAt = from.usedAt;
+    from.use = null;
+    kv.clear(from.slot);
+    return true;
+  }
+
+  /** Copies a whole state from stream to stream. */
+  #transfer(from: number, to: number): boolean {
+    const { kv, now } = this.#options;
+    const startedAt = now();
+    const state = kv.save(from);
+    if (state === null) return false;
+    const isRestored = kv.restore(to, state.data);
+    this.#copyMsPerByte = smooth(this.#copyMsPerByte, (now() - startedAt) / state.bytes);
+    state.close();
+    return isRestored;
   }
 
   /** The cells that `slot` has after it; 0 when the state was not taken, null when nothing was changed. */

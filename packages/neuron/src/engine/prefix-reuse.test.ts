@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import type { KvPrefix, LoadSpec } from 'cortex-core/wire/inference';
 import { loadLibrary } from '../libllama/load-library.ts';
-import { ask, chatTokens, drain, listen, requestFor, tinySpec } from './engine.test.kit.ts';
+import { ask, chatTokens, drain, type Heard, listen, requestFor, tinySpec } from './engine.test.kit.ts';
 import { Engine } from './engine.ts';
 import type { LoadedModel } from './loaded-model.ts';
 
@@ -202,7 +202,7 @@ test('a failed decode call leaves no wrong prefix behind', () => {
   }
 });
 
-test('random chats over few slots: every answer equals the one of an empty cache', () => {
+test('random chats over few slots: every answer is the one of an empty cache, near ties apart', () => {
   const seed = Number(process.env.TEST_SEED ?? Date.now() % 1e9);
   let state = seed;
   const random = (below: number): number => {
@@ -216,26 +216,46 @@ test('random chats over few slots: every answer equals the one of an empty cache
         const turn = Array.from({ length: 1 + random(4) }, () => random(chats.length));
         const heard = turn.map((chat) => {
           const tokens = join(chats[chat]!, text(model, random(50), 1 + random(10)));
-          return { chat, tokens, ...listenPair(model, tokens) };
+          return { chat, tokens, result: listenShort(model, tokens) };
         });
         drain(model);
         for (const { chat, tokens, result } of heard) {
           plain.clearKv();
-          const expected = listen(plain, requestFor(tokens, { maxTokens: 6, ignoreEos: true }));
+          const expected = listenShort(plain, tokens);
           drain(plain);
-          assert.equal(result().error, null);
-          assert.deepEqual(result().tokens, expected.tokens, `TEST_SEED=${seed}, round ${round}`);
+          assert.equal(result.error, null);
+          assertAlike(result, expected, `TEST_SEED=${seed}, round ${round}`);
           chats[chat] =
-            tokens.length < 350 ? join(tokens, Int32Array.from(result().tokens)) : text(model, chat, 30);
+            tokens.length < 350 ? join(tokens, Int32Array.from(result.tokens)) : text(model, chat, 30);
         }
       }
     });
   });
 });
 
-function listenPair(model: LoadedModel, tokens: Int32Array) {
-  const heard = listen(model, requestFor(tokens, { maxTokens: 6, ignoreEos: true }));
-  return { result: () => heard };
+function listenShort(model: LoadedModel, tokens: Int32Array): Heard {
+  return listen(model, requestFor(tokens, { maxTokens: 6, ignoreEos: true, topLogprobs: 20 }));
+}
+
+/**
+ * The same tokens, as far as the numbers tell them apart: prompts that are read side by side are computed by
+ * other kernels than one alone, which moves a logarithm of a probability by some hundredths. Another chat's
+ * cells move it by whole numbers.
+ */
+function assertAlike(actual: Heard, expected: Heard, message: string): void {
+  for (const [at, token] of expected.tokens.entries()) {
+    const of = (heard: Heard, wanted: number): number =>
+      heard.events.flatMap(({ logprobs }) => logprobs ?? [])[at]?.top.find((each) => each.token === wanted)
+        ?.logprob ?? Number.NEGATIVE_INFINITY;
+    assert.ok(
+      Math.abs(of(actual, token) - of(expected, token)) < 0.3,
+      `${message}, token ${at}: ${of(actual, token)} instead of ${of(expected, token)}`,
+    );
+    const chosen = actual.tokens[at] as number;
+    if (chosen === token) continue;
+    assert.ok(of(expected, token) - of(expected, chosen) < 0.3, `${message}, token ${at}: no near tie`);
+    return;
+  }
 }
 
 test('a chat template and its second turn share the whole first turn', () => {

@@ -1,7 +1,7 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { LlamaApi } from '../libllama/bindings.gen.ts';
-import { decodeFailed } from './batch-loop.ts';
 import type { DecodeBatch } from './decode-batch.ts';
+import { decodeFailed } from './decode-failed.ts';
 import type { KvMemory } from './kv-memory.ts';
 import type { LogitsReader } from './logits-reader.ts';
 
