@@ -19,6 +19,20 @@ export function readPartialObject(text: string): JsonObject | null {
   return null;
 }
 
+/** Whether this JSON text ends inside of a text, a list or an object: what would follow was cut off. */
+export function isCutJson(text: string): boolean {
+  let depth = 0;
+  let inText = false;
+  for (let at = 0; at < text.length; at++) {
+    const char = text[at];
+    if (inText && char === '\\') at++;
+    else if (char === '"') inText = !inText;
+    else if (!inText && (char === '{' || char === '[')) depth++;
+    else if (!inText && (char === '}' || char === ']')) depth--;
+  }
+  return inText || depth > 0;
+}
+
 function parseObjectOrNull(text: string): JsonObject | null {
   try {
     const value: unknown = JSON.parse(text);
