@@ -116,6 +116,31 @@ describe('reload', () => {
       await fresh.close();
     });
 
+    test('ends what runs at the old one at its drain’s deadline, unless the drain is undone before', async (t) => {
+      for (const isUndone of [true, false]) {
+        const clock = new FakeClock();
+        const { gateway, fleet, neurons } = await setUpFleet([{ models: [loaded('m')] }], { clock });
+        const [old] = neurons as [FakeNeuron];
+        const fresh = await startFakeNeuron({ models: [loaded('m')] });
+        t.after(() => fresh.close());
+        const gate = createGate();
+        old.onChat = async (call) => {
+          call.response.writeHead(200, { 'content-type': 'text/event-stream' });
+          call.response.write(': prefill\n\n');
+          await gate.opened;
+          call.response.end(chatStream('m', ['done']));
+        };
+        const running = await askChat(gateway, 'm', { stream: true });
+        if (isUndone) fleet.operations.drain('n0', 'drained', 60_000);
+        await gateway.reload(at(fresh.url), noModels);
+        if (isUndone) fleet.operations.undrain('n0');
+        else fleet.operations.drain('n0', 'drained', 60_000);
+        await clock.advance(60_000);
+        gate.open();
+        assert.match(await running.text(), isUndone ? /\[DONE\]/ : /being drained and its time is over/);
+      }
+    });
+
     test('loads at the new one what was being loaded, for those who wait and for who asked', async () => {
       const { gateway, neurons } = await setUpFleet([{ models: [{ id: 'm' }, { id: 'other' }] }]);
       const [old] = neurons as [FakeNeuron];
