@@ -10,6 +10,8 @@ import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
 import { silentLog } from 'cortex-core/daemon/log';
 import { AppError } from 'cortex-core/wire/errors';
 import { SseParser } from 'cortex-core/wire/sse';
+import { FakeClock } from 'testkit/clock';
+import { createGate } from 'testkit/gate';
 import { type Neuron, startNeuron } from '../neuron.ts';
 import { type Generation, ScriptedDevice, scriptedVocabulary } from './scripted-device.test.kit.ts';
 
@@ -22,7 +24,7 @@ let device: ScriptedDevice;
 
 afterEach(() => neuron.close());
 
-async function start(over: Readonly<Record<string, unknown>> = {}): Promise<void> {
+async function start(over: Readonly<Record<string, unknown>> = {}, clock?: FakeClock): Promise<void> {
   const config = neuronConfigSchema.parse({
     listen: '127.0.0.1',
     port: 0,
@@ -33,7 +35,7 @@ async function start(over: Readonly<Record<string, unknown>> = {}): Promise<void
   });
   device = new ScriptedDevice();
   const devices = [{ indices: [0], kind: 'cpu', device, budgetMb: 1000 }];
-  neuron = await startNeuron(config, { log: silentLog, devices });
+  neuron = await startNeuron(config, { log: silentLog, devices, ...(clock === undefined ? {} : { clock }) });
   await neuron.activated;
   assert.deepEqual(neuron.activation.state.failed, []);
 }
@@ -204,6 +206,44 @@ describe('a model that is unloaded while a prompt is read', () => {
       assert.equal(((await response.json()) as { error: { code: string } }).error.code, 'model_not_found');
       await neuron.close();
     }
+  });
+});
+
+describe('a model whose prompt is read for long', () => {
+  it('is in use, whoever else was served meanwhile', async () => {
+    const clock = new FakeClock();
+    await start({}, clock);
+    const [entered, gate] = [createGate(), createGate()];
+    const { tokenize } = ScriptedDevice.prototype;
+    device.tokenize = async (...job) => {
+      entered.open();
+      await gate.opened;
+      return tokenize.apply(device, job);
+    };
+    const { response } = open(chat);
+    await entered.opened;
+    const other = call('/v1/completions', { model: 'cortex-tiny', prompt: [1, 2] });
+    const short = await device.next();
+    short.finish();
+    assert.equal((await other).status, 200);
+    const { load_id, requests } = neuron.registry.loads()[0]?.use ?? assert.fail('it is gone');
+    assert.equal(requests, 2);
+    await clock.advance(11_000);
+    const since = () => ({ load_id, requests: neuron.registry.loads()[0]?.use?.requests });
+    const refused = await call('/models/unload', { model_id: 'cortex-tiny', unused_since: since() });
+    assert.deepEqual(
+      [refused.status, ((await refused.json()) as { code: string }).code],
+      [409, 'model_in_use'],
+    );
+    gate.open();
+    const generation = await device.next();
+    generation.finish();
+    assert.equal((await response).statusCode, 200);
+    (await response).resume();
+    await clock.advance(11_000);
+    assert.equal(clock.pending, 0);
+    const unloaded = await call('/models/unload', { model_id: 'cortex-tiny', unused_since: since() });
+    assert.equal(unloaded.status, 200);
   });
 });
 
