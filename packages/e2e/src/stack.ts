@@ -95,13 +95,18 @@ async function streamFaults({ metricsPort }: Gateway): Promise<readonly string[]
   return scraped.match(/^cortex_stream_protocol_errors_total\{.*\} [1-9].*$/gm) ?? [];
 }
 
+/** Only there to end a hang with a word: the longest answer of a test takes a fraction of it. */
+const idleWithinMs = 120_000;
+
 /** Resolves when the neuron runs nothing, with the tokens of all answers that it gave to their end. */
 export async function tokensWhenIdle({ neuron }: Stack): Promise<number> {
+  const late = AbortSignal.timeout(idleWithinMs);
   for (;;) {
     const health = (await (await fetch(`${neuron.url}/health`)).json()) as {
       readonly models: readonly { readonly in_flight: number }[];
     };
     if (health.models.every(({ in_flight: running }) => running === 0)) break;
+    if (late.aborted) throw new Error(`the neuron does not come to rest: ${JSON.stringify(health.models)}`);
   }
   const scraped = await (await fetch(`${neuron.url}/metrics`)).text();
   const counts = [...scraped.matchAll(/^neuron_completion_tokens_total\{.*\} (\d+)$/gm)];
