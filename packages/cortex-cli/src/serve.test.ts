@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { chatStream, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
+import { hangMs } from 'testkit/hang';
 import { CliProcess, runCli } from './spawn-cli.test.kit.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'cortex-serve-'));
@@ -51,7 +52,7 @@ const ask = (url: string, more: object = {}) =>
     body: JSON.stringify({ model: 'm', messages: [{ role: 'user', content: 'hi' }], ...more }),
   });
 
-describe('cortex serve', { timeout: 180_000 }, () => {
+describe('cortex serve', { timeout: hangMs }, () => {
   test('SIGHUP reads the files again under a running stream; a faulty one changes nothing', async () => {
     const [first, second] = [await fakeNeuron(), await fakeNeuron()];
     const path = join(dir, 'hup.toml');
@@ -198,7 +199,7 @@ describe('cortex serve', { timeout: 180_000 }, () => {
   });
 });
 
-test('a neuron reads its file again on SIGHUP, and stops on SIGTERM', { timeout: 60_000 }, async () => {
+test('a neuron reads its file again on SIGHUP, and stops on SIGTERM', { timeout: hangMs }, async () => {
   const path = join(dir, 'neuron.toml');
   const lines = (queue: string) =>
     `listen = "127.0.0.1"\nport = 0\n[admission]\nmax_queue_depth = ${queue}\n`;

@@ -4,6 +4,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { hangMs } from 'testkit/hang';
 import { findShippedModelDir, SHIPPED_MODEL } from './model-files.ts';
 import { CliProcess, type Finished, runCli } from './spawn-cli.test.kit.ts';
 import { distDir } from './terminal.ts';
@@ -22,7 +23,7 @@ interface Node {
   readonly load_cycles: number;
 }
 
-describe('cortex up --nodes 3', { timeout: 170_000, skip: process.platform !== 'linux' }, () => {
+describe('cortex up --nodes 3', { timeout: hangMs, skip: process.platform !== 'linux' }, () => {
   let up: CliProcess;
   let url = '';
   let metricsUrl = '';

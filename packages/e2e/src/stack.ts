@@ -7,6 +7,7 @@ import { loadConfig } from 'cortex-core/config/load';
 import { silentLog } from 'cortex-core/daemon/log';
 import { type Gateway, startGateway } from 'cortex-gateway/gateway';
 import { type Neuron, startNeuron } from 'neuron/neuron';
+import { hangMs } from 'testkit/hang';
 
 export type Transport = 'thread' | 'process';
 
@@ -95,12 +96,9 @@ async function streamFaults({ metricsPort }: Gateway): Promise<readonly string[]
   return scraped.match(/^cortex_stream_protocol_errors_total\{.*\} [1-9].*$/gm) ?? [];
 }
 
-/** Only there to end a hang with a word: the longest answer of a test takes a fraction of it. */
-const idleWithinMs = 120_000;
-
 /** Resolves when the neuron runs nothing, with the tokens of all answers that it gave to their end. */
 export async function tokensWhenIdle({ neuron }: Stack): Promise<number> {
-  const late = AbortSignal.timeout(idleWithinMs);
+  const late = AbortSignal.timeout(hangMs);
   for (;;) {
     const health = (await (await fetch(`${neuron.url}/health`)).json()) as {
       readonly models: readonly { readonly in_flight: number }[];

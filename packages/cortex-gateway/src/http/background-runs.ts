@@ -54,7 +54,7 @@ export class BackgroundRuns {
     return run;
   }
 
-  /** The run of an earlier sending of that request; null = it is the first, or its events are not all there. */
+  /** The run of an earlier sending; null = the request is the first, or events of the run are gone. */
   findSent(key: AttachKey | null): BackgroundRun | null {
     if (key === null || key.isFirst) return null;
     const run = [...this.#runs.values()].find((each) => each.sentAs === key.hash && each.isAccepted);
@@ -78,8 +78,8 @@ export class BackgroundRuns {
     if (free > kept || (free > 0 && !hasShare)) return;
     const message =
       free > 0
-        ? `${own} responses of this key are made in the background, and the last ${kept} of ${runsMax} places ` +
-          'are for other keys; wait for one of yours, or cancel one'
+        ? `${own} responses of this key are made in the background, and the last ${kept} of ${runsMax} ` +
+          'places are for other keys; wait for one of yours, or cancel one'
         : `${runsMax} responses are made in the background already; wait for one, or cancel one of yours`;
     throw new AppError('rate_limit_exceeded', message, { param: 'background', retryAfterSecs: 5 });
   }
