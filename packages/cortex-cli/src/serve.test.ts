@@ -6,7 +6,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { chatStream, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
+import { answerBehind, chatStream, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
 import { hangMs } from 'testkit/hang';
 import { CliProcess, runCli } from './spawn-cli.test.kit.ts';
 
@@ -60,12 +60,7 @@ describe('cortex serve', { timeout: hangMs }, () => {
     const serving = serve(path);
     const url = await urlOf(serving);
     const gate = createGate();
-    first.onChat = async (call) => {
-      call.response.writeHead(200, { 'content-type': 'text/event-stream' });
-      call.response.write(': prefill\n\n');
-      await gate.opened;
-      call.response.end(chatStream('m', ['done']));
-    };
+    first.onChat = answerBehind(gate);
     const running = await ask(url, { stream: true });
     write(path, 0, [first], ['watch_config = false', 'keepalive_secs = "often"', 'max_body_mbs = 3']);
     serving.child.kill('SIGHUP');
