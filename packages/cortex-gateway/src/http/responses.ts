@@ -137,7 +137,9 @@ async function create(exchange: Exchange, parts: ResponsesParts): Promise<void> 
       if (apart === null) return await infer(exchange, inference, { ...responsesWire, parse: () => request });
       const again = (error: AppError) => (fitter.learn(error) ? read().request : null);
       const asked = { ...caller, exchange, request, background: apart, again, sentAs: key?.hash ?? null };
-      const run = background.findSent(key) ?? (await background.start(asked));
+      const sent = background.findSent(key);
+      if (sent !== null) inference.metrics.onAttached();
+      const run = sent ?? (await background.start(asked));
       if (run.route !== null) exchange.response.setHeader('x-cortex-route', run.route);
       if (!run.isStreamed) return exchange.sendJson(200, run.stored.response);
       return await sendEvents(exchange, run.log, 0, inference);
