@@ -6,7 +6,8 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { chatStream, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
+import { answerBehind, chatStream, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
+import { hangMs } from 'testkit/hang';
 import { CliProcess, runCli } from './spawn-cli.test.kit.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'cortex-serve-'));
@@ -51,7 +52,7 @@ const ask = (url: string, more: object = {}) =>
     body: JSON.stringify({ model: 'm', messages: [{ role: 'user', content: 'hi' }], ...more }),
   });
 
-describe('cortex serve', { timeout: 180_000 }, () => {
+describe('cortex serve', { timeout: hangMs }, () => {
   test('SIGHUP reads the files again under a running stream; a faulty one changes nothing', async () => {
     const [first, second] = [await fakeNeuron(), await fakeNeuron()];
     const path = join(dir, 'hup.toml');
@@ -59,12 +60,7 @@ describe('cortex serve', { timeout: 180_000 }, () => {
     const serving = serve(path);
     const url = await urlOf(serving);
     const gate = createGate();
-    first.onChat = async (call) => {
-      call.response.writeHead(200, { 'content-type': 'text/event-stream' });
-      call.response.write(': prefill\n\n');
-      await gate.opened;
-      call.response.end(chatStream('m', ['done']));
-    };
+    first.onChat = answerBehind(gate);
     const running = await ask(url, { stream: true });
     write(path, 0, [first], ['watch_config = false', 'keepalive_secs = "often"', 'max_body_mbs = 3']);
     serving.child.kill('SIGHUP');
@@ -198,7 +194,7 @@ describe('cortex serve', { timeout: 180_000 }, () => {
   });
 });
 
-test('a neuron reads its file again on SIGHUP, and stops on SIGTERM', { timeout: 60_000 }, async () => {
+test('a neuron reads its file again on SIGHUP, and stops on SIGTERM', { timeout: hangMs }, async () => {
   const path = join(dir, 'neuron.toml');
   const lines = (queue: string) =>
     `listen = "127.0.0.1"\nport = 0\n[admission]\nmax_queue_depth = ${queue}\n`;

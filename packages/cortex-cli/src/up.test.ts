@@ -7,6 +7,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { hangMs } from 'testkit/hang';
 import { findShippedModelDir, SHIPPED_MODEL } from './model-files.ts';
 import { CliProcess, runCli } from './spawn-cli.test.kit.ts';
 import { distDir } from './terminal.ts';
@@ -17,7 +18,7 @@ const options = { env: { CORTEX_HOME: join(dir, 'state') }, cwd: dir };
 const freePorts = ['--port', '0', '--metrics-port', '0', '--neuron-port', '0'];
 const hasProc = process.platform === 'linux';
 
-describe('cortex up', { timeout: 60_000 }, () => {
+describe('cortex up', { timeout: hangMs }, () => {
   test('streams an answer to the curl line it printed, and SIGINT leaves no process behind', async () => {
     const up = spawnUp();
     const [, url = ''] = await up.output(/ready +(http:\S+)/);

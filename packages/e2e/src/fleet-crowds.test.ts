@@ -6,7 +6,13 @@ import { answers, readStream } from './fleet-streams.ts';
 import { type LocalFleet, startLocalFleet } from './local-fleet.ts';
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
-const coldStarts = /^cortex_cold_starts_total/;
+const counters = [
+  /^cortex_cold_starts_total/,
+  /^cortex_evictions_total/,
+  /^cortex_request_errors_total/,
+] as const;
+const countsOf = (fleet: LocalFleet): Promise<number[]> =>
+  Promise.all(counters.map((each) => fleet.metric(each)));
 
 describe('two models of equal rank and room for one', () => {
   let fleet: LocalFleet;
@@ -16,24 +22,26 @@ describe('two models of equal rank and room for one', () => {
   after(() => fleet.close());
 
   test('alternate twenty times: each comes back, each swap is one load and one eviction', async () => {
+    await answers(fleet, 'two');
+    const [loads = 0, evictions = 0, errors] = await countsOf(fleet);
     for (let i = 0; i < 20; i++) for (const model of ['one', 'two']) await answers(fleet, model);
-    assert.equal(await fleet.metric(coldStarts), 40);
-    assert.equal(await fleet.metric(/^cortex_evictions_total/), 39);
+    assert.deepEqual(await countsOf(fleet), [loads + 40, evictions + 40, errors]);
     assert.deepEqual(fleet.loadedOn('node1'), ['two']);
     assert.equal(fleet.held, 0);
   });
 
   test('asked for at once they do not race for the memory: both are answered, one after the other', async () => {
+    await answers(fleet, 'two');
     await fleet.gateway.fleet.operations.unload('two', null);
+    const [loads = 0, evictions = 0, errors] = await countsOf(fleet);
     await Promise.all(['one', 'two', 'one', 'two'].map((model) => answers(fleet, model)));
-    assert.equal(await fleet.metric(coldStarts), 42);
-    assert.equal(await fleet.metric(/^cortex_request_errors_total/), 0);
+    assert.deepEqual(await countsOf(fleet), [loads + 2, evictions + 1, errors]);
     assert.equal(fleet.loadedOn('node1').length, 1);
   });
 
   test('a thousand clients that wait and leave: every counter comes back to zero, the running answer is whole', async () => {
-    const [there = ''] = fleet.loadedOn('node1');
-    const other = there === 'one' ? 'two' : 'one';
+    const [there, other] = ['one', 'two'] as const;
+    await answers(fleet, there);
     const reader = readStream(await fleet.openStream(there, 2500));
     await reader.started;
     const leave = new AbortController();
@@ -67,7 +75,7 @@ test('fifty first requests over three nodes make one load', async () => {
   const fleet = await startLocalFleet({ rooms: [1.5, 1.5, 1.5], models: ['one'] });
   try {
     await Promise.all(Array.from({ length: 50 }, () => answers(fleet, 'one')));
-    assert.equal(await fleet.metric(coldStarts), 1);
+    assert.deepEqual(await countsOf(fleet), [1, 0, 0]);
     assert.equal(['node1', 'node2', 'node3'].flatMap((name) => fleet.loadedOn(name)).length, 1);
     assert.equal(fleet.held, 0);
   } finally {

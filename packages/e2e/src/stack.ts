@@ -7,6 +7,7 @@ import { loadConfig } from 'cortex-core/config/load';
 import { silentLog } from 'cortex-core/daemon/log';
 import { type Gateway, startGateway } from 'cortex-gateway/gateway';
 import { type Neuron, startNeuron } from 'neuron/neuron';
+import { hangMs } from 'testkit/hang';
 
 export type Transport = 'thread' | 'process';
 
@@ -97,11 +98,13 @@ async function streamFaults({ metricsPort }: Gateway): Promise<readonly string[]
 
 /** Resolves when the neuron runs nothing, with the tokens of all answers that it gave to their end. */
 export async function tokensWhenIdle({ neuron }: Stack): Promise<number> {
+  const late = AbortSignal.timeout(hangMs);
   for (;;) {
     const health = (await (await fetch(`${neuron.url}/health`)).json()) as {
       readonly models: readonly { readonly in_flight: number }[];
     };
     if (health.models.every(({ in_flight: running }) => running === 0)) break;
+    if (late.aborted) throw new Error(`the neuron does not come to rest: ${JSON.stringify(health.models)}`);
   }
   const scraped = await (await fetch(`${neuron.url}/metrics`)).text();
   const counts = [...scraped.matchAll(/^neuron_completion_tokens_total\{.*\} (\d+)$/gm)];

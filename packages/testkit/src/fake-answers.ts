@@ -2,6 +2,7 @@
 import { encodeFrame } from 'cortex-core/wire/token-frames';
 import { sendJson } from './fake-http.ts';
 import type { ChatCall } from './fake-neuron.ts';
+import type { Gate } from './gate.ts';
 
 /** Answers as a neuron does, streamed or whole, with these words. */
 export function answerWords(call: ChatCall, words: readonly string[]): void {
@@ -19,6 +20,17 @@ export function answerWords(call: ChatCall, words: readonly string[]): void {
     choices: [{ index: 0, message: { role: 'assistant', content: words.join('') }, finish_reason: 'stop' }],
     usage: usageOf(words),
   });
+}
+
+/** Begins a stream at once, as while a long prompt is read; these words come when `gate` opens. */
+export function answerBehind(gate: Pick<Gate, 'opened'>, words: readonly string[] = ['done']) {
+  return async ({ body, response }: ChatCall): Promise<void> => {
+    const { model } = JSON.parse(body.toString()) as { readonly model: string };
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    response.write(': prefill\n\n');
+    await gate.opened;
+    response.end(chatStream(model, words));
+  };
 }
 
 /** The SSE text of a chat answer, from the role chunk to `[DONE]`. */

@@ -17,7 +17,7 @@ import { drip, readAll, sendJson } from './fake-http.ts';
 import { FakeLoads, type Refusal } from './fake-loads.ts';
 import { type FakeModel, type FakeUse, isUnusedSince, toRow, type UnloadSpec } from './fake-model.ts';
 
-export { answerWords, chatStream, tellFrames } from './fake-answers.ts';
+export { answerBehind, answerWords, chatStream, tellFrames } from './fake-answers.ts';
 export type { FakeModel } from './fake-model.ts';
 export { createGate } from './gate.ts';
 

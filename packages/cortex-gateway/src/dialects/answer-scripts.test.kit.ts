@@ -227,6 +227,15 @@ export const scripts: readonly Script[] = [
     end: 'calls',
   },
   { name: 'a call cut off', steps: [{ call: 0, name: 'write', args: '{"path":"/t' }], end: 'length' },
+  {
+    name: 'a call that lost its end',
+    steps: [
+      { call: 0, name: 'list', args: '{}' },
+      { call: 1, name: 'write', args: '{"path":"/t' },
+    ],
+    end: 'calls',
+    isGolden: true,
+  },
   { name: 'refused', steps: [{ text: 'no' }], end: 'refusal' },
   {
     name: 'refused in its own words',

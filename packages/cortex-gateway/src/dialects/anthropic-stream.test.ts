@@ -297,15 +297,14 @@ describe('a whole message', () => {
     }
   });
 
+  const inputOf = (given: string, finish: string) => {
+    const message = { content: null, tool_calls: [{ id: 'a', function: { name: 'f', arguments: given } }] };
+    const answer = Buffer.from(JSON.stringify({ id: 'x', choices: [{ message, finish_reason: finish }] }));
+    const [block] = toMessage(readChatAnswer(answer), 'm', 'full').content;
+    return block?.type === 'tool_use' ? block.input : null;
+  };
+
   it('gives a call that was cut off what of it can be read', () => {
-    const inputOf = (given: string) => {
-      const message = { content: null, tool_calls: [{ id: 'a', function: { name: 'f', arguments: given } }] };
-      const answer = Buffer.from(
-        JSON.stringify({ id: 'x', choices: [{ message, finish_reason: 'length' }] }),
-      );
-      const [block] = toMessage(readChatAnswer(answer), 'm', 'full').content;
-      return block?.type === 'tool_use' ? block.input : null;
-    };
     for (const [given, expected] of [
       ['', {}],
       ['{', {}],
@@ -320,8 +319,18 @@ describe('a whole message', () => {
       ['[1', {}],
       ['nonsense', {}],
     ] as const) {
-      assert.deepEqual(inputOf(given), expected, given);
+      assert.deepEqual(inputOf(given, 'length'), expected, given);
     }
+  });
+
+  it('never mends the input of a call that nothing cut', () => {
+    for (const given of ['{"a":"b', '{"a":1,,"b":2}', "{'a': 1}", 'nonsense', '{"a":[1}']) {
+      for (const finish of ['tool_calls', 'stop']) {
+        assert.throws(() => inputOf(given, finish), { code: 'upstream_malformed_response' }, given);
+      }
+    }
+    assert.deepEqual(inputOf('{"a":"}\\"{"} ', 'tool_calls'), { a: '}"{' });
+    assert.deepEqual(inputOf(' ', 'tool_calls'), {});
   });
 });
 

@@ -19,6 +19,34 @@ export function readPartialObject(text: string): JsonObject | null {
   return null;
 }
 
+/** Whether a JSON text ends inside of a text, a list or an object: what would follow was cut off. */
+export function isCutJson(text: string): boolean {
+  const end = new JsonEnd();
+  end.push(text);
+  return end.isCut;
+}
+
+/** The same of a text that comes in pieces, of which nothing is kept. */
+export class JsonEnd {
+  #depth = 0;
+  #inText = false;
+  #isEscaped = false;
+
+  get isCut(): boolean {
+    return this.#inText || this.#depth > 0;
+  }
+
+  push(piece: string): void {
+    for (const char of piece) {
+      if (this.#isEscaped) this.#isEscaped = false;
+      else if (this.#inText && char === '\\') this.#isEscaped = true;
+      else if (char === '"') this.#inText = !this.#inText;
+      else if (!this.#inText && (char === '{' || char === '[')) this.#depth++;
+      else if (!this.#inText && (char === '}' || char === ']')) this.#depth--;
+    }
+  }
+}
+
 function parseObjectOrNull(text: string): JsonObject | null {
   try {
     const value: unknown = JSON.parse(text);

@@ -25,6 +25,20 @@ test('FeasibleNodes names the nodes that have a model or for which there is a pl
   }
 });
 
+test('FeasibleNodes names a node also while a failed load keeps the model from evicting there', () => {
+  const failedLoads = new Map(['on-disk', 'known'].map((id) => [id, 'its load failed']));
+  const held = [
+    { id: 'old', status: 'loaded', vramMb: 1000 },
+    { id: 'on-disk', status: 'available', vramMb: 1000 },
+  ] as const;
+  const view = toFleetView({
+    nodes: [{ name: 'n', devices: [1000], models: held, failedLoads }],
+    catalogue: ['old', 'on-disk', 'known'].map((id) => ({ id, vramMb: 1000 })),
+  });
+  const feasible = new FeasibleNodes(view);
+  assert.deepEqual([feasible.of('on-disk'), feasible.of('known')], [['n'], ['n']]);
+});
+
 test('FeasibleNodes makes no plan for models that no node has', () => {
   const models = Array.from({ length: 200 }, (_, i) => ({ id: `m${i}`, vramMb: 1000 + i }));
   const nodes = Array.from({ length: 50 }, (_, i) => ({ name: `n${100 + i}`, devices: [1100] }));

@@ -22,6 +22,8 @@ interface Rooms {
   readonly loose: Float64Array;
 }
 
+const none: ReadonlyMap<string, string> = new Map();
+
 export class FeasibleNodes {
   readonly #view: FleetView;
   readonly #rooms = new Map<string, Rooms>();
@@ -86,8 +88,10 @@ export function holdersOf(view: FleetView, model: string): readonly NodeView[] {
   return slots.flatMap((slot) => index.nodes[slot] ?? []);
 }
 
-function hasOrFits(view: FleetView, node: NodeView, model: string): boolean {
-  if (node.models.get(model)?.status === 'loaded') return true;
+/** A load that failed a short while ago says nothing here: it holds evictions back for minutes at most. */
+function hasOrFits(view: FleetView, listed: NodeView, model: string): boolean {
+  if (listed.models.get(model)?.status === 'loaded') return true;
+  const node = listed.failedLoads?.has(model) === true ? { ...listed, failedLoads: none } : listed;
   // moves can only turn a no into a yes, and their search is dear
   return (
     !('reason' in considerNode(view, node, model, { mayMove: false })) ||

@@ -126,6 +126,7 @@ export class Fleet {
     this.facts = new NodeFacts(this.#nodes, this.providers, (node) => this.#refresh(node));
     this.operations = new Operations({
       nodes: this.#nodes,
+      leaving: () => this.#members.leaving,
       jobs: this.#jobs,
       defrag: this.#defrag,
       log,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Log } from 'cortex-core/daemon/log';
 import { FakeClock } from 'testkit/clock';
-import { chatStream, createGate, type FakeNeuron } from 'testkit/fake-neuron';
+import { answerBehind, createGate, type FakeNeuron } from 'testkit/fake-neuron';
 import { advanceUntil, askChat, nodeOf, post, setUpFleet } from './fleet.test.kit.ts';
 
 const loaded = (id: string) => ({ id, status: 'loaded' as const });
@@ -252,12 +252,7 @@ describe('drain', () => {
     ]);
     const [first, second] = neurons as [FakeNeuron, FakeNeuron];
     const gate = createGate();
-    first.onChat = async (call) => {
-      call.response.writeHead(200, { 'content-type': 'text/event-stream' });
-      call.response.write(': prefill\n\n');
-      await gate.opened;
-      call.response.end(chatStream('m', ['done']));
-    };
+    first.onChat = answerBehind(gate);
     const running = await askChat(gateway, 'm', { stream: true });
     assert.match(running.headers.get('x-cortex-route') ?? '', /n0/);
     const drain = await post(gateway, '/admin/drain', { node: 'n0' });

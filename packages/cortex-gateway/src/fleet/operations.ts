@@ -4,6 +4,7 @@ import { AppError } from 'cortex-core/wire/errors';
 import type { DefragPlan } from '../decide/defrag.ts';
 import { type FleetView, resolveAlias } from '../decide/fleet-view.ts';
 import { considerNode } from '../decide/placement.ts';
+import { rejectUnknown } from '../decide/refusals.ts';
 import type { RouteDecision } from '../decide/route.ts';
 import type { Defragmenter, DefragReport } from './defragmenter.ts';
 import type { LoadStatus } from './load-job.ts';
@@ -14,6 +15,8 @@ import { outOfService, toError } from './rejections.ts';
 
 export interface OperationsOptions {
   readonly nodes: NodeSet;
+  /** Nodes that have gone and still have requests; one at another address has a successor of its name. */
+  readonly leaving: () => readonly NodeState[];
   readonly jobs: LoadJobs;
   readonly defrag: Defragmenter;
   readonly log: Log;
@@ -86,7 +89,7 @@ export class Operations {
   drain(name: string, mode: 'cordoned' | 'drained', deadlineMs: number | null): NodeState {
     const { nodes, jobs, log } = this.#options;
     const node = nodes.named(name);
-    node.service.close(mode, deadlineMs);
+    for (const each of [node, ...this.#leavingAs(name)]) each.service.close(mode, deadlineMs);
     jobs.dropQueued(name, (model) => outOfService(name, mode, model));
     log.info('node out of service', { node: name, mode, deadline_ms: deadlineMs });
     return node;
@@ -95,7 +98,7 @@ export class Operations {
   undrain(name: string): NodeState {
     const { nodes, jobs, log } = this.#options;
     const node = nodes.named(name);
-    node.service.open();
+    for (const each of [node, ...this.#leavingAs(name)]) each.service.open();
     jobs.consider(name);
     log.info('node back in service', { node: name });
     return node;
@@ -113,6 +116,11 @@ export class Operations {
     return Promise.all(this.#nodesNamed(nodeName).map((node) => this.#options.defrag.run(node, model)));
   }
 
+  /** Under that name at an address of before. */
+  #leavingAs(name: string): readonly NodeState[] {
+    return this.#options.leaving().filter((node) => node.name === name);
+  }
+
   #resolve(requested: string): string {
     return resolveAlias(this.#options.view(), requested);
   }
@@ -121,8 +129,7 @@ export class Operations {
     const view = this.#options.view();
     const model = resolveAlias(view, requested);
     if (view.catalogue.has(model) || view.nodes.some((node) => node.models.has(model))) return model;
-    const message = `model "${requested}" not found on any node and not in catalogue; see GET /v1/models`;
-    throw new AppError('model_not_found', message);
+    throw toError(rejectUnknown(view, requested, model));
   }
 
   /** A person may load what is poisoned, which no request may. */

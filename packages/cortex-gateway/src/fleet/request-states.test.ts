@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { describe, test } from 'node:test';
-import { chatStream, createGate, type FakeNeuron } from 'testkit/fake-neuron';
+import { answerBehind, createGate, type FakeNeuron } from 'testkit/fake-neuron';
 import { askChat, nodeOf, post, setUpFleet } from './fleet.test.kit.ts';
 
 const loaded = (id: string) => ({ id, status: 'loaded' as const });
@@ -13,12 +13,7 @@ describe('a request that arrives', () => {
     const [neuron] = neurons as [FakeNeuron];
     const gate = createGate();
     const answers = neuron.onChat;
-    neuron.onChat = async (call) => {
-      call.response.writeHead(200, { 'content-type': 'text/event-stream' });
-      call.response.write(': prefill\n\n');
-      await gate.opened;
-      call.response.end(chatStream('m', ['done']));
-    };
+    neuron.onChat = answerBehind(gate);
     const running = await askChat(gateway, 'm', { stream: true });
     const unload = post(gateway, '/admin/unload', { model: 'm' });
     const node = nodeOf(fleet, 'n0');

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { FakeClock } from 'testkit/clock';
-import { chatStream, createGate, type FakeNeuron } from 'testkit/fake-neuron';
+import { answerBehind, createGate, type FakeNeuron } from 'testkit/fake-neuron';
 import { advanceUntil, askChat, nodeOf, setUpFleet, startGatewayOver } from './fleet.test.kit.ts';
 
 const loaded = (id: string) => ({ id, status: 'loaded' as const });
@@ -275,12 +275,7 @@ test('a gateway that starts in the middle of traffic serves after one poll, and 
   ]);
   const [neuron] = neurons as [FakeNeuron];
   const gate = createGate();
-  neuron.onChat = async (call) => {
-    call.response.writeHead(200, { 'content-type': 'text/event-stream' });
-    call.response.write(': prefill\n\n');
-    await gate.opened;
-    call.response.end(chatStream('m', ['done']));
-  };
+  neuron.onChat = answerBehind(gate);
   const running = await askChat(gateway, 'm', { stream: true });
   neuron.reportedInFlight.set('m', 1);
   const before = neurons.map(({ counters }) => counters.models);

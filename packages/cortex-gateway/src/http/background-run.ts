@@ -25,6 +25,8 @@ export interface BackgroundRequest {
   readonly shelf: CallerShelf;
   readonly background: BackgroundResponse;
   readonly request: InferenceRequest;
+  /** What another sending of this request has too; null = it stands for itself. */
+  readonly sentAs: string | null;
   /** The request as it may go better after that error; null = it would not. */
   readonly again: (error: AppError) => InferenceRequest | null;
 }
@@ -71,6 +73,15 @@ export class BackgroundRun {
 
   get owner(): string {
     return this.#asked.owner;
+  }
+
+  get sentAs(): string | null {
+    return this.#asked.sentAs;
+  }
+
+  /** Nothing refused it at once, and nobody has deleted it. */
+  get isAccepted(): boolean {
+    return this.#state === 'runs';
   }
 
   get isStreamed(): boolean {

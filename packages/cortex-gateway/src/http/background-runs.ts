@@ -5,9 +5,12 @@
  * Design:  a run (background-run.ts) reads the answer in the client's place. What refuses a request before a
  *          node is asked is the answer to the request; what fails later is a failed response. A run that has
  *          ended is an entry of the store, with its events where the client asked for a stream.
- * Limits:  runs at a time; characters of events of each. A gateway that stops ends them: the store goes too.
+ *          A request that is a resend (attachments.ts) gets the run that is there already.
+ * Limits:  runs at a time; characters of events of each. No key fills them all: the last quarter is for keys
+ *          that have less than their share. A gateway that stops ends them: the store goes too.
  */
 import { AppError } from 'cortex-core/wire/errors';
+import type { AttachKey } from './attachments.ts';
 import { type BackgroundRequest, BackgroundRun } from './background-run.ts';
 import type { InferenceDeps } from './inference-deps.ts';
 
@@ -40,10 +43,7 @@ export class BackgroundRuns {
       const message = 'Responses are not made in the background here; use stream: true.';
       throw new AppError('unsupported_parameter', message, { param: 'background' });
     }
-    if (this.#runs.size >= runsMax) {
-      const message = `${runsMax} responses are made in the background already; wait for one, or cancel one`;
-      throw new AppError('rate_limit_exceeded', message, { param: 'background', retryAfterSecs: 5 });
-    }
+    this.#refuseMore(asked.owner);
     const run = new BackgroundRun(this.#deps, asked, eventCharsMax);
     const { id } = run.stored.response;
     this.#runs.set(id, run);
@@ -54,10 +54,34 @@ export class BackgroundRuns {
     return run;
   }
 
+  /** The run of an earlier sending; null = the request is the first, or events of the run are gone. */
+  findSent(key: AttachKey | null): BackgroundRun | null {
+    if (key === null || key.isFirst) return null;
+    const run = [...this.#runs.values()].find((each) => each.sentAs === key.hash && each.isAccepted);
+    return run === undefined || run.log.from(0) === null ? null : run;
+  }
+
   /** Null: none of that id runs, it was forgotten, or it is somebody else's. */
   find(owner: string, id: string): BackgroundRun | null {
     const run = this.#runs.get(id);
     return run?.owner === owner && !run.isForgotten ? run : null;
+  }
+
+  /** A share is that of all who have some, and of one who may come. */
+  #refuseMore(owner: string): void {
+    const { runsMax } = this.#limits;
+    const owners = [...this.#runs.values()].map((run) => run.owner);
+    const own = owners.filter((each) => each === owner).length;
+    const free = runsMax - owners.length;
+    const kept = Math.floor(runsMax / 4);
+    const hasShare = own >= runsMax / (new Set([...owners, owner]).size + 1);
+    if (free > kept || (free > 0 && !hasShare)) return;
+    const message =
+      free > 0
+        ? `${own} responses of this key are made in the background, and the last ${kept} of ${runsMax} ` +
+          'places are for other keys; wait for one of yours, or cancel one'
+        : `${runsMax} responses are made in the background already; wait for one, or cancel one of yours`;
+    throw new AppError('rate_limit_exceeded', message, { param: 'background', retryAfterSecs: 5 });
   }
 
   /** Idempotent. */

@@ -313,6 +313,56 @@ describe('a response in the background', () => {
     }
   });
 
+  test('one key leaves places to others, and is told what to do', async () => {
+    const { gateway, neuron } = await setup({ responses: { max_background: 8 } });
+    neuron.onChat = answerInTwo({ opened: new Promise(() => {}) });
+    const askAs = async (key: string) => await jsonOf(post(gateway, ask(), as(key)));
+    for (let i = 0; i < 6; i++) assert.equal((await askAs('sk-a')).status, 'queued');
+    const { error } = await askAs('sk-a');
+    assert.deepEqual([error.code, error.param], ['rate_limit_exceeded', 'background']);
+    assert.match(
+      error.message,
+      /^6 responses of this key .* last 2 of 8 .* wait for one of yours, or cancel/,
+    );
+    const [b] = [await askAs('sk-b'), await askAs('sk-b')];
+    assert.equal(b?.status, 'queued');
+    assert.match((await askAs('sk-c')).error.message, /^8 responses/);
+    // a place that becomes free is for whoever has the least
+    const at = `${gateway.url}/v1/responses/${b?.id}/cancel`;
+    await (await fetch(at, { method: 'POST', ...as('sk-b') })).arrayBuffer();
+    assert.equal((await askAs('sk-a')).error.code, 'rate_limit_exceeded');
+    assert.equal((await askAs('sk-c')).status, 'queued');
+  });
+
+  test('a request that is sent again gets the response that is being made', async () => {
+    const { gateway, neuron } = await setup();
+    const gate = createGate();
+    neuron.onChat = answerInTwo(gate);
+    const send = (more: object, headers: Readonly<Record<string, string>>) =>
+      post(gateway, ask(more), { headers });
+    const first = await jsonOf(send({}, { 'x-stainless-retry-count': '0' }));
+    const again = await jsonOf(send({}, { 'x-stainless-retry-count': '1' }));
+    assert.equal(again.id, first.id);
+    const streamed = await send({ stream: true }, { 'idempotency-key': 'k' });
+    await readUntil(streamed, 'response.queued');
+    const joined = await send({ stream: true }, { 'idempotency-key': 'k' });
+    // who does not say that it is a resend is none, nor is another request
+    const others = [
+      await jsonOf(send({}, { 'x-stainless-retry-count': '0' })),
+      await jsonOf(send({ input: 'other' }, { 'x-stainless-retry-count': '1' })),
+      await jsonOf(send({}, { 'x-stainless-retry-count': '1', authorization: 'Bearer sk-b' })),
+    ];
+    assert.equal(new Set([first.id, ...others.map(({ id }) => id)]).size, 4);
+    gate.open();
+    assert.equal(
+      textOf(checkResponsesStream(Buffer.from(await joined.arrayBuffer())).response),
+      'Hello world',
+    );
+    for (const { id } of [first, ...others.slice(0, 2)]) await settled(gateway, id);
+    await settled(gateway, others[2]?.id ?? '', as('sk-b'));
+    assert.equal(neuron.counters.chats, 5);
+  });
+
   test('events that are not kept are refused, and the response is sent from its beginning', async () => {
     const { gateway, neuron } = await setup({ responses: { max_mb: 0.006, max_background: 1 } });
     const words = Array.from({ length: 100 }, (_, at) => ` ${at}`);

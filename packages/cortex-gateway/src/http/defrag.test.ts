@@ -4,7 +4,13 @@ import { after, describe, test } from 'node:test';
 import { cortexConfigSchema } from 'cortex-core/config/cortex-config';
 import { modelsConfigSchema } from 'cortex-core/config/models-config';
 import { silentLog } from 'cortex-core/daemon/log';
-import { answerWords, chatStream, createGate, FakeNeuron, type FakeNeuronOptions } from 'testkit/fake-neuron';
+import {
+  answerBehind,
+  answerWords,
+  createGate,
+  FakeNeuron,
+  type FakeNeuronOptions,
+} from 'testkit/fake-neuron';
 import type { z } from 'zod';
 import { type Gateway, startGateway } from '../gateway.ts';
 
@@ -117,12 +123,7 @@ describe('a model that only fragments keep out', () => {
       models: ['a', 'b'].map((id) => ({ id, residency_priority: 1000 })),
     });
     const gate = createGate();
-    neuron.onChat = async (call) => {
-      call.response.writeHead(200, { 'content-type': 'text/event-stream' });
-      call.response.write(': prefill\n\n');
-      await gate.opened;
-      call.response.end(chatStream('b', ['done']));
-    };
+    neuron.onChat = answerBehind(gate);
     const streaming = await ask(gateway, 'b', { stream: true });
     neuron.onChat = (call) => answerWords(call, ['ok']);
     assert.equal((await ask(gateway, 'big')).status, 200);

@@ -5,6 +5,7 @@ import { modelsConfigSchema } from 'cortex-core/config/models-config';
 import { silentLog } from 'cortex-core/daemon/log';
 import { SseParser } from 'cortex-core/wire/sse';
 import {
+  answerBehind,
   answerWords,
   chatStream,
   createGate,
@@ -118,12 +119,7 @@ describe('loads', () => {
     await (await post(gateway, '/v1/chat/completions', ask('new'))).text();
     assert.deepEqual(neuron!.events, ['chat recent', 'unload old', 'load new', 'chat new']);
     const gate = createGate();
-    neuron!.onChat = async (call) => {
-      call.response.writeHead(200, { 'content-type': 'text/event-stream' });
-      call.response.write(': prefill\n\n');
-      await gate.opened;
-      call.response.end(chatStream('recent', ['done']));
-    };
+    neuron!.onChat = answerBehind(gate);
     const streaming = await post(gateway, '/v1/chat/completions', ask('recent', { stream: true }));
     await post(gateway, '/v1/chat/completions', ask('new'), { signal: AbortSignal.abort() }).catch(() => {});
     // recent is busy, so new goes although it was used later
@@ -264,12 +260,7 @@ describe('silence', () => {
     );
     const [neuron] = neurons;
     const gate = createGate();
-    neuron!.onChat = async ({ response }) => {
-      response.writeHead(200, { 'content-type': 'text/event-stream' });
-      response.write(': prefill\n\n');
-      await gate.opened;
-      response.end(chatStream('a', ['whole']));
-    };
+    neuron!.onChat = answerBehind(gate, ['whole']);
     const stream = await post(gateway, '/v1/chat/completions', ask('a', { stream: true }));
     const ticket = gateway.fleet.request({ model: 'b' }, new AbortController().signal);
     assert.equal(ticket.lease, null);
@@ -667,12 +658,7 @@ describe('edges', () => {
     const { gateway, neurons } = await setup([{ models: [loaded('m'), { id: 'cold' }] }]);
     const gate = createGate();
     neurons[0]!.onLoad = () => gate.opened.then(() => undefined);
-    neurons[0]!.onChat = async ({ response }) => {
-      response.writeHead(200, { 'content-type': 'text/event-stream' });
-      response.write(': prefill\n\n');
-      await gate.opened;
-      response.end(chatStream('m', ['last']));
-    };
+    neurons[0]!.onChat = answerBehind(gate, ['last']);
     const stream = await post(gateway, '/v1/chat/completions', ask('m', { stream: true }));
     const waiting = post(gateway, '/v1/chat/completions', ask('cold'));
     await neurons[0]!.until(() => neurons[0]!.counters.loads === 1);

@@ -5,6 +5,7 @@ import { cortexConfigSchema } from 'cortex-core/config/cortex-config';
 import { modelsConfigSchema } from 'cortex-core/config/models-config';
 import type { Log } from 'cortex-core/daemon/log';
 import { silentLog } from 'cortex-core/daemon/log';
+import { encodeFrame } from 'cortex-core/wire/token-frames';
 import { chatStream, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
 import { transcripts } from '../dialects/chat-transcripts.test.kit.ts';
 import { AnthropicGrammar } from '../dialects/wire-grammar/anthropic-grammar.ts';
@@ -170,6 +171,32 @@ describe("errors come in Anthropic's envelope with its types", () => {
         assert.equal(refusal.headers.get('request-id'), 'mine-1');
       }
     }
+  });
+
+  test('half a call of an answer that says it is whole: no call, and the node is not left for it', async () => {
+    const { gateway, neuron } = await setup();
+    const call = { index: 0, id: 'c', function: { name: 'rm', arguments: '{"path":"/home' } };
+    const choice = { index: 0, finish_reason: 'tool_calls' };
+    const said = (fields: object): string => JSON.stringify({ id: 'x', choices: [{ ...choice, ...fields }] });
+    neuron.onChat = ({ body, headers, response }) => {
+      const isStream = (JSON.parse(body.toString()) as { stream?: boolean }).stream === true;
+      response.writeHead(200, { 'content-type': isStream ? 'text/event-stream' : 'application/json' });
+      const event = `data: ${said({ delta: { tool_calls: [call] } })}\n\n`;
+      const framed = headers['x-cortex-tokens'] === 'tell' ? encodeFrame(event, [1]) : event;
+      response.end(isStream ? framed : said({ message: { content: null, tool_calls: [call] } }));
+    };
+    const whole = await refused(gateway, ask());
+    assert.deepEqual([whole.status, whole.body.error.code], [502, 'upstream_malformed_response']);
+    assert.match(whole.body.error.message, /"rm"/);
+    const streamed = await fetch(`${gateway.url}/v1/messages`, {
+      method: 'POST',
+      body: ask({ stream: true }),
+    });
+    const text = await streamed.text();
+    assert.match(text, /event: error\n.*a call of \\"rm/);
+    assert.doesNotMatch(text, /content_block_stop|message_stop/);
+    assert.equal(neuron.counters.chats, 2);
+    assert.equal(gateway.fleet.facts.isHealthy('n'), true);
   });
 
   test('a fault of the request is no fault of the node', async () => {

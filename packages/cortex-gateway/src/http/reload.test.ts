@@ -4,7 +4,7 @@ import { ConfigError } from 'cortex-core/config/load';
 import { modelsConfigSchema } from 'cortex-core/config/models-config';
 import { silentLog } from 'cortex-core/daemon/log';
 import { FakeClock } from 'testkit/clock';
-import { chatStream, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
+import { answerBehind, createGate, type FakeNeuron, startFakeNeuron } from 'testkit/fake-neuron';
 import {
   advanceUntil,
   askChat,
@@ -24,12 +24,7 @@ describe('reload', () => {
     const [old] = neurons as [FakeNeuron];
     const fresh = await startFakeNeuron({ models: [loaded('m'), loaded('other')] });
     const gate = createGate();
-    old.onChat = async (call) => {
-      call.response.writeHead(200, { 'content-type': 'text/event-stream' });
-      call.response.write(': prefill\n\n');
-      await gate.opened;
-      call.response.end(chatStream('m', ['done']));
-    };
+    old.onChat = answerBehind(gate);
     const running = await askChat(gateway, 'm', { stream: true });
     const next = { ...cortexConfigOver([]), neurons: [{ name: 'fresh', endpoint: fresh.url }] };
     const reloading = gateway.reload(next, noModels);
@@ -94,12 +89,7 @@ describe('reload', () => {
       const [old] = neurons as [FakeNeuron];
       const fresh = await startFakeNeuron({ models: [loaded('m')] });
       const gate = createGate();
-      old.onChat = async (call) => {
-        call.response.writeHead(200, { 'content-type': 'text/event-stream' });
-        call.response.write(': prefill\n\n');
-        await gate.opened;
-        call.response.end(chatStream('m', ['done']));
-      };
+      old.onChat = answerBehind(gate);
       const running = await askChat(gateway, 'm', { stream: true });
       const reloading = gateway.reload(at(fresh.url), noModels);
       const meanwhile = fleet.request({ model: 'm' }, new AbortController().signal);
@@ -114,6 +104,26 @@ describe('reload', () => {
       await gateway.reload(at(old.url), noModels);
       assert.equal(nodeOf(fleet, 'n0').service.mode, 'drained');
       await fresh.close();
+    });
+
+    test('ends what runs at the old one at its drain’s deadline, unless the drain is undone before', async (t) => {
+      for (const isUndone of [true, false]) {
+        const clock = new FakeClock();
+        const { gateway, fleet, neurons } = await setUpFleet([{ models: [loaded('m')] }], { clock });
+        const [old] = neurons as [FakeNeuron];
+        const fresh = await startFakeNeuron({ models: [loaded('m')] });
+        t.after(() => fresh.close());
+        const gate = createGate();
+        old.onChat = answerBehind(gate);
+        const running = await askChat(gateway, 'm', { stream: true });
+        if (isUndone) fleet.operations.drain('n0', 'drained', 60_000);
+        await gateway.reload(at(fresh.url), noModels);
+        if (isUndone) fleet.operations.undrain('n0');
+        else fleet.operations.drain('n0', 'drained', 60_000);
+        await clock.advance(60_000);
+        gate.open();
+        assert.match(await running.text(), isUndone ? /\[DONE\]/ : /being drained and its time is over/);
+      }
     });
 
     test('loads at the new one what was being loaded, for those who wait and for who asked', async () => {
@@ -219,12 +229,7 @@ describe('reload', () => {
       });
     const gate = createGate();
     const answers = neuron.onChat;
-    neuron.onChat = async (call) => {
-      call.response.writeHead(200, { 'content-type': 'text/event-stream' });
-      call.response.write(': prefill\n\n');
-      await gate.opened;
-      call.response.end(chatStream('m', ['done']));
-    };
+    neuron.onChat = answerBehind(gate);
     const running = await ask('old');
     const next = { ...entitlements('new'), gateway: { neuron_key: 'n-new', admin_keys: ['admin'] } };
     const report = await gateway.reload(cortexConfigOver(neurons, next), noModels);

@@ -128,6 +128,7 @@ async function create(exchange: Exchange, parts: ResponsesParts): Promise<void> 
   exchange.response.setHeader('x-cortex-route', routeHeader(null, 'not routed'));
   const caller = callerOf(exchange);
   const body = await exchange.body();
+  const key = inference.attachments.keyOf(exchange, body);
   const fitter = new TurnFitter();
   const read = (): ReadResponse => readResponse(body, depsOf(caller, fitter), inference);
   for (;;) {
@@ -135,7 +136,10 @@ async function create(exchange: Exchange, parts: ResponsesParts): Promise<void> 
       const { request, background: apart } = read();
       if (apart === null) return await infer(exchange, inference, { ...responsesWire, parse: () => request });
       const again = (error: AppError) => (fitter.learn(error) ? read().request : null);
-      const run = await background.start({ ...caller, exchange, request, background: apart, again });
+      const asked = { ...caller, exchange, request, background: apart, again, sentAs: key?.hash ?? null };
+      const sent = background.findSent(key);
+      if (sent !== null) inference.metrics.onAttached();
+      const run = sent ?? (await background.start(asked));
       if (run.route !== null) exchange.response.setHeader('x-cortex-route', run.route);
       if (!run.isStreamed) return exchange.sendJson(200, run.stored.response);
       return await sendEvents(exchange, run.log, 0, inference);

@@ -1,18 +1,12 @@
 /** Requests whose client went away, in every state that a request has, and requests that a shutdown meets. */
 import assert from 'node:assert/strict';
-import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
+import type { IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterEach, describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
-import { silentLog } from 'cortex-core/daemon/log';
-import { type Neuron, startNeuron } from '../neuron.ts';
+import type { Neuron } from '../neuron.ts';
 import { ScriptedDevice } from './scripted-device.test.kit.ts';
+import { chat, openChat, startTiny, until } from './scripted-neuron.test.kit.ts';
 
-const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
-const chat = { model: 'cortex-tiny', messages: [{ role: 'user', content: 'hello' }] };
 const slots = 2;
 
 let neuron: Neuron;
@@ -21,45 +15,17 @@ let device: ScriptedDevice;
 afterEach(() => neuron.close());
 
 async function start(over: Readonly<Record<string, unknown>>, scripted: boolean): Promise<void> {
-  const config = neuronConfigSchema.parse({
-    listen: '127.0.0.1',
-    port: 0,
-    engine: { threads: 1, slots, context: 2048 },
-    cpu: { memory_mb: 2000 },
-    models: { hf_cache: join(tmpdir(), 'no-such-hub') },
-    default_models: [{ model_id: tiny }],
-    ...over,
-  });
   device = new ScriptedDevice();
-  const devices = [{ indices: [0], kind: 'cpu', device, budgetMb: 1000 }];
-  neuron = await startNeuron(config, { log: silentLog, ...(scripted ? { devices } : {}) });
-  await neuron.activated;
-  assert.deepEqual(neuron.activation.state.failed, []);
+  const sizes = { engine: { threads: 1, slots, context: 2048 }, cpu: { memory_mb: 2000 } };
+  neuron = await startTiny(scripted ? device : null, { ...sizes, ...over });
 }
 
-function post(body: unknown): {
-  readonly client: ClientRequest;
-  readonly response: Promise<IncomingMessage>;
-} {
-  const client = httpRequest(`${neuron.url}/v1/chat/completions`, { method: 'POST', agent: false });
-  const response = new Promise<IncomingMessage>((resolve, reject) => {
-    client.on('response', resolve);
-    client.on('error', reject);
-  });
-  response.catch(() => {});
-  client.end(JSON.stringify(body));
-  return { client, response };
-}
+const post = (body: unknown) => openChat(neuron, body);
 
 async function textOf(response: Promise<IncomingMessage>): Promise<string> {
   const chunks: Buffer[] = [];
   for await (const chunk of await response) chunks.push(chunk as Buffer);
   return Buffer.concat(chunks).toString();
-}
-
-/** Waits for a state, not for a time. */
-async function until(isSo: () => boolean): Promise<void> {
-  while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
 }
 
 function load() {

@@ -1,17 +1,12 @@
 /** Several answers to one request, and raw completions, with a device that does what the test says. */
 import assert from 'node:assert/strict';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterEach, describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
-import { silentLog } from 'cortex-core/daemon/log';
 import { SseParser } from 'cortex-core/wire/sse';
 import { readFixture } from '../chat/conversations.test.kit.ts';
-import { type Neuron, startNeuron } from '../neuron.ts';
+import type { Neuron } from '../neuron.ts';
 import { ScriptedDevice } from './scripted-device.test.kit.ts';
+import { startTiny, until } from './scripted-neuron.test.kit.ts';
 
-const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
 const messages = [{ role: 'user', content: 'hello' }];
 
 let neuron: Neuron;
@@ -19,29 +14,13 @@ let device: ScriptedDevice;
 afterEach(() => neuron.close());
 
 async function start(slots = 4, chatTemplate?: string, admission: object = {}): Promise<void> {
-  const config = neuronConfigSchema.parse({
-    listen: '127.0.0.1',
-    port: 0,
-    engine: { threads: 1, slots },
-    admission,
-    models: { hf_cache: join(tmpdir(), 'no-such-hub') },
-    default_models: [{ model_id: tiny }],
-  });
   device = new ScriptedDevice();
   if (chatTemplate !== undefined) device.chatTemplate = chatTemplate;
-  neuron = await startNeuron(config, {
-    log: silentLog,
-    devices: [{ indices: [0], kind: 'cpu', device, budgetMb: 1000 }],
-  });
-  await neuron.activated;
+  neuron = await startTiny(device, { engine: { threads: 1, slots }, admission });
 }
 
 function load() {
   return neuron.registry.loads()[0];
-}
-
-async function until(isTrue: () => boolean): Promise<void> {
-  while (!isTrue()) await new Promise((resolve) => setImmediate(resolve));
 }
 
 function post(path: string, body: object, headers = {}, signal?: AbortSignal): Promise<Response> {

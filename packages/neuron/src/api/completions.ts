@@ -17,8 +17,8 @@ import {
   checkInput,
   limited,
   newIdentity,
-  onModel,
   type Presenter,
+  readOnModel,
   repeatParams,
   runJob,
 } from './generation.ts';
@@ -43,11 +43,14 @@ export async function serveCompletion(deps: ApiDeps, exchange: Exchange): Promis
   checkChoices(prompts.length * n, 'n');
   const model = await deps.registry.whenServing(request.model, exchange.signal);
   assertGenerates(model);
-  const read: Read[] = [];
-  for (const [at, prompt] of prompts.entries()) {
-    const param = prompts.length === 1 ? 'prompt' : `prompt.${at}`;
-    read.push(await onModel(deps, model, () => readPrompt(request, prompt, param, model, exchange.signal)));
-  }
+  const read = await readOnModel(deps, model, exchange.signal, async () => {
+    const all: Read[] = [];
+    for (const [at, prompt] of prompts.entries()) {
+      const param = prompts.length === 1 ? 'prompt' : `prompt.${at}`;
+      all.push(await readPrompt(request, prompt, param, model, exchange.signal));
+    }
+    return all;
+  });
   const fresh = read.flatMap(({ tokens }) => {
     const params = toCompletionParams(request, tokens, model.facts.metadata);
     return repeatParams(limited(params, 'prompt', model, deps), n);

@@ -1,37 +1,22 @@
 /** Large answers of /v1/embeddings, from a device whose vectors the test knows. */
 import assert from 'node:assert/strict';
 import { request } from 'node:http';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterEach, describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
-import { silentLog } from 'cortex-core/daemon/log';
 import { toEmbeddingPieces } from '../chat/embedding-answer.ts';
-import { type Neuron, startNeuron } from '../neuron.ts';
+import type { Neuron } from '../neuron.ts';
 import { ScriptedDevice } from './scripted-device.test.kit.ts';
+import { startTiny } from './scripted-neuron.test.kit.ts';
 
-const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
 const length = 1024;
 
 let neuron: Neuron;
 afterEach(() => neuron.close());
 
 async function start(): Promise<void> {
-  const config = neuronConfigSchema.parse({
-    listen: '127.0.0.1',
-    port: 0,
-    models: { hf_cache: join(tmpdir(), 'no-such-hub') },
-    default_models: [{ model_id: tiny }],
-  });
   const device = new ScriptedDevice();
   device.pooling = 'mean';
   device.embeddingLength = length;
-  neuron = await startNeuron(config, {
-    log: silentLog,
-    devices: [{ indices: [0], kind: 'cpu', device, budgetMb: 1000 }],
-  });
-  await neuron.activated;
+  neuron = await startTiny(device);
 }
 
 function post(body: object): Promise<Response> {

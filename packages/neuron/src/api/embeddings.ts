@@ -9,7 +9,7 @@ import { parseBody } from 'cortex-core/wire/openai';
 import { toEmbeddingPieces, toUnitVector } from '../chat/embedding-answer.ts';
 import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
-import { checkInput, onModel, withPermit } from './generation.ts';
+import { checkInput, readOnModel, withPermit } from './generation.ts';
 import { checkTokens, refuseOversized } from './prompt-size.ts';
 import { sendPieces } from './send-pieces.ts';
 
@@ -35,7 +35,9 @@ export async function serveEmbeddings(deps: ApiDeps, exchange: Exchange): Promis
   if (dimensions > facts.embeddingLength) {
     throw invalid('dimensions', `is ${dimensions}; model "${model.id}" has ${facts.embeddingLength}`);
   }
-  const inputs = await onModel(deps, model, () => readInputs(request.input, model, exchange.signal));
+  const inputs = await readOnModel(deps, model, exchange.signal, () =>
+    readInputs(request.input, model, exchange.signal),
+  );
   const vectors: Float32Array[] = [];
   let promptTokens = 0;
   await withPermit(deps, exchange, model, async (serving) => {

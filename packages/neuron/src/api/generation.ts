@@ -82,6 +82,31 @@ export async function onModel<T>(deps: ApiDeps, model: ServingModel, run: () => 
   }
 }
 
+/**
+ * How often a request names its model again: it counts as used for ten seconds after one named it, or until
+ * another one has ended (models/model-use.ts).
+ */
+const renewMs = 1000;
+
+/** As `onModel`, for what a request reads before it asks for a permit: however long, the model is in use. */
+export async function readOnModel<T>(
+  deps: ApiDeps,
+  model: ServingModel,
+  signal: AbortSignal,
+  read: () => Promise<T>,
+): Promise<T> {
+  const renew = (): void => {
+    deps.registry.whenServing(model.id, signal).catch(() => {});
+    timer = deps.clock.setTimer(renewMs, renew);
+  };
+  let timer = deps.clock.setTimer(renewMs, renew);
+  try {
+    return await onModel(deps, model, read);
+  } finally {
+    timer.cancel();
+  }
+}
+
 /** Checks the context before anything is queued, and bounds an answer that names no bound. */
 export function limited(
   params: GenerateParams,

@@ -1,20 +1,15 @@
 /** What happens between the socket and the device, with a device that does what the test says. */
 import assert from 'node:assert/strict';
-import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterEach, describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
-import { silentLog } from 'cortex-core/daemon/log';
 import { AppError } from 'cortex-core/wire/errors';
 import { SseParser } from 'cortex-core/wire/sse';
-import { type Neuron, startNeuron } from '../neuron.ts';
+import { FakeClock } from 'testkit/clock';
+import { createGate } from 'testkit/gate';
+import type { Neuron } from '../neuron.ts';
 import { type Generation, ScriptedDevice, scriptedVocabulary } from './scripted-device.test.kit.ts';
+import { chat, openChat, startTiny, tiny, until } from './scripted-neuron.test.kit.ts';
 
-const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
-const chat = { model: 'cortex-tiny', messages: [{ role: 'user', content: 'hello' }] };
 const mib = 1024 * 1024;
 
 let neuron: Neuron;
@@ -22,20 +17,9 @@ let device: ScriptedDevice;
 
 afterEach(() => neuron.close());
 
-async function start(over: Readonly<Record<string, unknown>> = {}): Promise<void> {
-  const config = neuronConfigSchema.parse({
-    listen: '127.0.0.1',
-    port: 0,
-    engine: { threads: 1 },
-    models: { hf_cache: join(tmpdir(), 'no-such-hub') },
-    default_models: [{ model_id: tiny }],
-    ...over,
-  });
+async function start(over: Readonly<Record<string, unknown>> = {}, clock?: FakeClock): Promise<void> {
   device = new ScriptedDevice();
-  const devices = [{ indices: [0], kind: 'cpu', device, budgetMb: 1000 }];
-  neuron = await startNeuron(config, { log: silentLog, devices });
-  await neuron.activated;
-  assert.deepEqual(neuron.activation.state.failed, []);
+  neuron = await startTiny(device, over, clock === undefined ? {} : { clock });
 }
 
 function call(path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Response> {
@@ -44,25 +28,7 @@ function call(path: string, body?: unknown, headers: Record<string, string> = {}
   return fetch(`${neuron.url}${path}`, { method, headers, body: text });
 }
 
-/** A connection of its own, so that leaving is closing it. */
-function open(body: unknown): {
-  readonly client: ClientRequest;
-  readonly response: Promise<IncomingMessage>;
-} {
-  const client = httpRequest(`${neuron.url}/v1/chat/completions`, { method: 'POST', agent: false });
-  const response = new Promise<IncomingMessage>((resolve, reject) => {
-    client.on('response', resolve);
-    client.on('error', reject);
-  });
-  response.catch(() => {});
-  client.end(JSON.stringify(body));
-  return { client, response };
-}
-
-/** Waits for a state, not for a time. */
-async function until(isSo: () => boolean): Promise<void> {
-  while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
-}
+const open = (body: unknown) => openChat(neuron, body);
 
 function load() {
   const [first] = neuron.registry.loads();
@@ -204,6 +170,44 @@ describe('a model that is unloaded while a prompt is read', () => {
       assert.equal(((await response.json()) as { error: { code: string } }).error.code, 'model_not_found');
       await neuron.close();
     }
+  });
+});
+
+describe('a model whose prompt is read for long', () => {
+  it('is in use, whoever else was served meanwhile', async () => {
+    const clock = new FakeClock();
+    await start({}, clock);
+    const [entered, gate] = [createGate(), createGate()];
+    const { tokenize } = ScriptedDevice.prototype;
+    device.tokenize = async (...job) => {
+      entered.open();
+      await gate.opened;
+      return tokenize.apply(device, job);
+    };
+    const { response } = open(chat);
+    await entered.opened;
+    const other = call('/v1/completions', { model: 'cortex-tiny', prompt: [1, 2] });
+    const short = await device.next();
+    short.finish();
+    assert.equal((await other).status, 200);
+    const { load_id, requests } = neuron.registry.loads()[0]?.use ?? assert.fail('it is gone');
+    assert.equal(requests, 2);
+    await clock.advance(11_000);
+    const since = () => ({ load_id, requests: neuron.registry.loads()[0]?.use?.requests });
+    const refused = await call('/models/unload', { model_id: 'cortex-tiny', unused_since: since() });
+    assert.deepEqual(
+      [refused.status, ((await refused.json()) as { code: string }).code],
+      [409, 'model_in_use'],
+    );
+    gate.open();
+    const generation = await device.next();
+    generation.finish();
+    assert.equal((await response).statusCode, 200);
+    (await response).resume();
+    await clock.advance(11_000);
+    assert.equal(clock.pending, 0);
+    const unloaded = await call('/models/unload', { model_id: 'cortex-tiny', unused_since: since() });
+    assert.equal(unloaded.status, 200);
   });
 });
 
@@ -376,20 +380,11 @@ describe('POST /models/load', () => {
 
   it('refuses what this machine cannot do before it fetches anything', async () => {
     let fetched = 0;
-    const config = neuronConfigSchema.parse({
-      listen: '127.0.0.1',
-      port: 0,
-      models: { hf_cache: join(tmpdir(), 'none') },
-    });
-    device = new ScriptedDevice();
-    neuron = await startNeuron(config, {
-      log: silentLog,
-      devices: [{ indices: [0], kind: 'cpu', device, budgetMb: 1000 }],
-      fetch: async () => {
-        fetched++;
-        throw new TypeError('no network');
-      },
-    });
+    const noNetwork = async (): Promise<never> => {
+      fetched++;
+      throw new TypeError('no network');
+    };
+    neuron = await startTiny(new ScriptedDevice(), { default_models: [] }, { fetch: noNetwork });
     for (const wrong of [
       { devices: [3] },
       { tensor_parallel: 4 },

@@ -6,7 +6,7 @@ import { parseBody } from 'cortex-core/wire/openai';
 import { toRelevance, toRerankPieces } from '../chat/rerank-input.ts';
 import type { ServingModel } from '../models/model-entry.ts';
 import type { ApiDeps } from './api-deps.ts';
-import { checkInput, newIdentity, onModel, withPermit } from './generation.ts';
+import { checkInput, newIdentity, readOnModel, withPermit } from './generation.ts';
 import { refuseOversized } from './prompt-size.ts';
 
 /** Pairs that go to the device at once; between batches a client that left is noticed. */
@@ -23,7 +23,9 @@ export async function serveRerank(deps: ApiDeps, exchange: Exchange): Promise<vo
   }
   const query = textOf(request.query);
   const documents = request.documents.map(textOf);
-  const pairs = await onModel(deps, model, () => readPairs(query, documents, model, exchange.signal));
+  const pairs = await readOnModel(deps, model, exchange.signal, () =>
+    readPairs(query, documents, model, exchange.signal),
+  );
   await withPermit(deps, exchange, model, async (serving) => {
     const signal = AbortSignal.any([exchange.signal, serving.cut]);
     const results: { index: number; relevance_score: number; document?: { text: string } }[] = [];

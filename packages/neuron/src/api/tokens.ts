@@ -6,7 +6,7 @@ import { tokenIdsSchema } from 'cortex-core/wire/prompt-field';
 import { z } from 'zod';
 import type { ApiDeps } from './api-deps.ts';
 import { promptOf, tokenizeChat } from './chat-prompt.ts';
-import { onModel } from './generation.ts';
+import { readOnModel } from './generation.ts';
 import { refuseOversized } from './prompt-size.ts';
 
 const tokenizeSchema = z.looseObject({
@@ -26,7 +26,7 @@ export async function serveTokenize(deps: ApiDeps, exchange: Exchange): Promise<
   const request = parseBody(tokenizeSchema, await exchange.json());
   const model = await deps.registry.whenServing(request.model, exchange.signal);
   const { messages, content } = request;
-  const tokens = await onModel(deps, model, () => {
+  const tokens = await readOnModel(deps, model, exchange.signal, () => {
     if (messages) return tokenizeChat({ ...request, messages }, promptOf(model), exchange.signal);
     if (typeof content === 'string') {
       refuseOversized(content, 'content', model.facts);
@@ -54,7 +54,7 @@ export async function serveDetokenize(deps: ApiDeps, exchange: Exchange): Promis
       },
     );
   }
-  const content = await onModel(deps, model, () =>
+  const content = await readOnModel(deps, model, exchange.signal, () =>
     model.device.detokenize(model.handle, Int32Array.from(tokens), exchange.signal),
   );
   exchange.sendJson(200, { content });

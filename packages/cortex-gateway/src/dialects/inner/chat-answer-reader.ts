@@ -4,11 +4,14 @@
  * Problem: chat chunks say where a call begins and never where it ends, engines may interleave calls, leave
  * out an index or an id, and a stream may end anywhere.
  * Design: a call ends where text follows, where the answer stops, or where the next call begins and its
- * arguments are one whole JSON value. A stream that ends without a finish reason ends in an `error` event.
+ * arguments are one whole JSON value. A stream that ends without a finish reason ends in an `error` event,
+ * and so does one whose call ends inside its arguments though nothing says that the answer was cut: readers
+ * mend such JSON and run what is left of the call. Such a call is never stopped.
  * What follows the finish reason, apart from usage, is none of the answer.
  */
 import { AppError } from 'cortex-core/wire/errors';
 import { SseParser } from 'cortex-core/wire/sse';
+import { isCutJson } from '../partial-json.ts';
 import { toAnswerError } from '../upstream-error.ts';
 import type { AnswerEvent } from './answer-event.ts';
 import {
@@ -107,9 +110,10 @@ class PieceReader {
       if (choice.delta) this.#delta(choice.delta, out);
       this.#text('text', choice.text, out);
       if (typeof choice.finish_reason === 'string') {
-        this.#stopCalls(out);
-        const stop = toStop(choice, this.#calls.length > 0);
-        out.push({ type: 'stop', ...stop, ...(this.#refused ? { reason: 'refusal' } : {}) });
+        const told = toStop(choice, this.#calls.length > 0);
+        const stop = this.#refused ? { ...told, reason: 'refusal' as const } : told;
+        this.#stopCalls(out, stop.reason !== 'calls');
+        out.push({ type: 'stop', ...stop });
         this.stopped = true;
       }
     }
@@ -137,7 +141,7 @@ class PieceReader {
 
   #text(type: 'reasoning' | 'text', text: unknown, out: AnswerEvent[]): void {
     if (typeof text !== 'string' || text === '') return;
-    this.#stopCalls(out);
+    this.#stopCalls(out, false);
     out.push({ type, text });
   }
 
@@ -187,9 +191,14 @@ class PieceReader {
     return call;
   }
 
-  #stopCalls(out: AnswerEvent[]): void {
+  /** `mayBeCut`: the answer itself says that it ends before its end. */
+  #stopCalls(out: AnswerEvent[], mayBeCut: boolean): void {
     for (const [index, call] of this.#calls.entries()) {
-      if (!call.stopped) this.#stopCall(index, call, out);
+      if (call.stopped) continue;
+      if (call.started && !mayBeCut && isCutJson(call.arguments)) {
+        throw malformed(`a call of "${call.name}" that ends in the middle of its arguments`);
+      }
+      this.#stopCall(index, call, out);
     }
   }
 

@@ -9,6 +9,7 @@ import type { OllamaDoneReason } from 'cortex-core/wire/ollama';
 import type { StreamOut } from '../dialect.ts';
 import type { AnswerEvent, AnswerUsage, StopReason } from '../inner/answer-event.ts';
 import { ChatAnswerReader } from '../inner/chat-answer-reader.ts';
+import { malformed } from '../inner/chat-piece.ts';
 import type { JsonObject } from '../request-body.ts';
 import { AnswerFacts } from './answer-facts.ts';
 
@@ -34,6 +35,8 @@ class Answer {
   readonly #calls = new Map<number, Call>();
   /** Of calls: clients count from 0 what they get. */
   #shown = 0;
+  /** The name of a call whose arguments are not JSON; null = there was none. */
+  #unread: string | null = null;
   #usage: AnswerUsage | null = null;
   #stop: StopReason | null = null;
 
@@ -78,13 +81,16 @@ class Answer {
     return { ...this.#head(), ...this.#body({ text, thinking, calls }), done: false };
   }
 
-  /** Throws `upstream_connection_error` when the answer has not stopped. */
+  /** Throws when the answer has not stopped, or is not all here though nothing cut it. */
   last(part: Part = {}): JsonObject {
     if (this.#stop === null) {
       throw new AppError(
         'upstream_connection_error',
         'the answer broke off before it was complete; try again',
       );
+    }
+    if (this.#stop === 'calls' && this.#unread !== null) {
+      throw malformed(`a call of "${this.#unread}" whose arguments are not JSON`);
     }
     const usage = this.#usage;
     return {
@@ -115,7 +121,10 @@ class Answer {
   #callFrame(index: number): JsonObject | null {
     const call = this.#calls.get(index);
     const made = call === undefined ? null : toCall(call, this.#shown);
-    if (made === null) return null;
+    if (made === null) {
+      this.#unread ??= call?.name ?? null;
+      return null;
+    }
     this.#shown++;
     return this.part({ calls: [made] });
   }
@@ -212,7 +221,7 @@ export function toLine(value: unknown): Buffer {
   return Buffer.from(`${JSON.stringify(value)}\n`);
 }
 
-/** Null for a call whose arguments were cut off: Ollama's are an object, and half of one is none. */
+/** Null where the arguments are not JSON: Ollama's are an object, and half of one is none. */
 function toCall({ id, name, text }: Call, index: number): JsonObject | null {
   try {
     const given: unknown = text.trim() === '' ? {} : JSON.parse(text);

@@ -164,10 +164,20 @@ describe('chat, streamed', () => {
     const call = (index: number, args: string): Json => ({
       tool_calls: [{ index, id: `c${index}`, type: 'function', function: { name: 'f', arguments: args } }],
     });
-    const lines = streamed(chunk(call(0, '{"x":')) + chunk(call(1, '{}')) + chunk({}, 'tool_calls'), 1e6);
+    const lines = streamed(chunk(call(0, '{"x":')) + chunk(call(1, '{}')) + chunk({}, 'length'), 1e6);
     const [first] = lines;
     const shown = [{ id: 'c1', function: { index: 0, name: 'f', arguments: {} } }];
     assert.deepEqual((first as { message: Json }).message.tool_calls, shown);
+  });
+
+  test('a call whose arguments are no JSON, though nothing cut them, ends the answer in an error', () => {
+    for (const args of ['{"x":', '{x: 1}']) {
+      const call = { tool_calls: [{ index: 0, id: 'a', function: { name: 'f', arguments: args } }] };
+      assert.throws(() => streamed(chunk(call) + chunk({}, 'tool_calls') + usage, 1e6), {
+        code: 'upstream_malformed_response',
+        message: /call of "f" (that ends in the middle|whose arguments are not JSON)/,
+      });
+    }
   });
 
   test('a keep-alive is a part without text', () => {

@@ -6,6 +6,7 @@
 import { AppError } from 'cortex-core/wire/errors';
 import { sseKeepAlive } from 'cortex-core/wire/sse';
 import { setTopLevelFields } from '../json-splice.ts';
+import { JsonEnd } from '../partial-json.ts';
 import type { JsonObject } from '../request-body.ts';
 import { jsonOf, objectOf } from '../wire-grammar/wire-grammar.ts';
 import { AnthropicAnswerReader, readAnthropicAnswer } from './anthropic-answer-reader.ts';
@@ -129,10 +130,17 @@ class ChatFromMessages implements ProviderStream {
 
 function checkedMessage(): ProviderStream {
   let isFinished = false;
+  let input = new JsonEnd();
+  let isCut = false;
   const check = (data: string): void => {
     const event = jsonOf(data);
     if (event === null || typeof event.type !== 'string') throw malformed('an event that is not JSON');
     if (event.type === 'error') throw toProviderFault(event.error);
+    if (event.type === 'content_block_start') input = new JsonEnd();
+    const { partial_json: piece, stop_reason: reason } = objectOf(event.delta) ?? {};
+    if (typeof piece === 'string') input.push(piece);
+    if (event.type === 'content_block_stop') isCut ||= input.isCut;
+    if (reason === 'tool_use' && isCut) throw malformed('a call that ends in the middle of its input');
     if (event.type === 'message_stop') isFinished = true;
   };
   return new CheckedEvents(check, () => {

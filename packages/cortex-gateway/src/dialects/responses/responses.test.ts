@@ -300,6 +300,17 @@ describe('the stream', () => {
     assert.deepEqual(checkResponsesStream(replayResponse(golden1)).response, golden1);
   });
 
+  test('a custom tool gets no input that lost its end', () => {
+    const kit = setup();
+    const call = { id: 'call_b', function: { name: 'apply_patch', arguments: '{"input":"*** Begin' } };
+    const answerOf = (finish_reason: string) =>
+      Buffer.from(JSON.stringify({ id: 'c', choices: [{ message: { tool_calls: [call] }, finish_reason }] }));
+    const whole = kit.parse({ ...asked, stream: false }).wholeOut;
+    assert.throws(() => whole?.(answerOf('tool_calls')), { code: 'upstream_malformed_response' });
+    const { output } = JSON.parse(Buffer.from(whole?.(answerOf('length')) ?? []).toString());
+    assert.deepEqual([output[0].status, output[0].input], ['incomplete', '*** Begin']);
+  });
+
   test('no order and no chunking of an upstream stream makes an invalid one or loses text', () => {
     const seed = Number(process.env.CORTEX_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
     const random = randomOf(seed);

@@ -3,6 +3,7 @@
  * opened and closed once, message_delta, message_stop; pings anywhere; an error ends it at any place.
  */
 import type { SseEvent } from 'cortex-core/wire/sse';
+import { isCutJson } from '../partial-json.ts';
 import type { JsonObject } from '../request-body.ts';
 import { jsonOf, objectOf, SseGrammar } from './wire-grammar.ts';
 
@@ -18,7 +19,7 @@ export class AnthropicGrammar extends SseGrammar {
   #open: string | null = null;
   #isSigned = false;
   #input = '';
-  #isInputCut = false;
+  #inputFault: 'input_cut' | 'input_not_json' | null = null;
   #calls = 0;
 
   protected check({ event, data }: SseEvent): string | null {
@@ -107,7 +108,7 @@ export class AnthropicGrammar extends SseGrammar {
     if (index !== this.#blocks) return 'block_index';
     if (this.#open === 'thinking' && !this.#isSigned) return 'thinking_without_signature';
     if (this.#open === 'tool_use' && this.#input !== '' && jsonOf(this.#input) === null) {
-      this.#isInputCut = true;
+      this.#inputFault ??= isCutJson(this.#input) ? 'input_cut' : 'input_not_json';
     }
     this.#open = null;
     this.#blocks++;
@@ -122,7 +123,7 @@ export class AnthropicGrammar extends SseGrammar {
     if ((reason === 'stop_sequence') !== (typeof sequence === 'string')) return 'stop_sequence_shape';
     if (reason === 'tool_use' && this.#calls === 0) return 'tool_use_without_call';
     // a call that was cut off is only right where the answer was
-    return reason === 'tool_use' && this.#isInputCut ? 'input_not_json' : null;
+    return reason === 'tool_use' ? this.#inputFault : null;
   }
 }
 
