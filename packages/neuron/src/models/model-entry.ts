@@ -77,7 +77,6 @@ export class ModelEntry {
   readonly gone: Promise<void>;
   status: EntryStatus = 'loading';
   ready: Promise<void> = Promise.resolve();
-  deathsMs: number[] = [];
   failure: string | null = null;
   readonly #clock: Clock;
   readonly #limits: EntryLimits;
