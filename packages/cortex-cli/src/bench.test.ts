@@ -54,6 +54,25 @@ describe('neuron bench', () => {
     }
   });
 
+  test('writes nothing but what it measures, and the table, with many streams too', async () => {
+    const many = [
+      '--streams',
+      '12',
+      '--rounds',
+      '1',
+      '--tokens',
+      '4',
+      '--prompt',
+      '8',
+      '--memory-mb',
+      '1000',
+    ];
+    const { code, stdout, stderr } = await runCli('neuron', ['bench', 'cortex-tiny', ...many]);
+    assert.deepEqual([code, stderr], [0, 'measuring cortex-tiny\n']);
+    assert.match(stdout, /^ +12 .* ms$/m);
+    assert.match(stdout, /Prompt repeated: 1\d of 16 tokens reused/);
+  });
+
   test('measures a running neuron as it is, and loads nothing there', async () => {
     const config = join(dir, 'neuron.toml');
     const admission = '[admission]\nmax_queue_depth = 1\n';
