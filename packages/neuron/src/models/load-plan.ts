@@ -161,7 +161,8 @@ export function decideLoad(
     largestContext(needAt, plan.trainContext, device.freeMb),
   );
   const need = needAt(context);
-  checkFits(spec.model_id, need, device);
+  const isAuto = (spec.context ?? engine.context) === 'auto';
+  checkFits(spec.model_id, { ...need, autoContext: isAuto ? context : undefined }, device);
   const hostMb = plan.hostMbAt(context);
   const besideMb = hostMb + (isShared ? need.mb : 0);
   if (host !== null && hostMb + firmMb > 0) {

@@ -126,10 +126,28 @@ describe('ModelLoader', () => {
     assert.ok(second >= 256 && second < 32_768, String(second));
   });
 
-  it('lets exactly one of two loads have the last memory', async () => {
-    const { load } = bench([200]);
-    const both = await Promise.allSettled([load(), load()]);
-    assert.deepEqual(both.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
+  it('says of "auto" that not even the least context fits, and of a prefix cache that it is too large', async () => {
+    const { load, devices } = bench([60]);
+    const auto = await errorOf(load({ context: 'auto', slots: 64 }));
+    assert.equal(auto.code, 'does_not_fit');
+    assert.match(
+      auto.message,
+      /; choose a smaller quantisation or fewer slots: a context of 256 is the least$/,
+    );
+    const named = await errorOf(load({ context: 4096, slots: 64 }));
+    assert.match(named.message, /; choose a smaller quantisation, a smaller context or fewer slots$/);
+    const cached = await errorOf(load({ context: 256, prefix_cache_mb: 1000 }));
+    assert.match(cached.message, /prefix cache 1000\); ask for less "prefix_cache_mb"$/);
+    assert.equal(devices[0]?.loads.length, 0);
+  });
+
+  it('lets exactly one of several loads have the last memory', async () => {
+    for (const count of [2, 3]) {
+      const { load } = bench([200]);
+      const all = await Promise.allSettled(Array.from({ length: count }, () => load()));
+      const codes = all.map((each) => (each.status === 'fulfilled' ? 'loaded' : each.reason.code));
+      assert.deepEqual(codes.sort(), [...Array(count - 1).fill('insufficient_vram'), 'loaded']);
+    }
   });
 
   it('plans the next load by what the last one took, at other contexts and after a restart too', async () => {

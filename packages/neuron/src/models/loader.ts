@@ -18,7 +18,7 @@ import {
   toLoadShape,
   toLoadSpec,
 } from './load-plan.ts';
-import { MemoryCorrections } from './memory-corrections.ts';
+import { isPlausible, MemoryCorrections } from './memory-corrections.ts';
 import type { Placement, Reservation } from './placement.ts';
 import { type CheckedModel, checkModelFiles } from './preflight.ts';
 import type { ModelSources } from './sources.ts';
@@ -222,11 +222,6 @@ export class ModelLoader {
       return null;
     }
   }
-}
-
-/** Beyond these another program's memory was measured, or nothing. */
-function isPlausible(actualMb: number, estimateMb: number): boolean {
-  return actualMb > 0 && actualMb <= 2 * estimateMb + 512 && actualMb >= estimateMb / 4;
 }
 
 function isLackOfMemory(error: unknown): boolean {
