@@ -55,20 +55,10 @@ describe('neuron bench', () => {
   });
 
   test('writes nothing but what it measures, and the table, with many streams too', async () => {
-    const many = [
-      '--streams',
-      '12',
-      '--rounds',
-      '1',
-      '--tokens',
-      '4',
-      '--prompt',
-      '8',
-      '--memory-mb',
-      '1000',
-    ];
+    const many = ['--streams', '12', '--rounds', '1', '--tokens', '4', '--prompt', '8'];
     const { code, stdout, stderr } = await runCli('neuron', ['bench', 'cortex-tiny', ...many]);
-    assert.deepEqual([code, stderr], [0, 'measuring cortex-tiny\n']);
+    assert.equal(code, 0, stderr);
+    for (const line of stderr.trimEnd().split('\n')) assert.match(line, /^(loading|measuring) cortex-tiny/);
     assert.match(stdout, /^ +12 .* ms$/m);
     assert.match(stdout, /Prompt repeated: 1\d of 16 tokens reused/);
   });

@@ -5,7 +5,7 @@ import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
 import { silentLog } from 'cortex-core/daemon/log';
-import type { Discovery, NeuronModel } from 'cortex-core/wire/neuron';
+import type { Discovery, NeuronHealth, NeuronModel } from 'cortex-core/wire/neuron';
 import { startNeuron } from '../neuron.ts';
 import { ScriptedDevice } from './scripted-device.test.kit.ts';
 
@@ -55,6 +55,41 @@ describe('what a neuron advertises', () => {
       assert.deepEqual(await advertised(), { limit: { context: 8192, input, output: 8192 }, longest: input });
     } finally {
       await neuron.close();
+    }
+  });
+
+  it('is as many requests at once as there was room for slots, after a reload too, unless told otherwise', async () => {
+    for (const [told, expected] of [
+      [null, null],
+      [3, 3],
+    ] as const) {
+      const config = neuronConfigSchema.parse({
+        listen: '127.0.0.1',
+        port: 0,
+        engine: { prefix_cache_mb: 0 },
+        admission: { max_in_flight: told },
+        models: { hf_cache: join(tmpdir(), 'no-such-hub') },
+        default_models: [{ model_id: tiny }],
+      });
+      const device = new ScriptedDevice();
+      const neuron = await startNeuron(config, {
+        log: silentLog,
+        devices: [{ indices: [0], kind: 'cpu', device, budgetMb: 75 }],
+      });
+      const atOnce = async () => {
+        const { models } = (await (await fetch(`${neuron.url}/health`)).json()) as NeuronHealth;
+        return models[0]?.max_in_flight;
+      };
+      try {
+        await neuron.activated;
+        const slots = device.loads[0]?.slots ?? 0;
+        assert.ok(slots >= 1 && slots < 4, String(slots));
+        assert.equal(await atOnce(), expected ?? slots);
+        neuron.reload(config);
+        assert.equal(await atOnce(), expected ?? slots);
+      } finally {
+        await neuron.close();
+      }
     }
   });
 });

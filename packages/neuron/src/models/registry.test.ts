@@ -299,7 +299,7 @@ describe('ModelRegistry', () => {
     const { registry } = setUp(dir, 145);
     await registry.load(spec('a')); // the device says it took 50 MiB
     await registry.unload('a');
-    const wide = { ...spec('a'), cache_type_k: 'f32', cache_type_v: 'f32' };
+    const wide = { ...spec('a'), slots: 4, cache_type_k: 'f32', cache_type_v: 'f32' };
     assert.equal(await registry.load(wide).catch(code), 'does_not_fit');
   });
 

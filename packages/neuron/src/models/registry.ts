@@ -309,6 +309,8 @@ export class ModelRegistry {
       throw signal.aborted ? signal.reason : this.#lost.toError(loaded);
     }
     entry.attach(loaded);
+    // It may have got fewer slots than were hoped for.
+    entry.admission.setLimits(this.#deps.createGate(entry.spec).limits);
     entry.use.loaded();
     const { context, slots, memoryMb: mb, loadMs: ms } = loaded.arch.facts;
     const device = loaded.slot.device.id;
