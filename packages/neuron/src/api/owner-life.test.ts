@@ -158,6 +158,20 @@ describe('faults as a client sees them', () => {
     });
   });
 
+  it('a model whose load kills the owner is poisoned after three, and nobody who was running is', async () => {
+    await withFault('load_abort:model=a', async (neuron) => {
+      await load(neuron, 'b');
+      for (const code of ['device_gone', 'device_gone', 'model_poisoned']) {
+        const beside = [1, 2, 3].map(() => post(neuron, '/v1/chat/completions', endless('b')));
+        const refused = await post(neuron, '/models/load', { model_id: 'a' });
+        assert.deepEqual(await codeOf(refused), [503, code]);
+        for (const each of beside) await (await each).text(); // cut short, or done before
+      }
+      assert.equal(await statusOf(neuron, 'a'), 'poisoned');
+      assert.match(await ask(neuron, 'b'), /Paris/);
+    });
+  });
+
   it('a load that takes ten minutes is cancelled by an unload, and others load', async () => {
     await withFault('slow_load:ms=600000,model=a', async (neuron) => {
       const loading = post(neuron, '/models/load', { model_id: 'a' });
