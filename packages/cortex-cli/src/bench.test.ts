@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -101,9 +101,13 @@ describe('neuron bench', () => {
 
   test('a failure is one line that says what to do', async () => {
     writeFileSync(join(dir, 'text.gguf'), 'no model');
+    writeFileSync(join(dir, 'cut.gguf'), readFileSync(tiny).subarray(0, 100_000));
+    mkdirSync(join(dir, 'folder.gguf'));
     for (const [args, code, expected] of [
       [['nowhere.gguf'], 1, /nowhere\.gguf does not exist/],
       [['text.gguf'], 1, /not a GGUF file/],
+      [['cut.gguf'], 1, /cut\.gguf is not usable: it is cut short/],
+      [['folder.gguf'], 1, /folder\.gguf is a directory; give the path of one \.gguf file/],
       [
         ['x', '--url', 'http://127.0.0.1:1'],
         1,

@@ -5,7 +5,12 @@ import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
 import { silentLog } from 'cortex-core/daemon/log';
-import type { Discovery, NeuronHealth, NeuronModel } from 'cortex-core/wire/neuron';
+import {
+  type Discovery,
+  modelSpecSchema,
+  type NeuronHealth,
+  type NeuronModel,
+} from 'cortex-core/wire/neuron';
 import { startNeuron } from '../neuron.ts';
 import { ScriptedDevice } from './scripted-device.test.kit.ts';
 
@@ -53,6 +58,16 @@ describe('what a neuron advertises', () => {
       const input = Math.floor((rate * 0.05) / 256) * 256;
       assert.ok(input >= 512, String(rate));
       assert.deepEqual(await advertised(), { limit: { context: 8192, input, output: 8192 }, longest: input });
+      // Loaded anew with another context, it is another one, of which nothing was measured.
+      const post = async (path: string, body: object): Promise<number> =>
+        (await fetch(`${neuron.url}${path}`, { method: 'POST', body: JSON.stringify(body) })).status;
+      assert.equal(await post('/models/unload', { model_id: 'cortex-tiny' }), 200);
+      assert.equal((await advertised()).longest, 0);
+      await neuron.registry.load(modelSpecSchema.parse({ model_id: 'cortex-tiny', context: 512 }), tiny);
+      assert.deepEqual(await advertised(), {
+        limit: { context: 512, input: 511, output: 512 },
+        longest: 511,
+      });
     } finally {
       await neuron.close();
     }

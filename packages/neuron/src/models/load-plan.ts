@@ -157,7 +157,7 @@ function add(a: MemoryEstimate, b: MemoryEstimate): MemoryEstimate {
 
 /** Context, memory and prefix cache of a load, or the error that says why there is no room. */
 export function decideLoad(
-  spec: Pick<ModelSpec, 'model_id' | 'context' | 'prefix_cache_mb'>,
+  spec: Pick<ModelSpec, 'model_id' | 'context' | 'prefix_cache_mb'> & { readonly slots: number },
   engine: EngineConfig,
   plan: Omit<LoadPlan, 'key'>,
   predict: (context: number, estimateMb: number) => number,
@@ -175,7 +175,7 @@ export function decideLoad(
   );
   const need = needAt(context);
   const isAuto = (spec.context ?? engine.context) === 'auto';
-  checkFits(spec.model_id, { ...need, autoContext: isAuto ? context : undefined }, device);
+  checkFits(spec.model_id, { ...need, canShrink: { context: !isAuto, slots: spec.slots > 1 } }, device);
   const hostMb = plan.hostMbAt(context);
   const besideMb = hostMb + (isShared ? need.mb : 0);
   if (host !== null && hostMb + firmMb > 0) {

@@ -152,9 +152,10 @@ export class ModelLoader {
   ): Promise<Reserved> {
     const choices = slotChoices(spec, this.#engine);
     const decide = (budgets: Budgets, slots: number): Decision & { readonly key: string } => {
-      const { key, ...plan } = planLoad(checked, { ...spec, slots }, this.#engine, target, identity, draft);
+      const of = { ...spec, slots };
+      const { key, ...plan } = planLoad(checked, of, this.#engine, target, identity, draft);
       const predict = (context: number, mb: number): number => this.#corrections.predict(key, context, mb);
-      return { ...decideLoad(spec, this.#engine, plan, predict, budgets), slots, key };
+      return { ...decideLoad(of, this.#engine, plan, predict, budgets), slots, key };
     };
     const { reservation, wanted } = await this.#placement.reserve(
       target,

@@ -18,8 +18,8 @@ export interface MemoryNeed {
   readonly prefixCacheMb?: number;
   /** What it is made of, as the header says; null = not known. */
   readonly estimate: MemoryEstimate | null;
-  /** The context that it is for, where nobody named one. */
-  readonly autoContext?: number | undefined;
+  /** What could still be less: the context, unless it is the least already, and the slots. */
+  readonly canShrink?: { readonly context: boolean; readonly slots: boolean };
 }
 
 const contextStep = 256;
@@ -83,10 +83,15 @@ export function checkFits(modelId: string, need: MemoryNeed, budget: MemoryBudge
   });
 }
 
-function advise({ mb, prefixCacheMb = 0, autoContext }: MemoryNeed, { totalMb }: MemoryBudget): string {
+function advise({ mb, prefixCacheMb = 0, canShrink }: MemoryNeed, { totalMb }: MemoryBudget): string {
   if (mb - prefixCacheMb <= totalMb) return 'ask for less "prefix_cache_mb"';
-  if (autoContext === undefined) return 'choose a smaller quantisation, a smaller context or fewer slots';
-  return `choose a smaller quantisation or fewer slots: a context of ${autoContext} is the least`;
+  const smaller = [
+    'a smaller quantisation',
+    ...(canShrink?.context === false ? [] : ['a smaller context']),
+    ...(canShrink?.slots === false ? [] : ['fewer slots']),
+  ];
+  const last = smaller.pop();
+  return `choose ${smaller.length === 0 ? last : `${smaller.join(', ')} or ${last}`}`;
 }
 
 function describe({ mb, estimate, prefixCacheMb = 0 }: MemoryNeed): string {
