@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -54,6 +54,15 @@ describe('neuron bench', () => {
     }
   });
 
+  test('writes nothing but what it measures, and the table, with many streams too', async () => {
+    const many = ['--streams', '12', '--rounds', '1', '--tokens', '4', '--prompt', '8'];
+    const { code, stdout, stderr } = await runCli('neuron', ['bench', 'cortex-tiny', ...many]);
+    assert.equal(code, 0, stderr);
+    for (const line of stderr.trimEnd().split('\n')) assert.match(line, /^(loading|measuring) cortex-tiny/);
+    assert.match(stdout, /^ +12 .* ms$/m);
+    assert.match(stdout, /Prompt repeated: 1\d of 16 tokens reused/);
+  });
+
   test('measures a running neuron as it is, and loads nothing there', async () => {
     const config = join(dir, 'neuron.toml');
     const admission = '[admission]\nmax_queue_depth = 1\n';
@@ -92,9 +101,13 @@ describe('neuron bench', () => {
 
   test('a failure is one line that says what to do', async () => {
     writeFileSync(join(dir, 'text.gguf'), 'no model');
+    writeFileSync(join(dir, 'cut.gguf'), readFileSync(tiny).subarray(0, 100_000));
+    mkdirSync(join(dir, 'folder.gguf'));
     for (const [args, code, expected] of [
       [['nowhere.gguf'], 1, /nowhere\.gguf does not exist/],
       [['text.gguf'], 1, /not a GGUF file/],
+      [['cut.gguf'], 1, /cut\.gguf is not usable: it is cut short/],
+      [['folder.gguf'], 1, /folder\.gguf is a directory; give the path of one \.gguf file/],
       [
         ['x', '--url', 'http://127.0.0.1:1'],
         1,

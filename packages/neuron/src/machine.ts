@@ -15,12 +15,11 @@ import {
   type DeviceSetup,
   probeBackendDevices,
 } from './device/create-devices.ts';
+import { DeviceHealthReader } from './device/device-health.ts';
 import {
   type DeviceHealth,
-  type DiscoverySources,
   discoverDevices,
   type Inventory,
-  readDeviceHealth,
   systemSources,
   toWireDevices,
 } from './device/discovery.ts';
@@ -35,7 +34,8 @@ import type { OpenGroup, Placement, PlacementOptions } from './models/placement.
 
 export interface Machine {
   readonly inventory: Inventory | null;
-  readonly sources: DiscoverySources;
+  /** Null where the devices were given. */
+  readonly health: DeviceHealthReader | null;
   readonly slots: readonly DeviceSlot[];
   readonly library: LibraryFiles | null;
   readonly placement: PlacementOptions;
@@ -85,7 +85,7 @@ export async function openMachine(
     const slots = given.devices.map((slot) => withBudget(slot, config));
     return {
       inventory: null,
-      sources,
+      health: null,
       slots,
       library: null,
       placement: { openGroup: given.openGroup },
@@ -109,6 +109,7 @@ export async function openMachine(
     const slot = { indices: [index], kind, device, budgetMb, sharesHostMemory, backendIndex };
     return [withBudget(slot, config)];
   });
+  warnOfUnknown(config, inventory, around.log);
   const openGroup: OpenGroup = (members) => {
     const wanted = members.flatMap(({ indices }) => indices);
     return createGroupDevice(
@@ -119,7 +120,8 @@ export async function openMachine(
   const indices = unusable.map(({ index }) => index);
   const placement = { openGroup, ...(reason === null ? {} : { unusable: { reason, refuses, indices } }) };
   const openVocabularies = (): VocabularyOwner => createVocabularyOwner(setup);
-  return { inventory, sources, slots, library, placement, openVocabularies };
+  const health = new DeviceHealthReader(inventory, sources, around.clock);
+  return { inventory, health, slots, library, placement, openVocabularies };
 }
 
 /** Looks, and opens nothing that stays. Never rejects because of what it finds. */
@@ -222,6 +224,15 @@ function withBudget(slot: DeviceSlot, { devices }: NeuronConfig): DeviceSlot {
   return { ...slot, budgetMb: Math.min(configured.memory_mb, slot.budgetMb ?? Number.POSITIVE_INFINITY) };
 }
 
+/** A budget for a device that is not there would silently not hold for the one that was meant. */
+function warnOfUnknown({ devices }: NeuronConfig, inventory: Inventory, log: Log): void {
+  const known = inventory.devices.map(({ index, id }) => `${index} (${id})`).join(', ');
+  for (const { index } of devices) {
+    if (inventory.devices.some((device) => device.index === index)) continue;
+    log.warn(`[[devices]] has a budget for device ${index}; this machine has ${known}`);
+  }
+}
+
 /** Errors: `load_failed`, naming what to install. */
 function findConfiguredLibrary(config: NeuronConfig, env: NodeJS.ProcessEnv, found: Inventory): LibraryFiles {
   if (env.NEURON_LIBLLAMA_DIR) return findLibrary({ libraryDir: env.NEURON_LIBLLAMA_DIR });
@@ -240,8 +251,8 @@ export async function readHealth(
   placement: Placement,
   unloadsOn: (slot: DeviceSlot) => number,
 ): Promise<NeuronHealth['devices']> {
-  const { inventory, sources, slots } = machine;
-  const measured = inventory === null ? [] : await readDeviceHealth(inventory.devices, sources);
+  const { slots } = machine;
+  const measured = (await machine.health?.read()) ?? [];
   const health = new Map<number, DeviceHealth>(measured.map((device) => [device.index, device]));
   for (const slot of slots) {
     const index = slot.indices[0] ?? 0;

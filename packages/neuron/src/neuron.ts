@@ -24,6 +24,7 @@ import { LiveConfig, type NeuronReload } from './live-config.ts';
 import { type GivenDevices, type Machine, openMachine, readHealth, toDiscovery } from './machine.ts';
 import { DefaultModels } from './models/activation.ts';
 import type { DeviceSlot } from './models/choose-target.ts';
+import { slotChoices } from './models/load-plan.ts';
 import { ModelLoader } from './models/loader.ts';
 import { MemoryCorrections } from './models/memory-corrections.ts';
 import { Placement } from './models/placement.ts';
@@ -167,7 +168,7 @@ function applyReload(
 /** A model runs as many requests at once as it has slots, unless told otherwise. */
 function toAdmissionLimits({ admission, engine }: NeuronConfig, spec: ModelSpec): AdmissionLimits {
   return {
-    maxInFlight: admission.max_in_flight ?? spec.slots ?? engine.slots,
+    maxInFlight: admission.max_in_flight ?? slotChoices(spec, engine)[0],
     maxQueueDepth: admission.max_queue_depth,
     maxWaitMs: admission.max_wait_secs * 1000,
     maxPerPrincipal: admission.max_per_principal,

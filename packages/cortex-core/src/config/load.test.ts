@@ -98,7 +98,7 @@ test('an empty neuron.toml is a working neuron', () => {
     engine: {
       native_log: false,
       context: 4096,
-      slots: 4,
+      slots: 'auto',
       batch: 2048,
       ubatch: 512,
       cache_type_k: 'f16',

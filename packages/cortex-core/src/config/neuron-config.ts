@@ -29,7 +29,10 @@ const engineSchema = z.strictObject({
     .describe(
       'Context window in tokens for a load that names none; "auto" = what the model and the memory allow.',
     ),
-  slots: positiveInt().max(256).default(4).describe('Requests a model runs at once.'),
+  slots: z
+    .union([positiveInt().max(256), z.literal('auto')])
+    .default('auto')
+    .describe('Requests a model runs at once; "auto" = 4, or as many as the empty device has room for.'),
   batch: positiveInt().default(2048).describe('Most tokens in one step (n_batch).'),
   ubatch: positiveInt().default(512).describe('Most tokens in one pass through the graph (n_ubatch).'),
   cache_type_k: cacheType().describe('Type of the keys in the KV cache.'),

@@ -198,6 +198,9 @@ export interface ChatTimings {
   readonly queue_ms: number;
   readonly prefill_ms: number;
   readonly decode_ms: number;
+  /** Tokens drafted, and of those taken, as llama-server names them; absent when nothing was drafted. */
+  readonly draft_n?: number;
+  readonly draft_n_accepted?: number;
 }
 
 export interface WireToolCall {

@@ -200,7 +200,8 @@ export class Admission {
     const onAbort = (): void => waiter.refuse(signal.reason);
     const timer = this.#clock.setTimer(this.#limits.maxWaitMs, () => {
       this.#rejectedTimeout++;
-      waiter.refuse(this.#overloaded('waited too long for a free slot of this model; retry later'));
+      leave(); // it is not ahead of itself
+      reject(this.#overloaded('waited too long for a free slot of this model; retry later'));
     });
     signal.addEventListener('abort', onAbort, { once: true });
     this.#queue.push(waiter);

@@ -300,7 +300,7 @@ async function generateOne(
   }
 }
 
-/** Of generations side by side: the longest of each phase. */
+/** Of generations side by side: the longest of each phase, and all drafts. */
 function toTimings(results: readonly GenerateResult[], permit: Permit): ChatTimings {
   const longest = (of: (timings: GenerateResult['timings']) => number): number => {
     return Math.round(Math.max(0, ...results.map(({ timings }) => of(timings))) * 10) / 10;
@@ -309,6 +309,16 @@ function toTimings(results: readonly GenerateResult[], permit: Permit): ChatTimi
     queue_ms: longest((timings) => permit.queueMs + timings.queueMs),
     prefill_ms: longest((timings) => timings.prefillMs),
     decode_ms: longest((timings) => timings.decodeMs),
+    ...toDrafts(results),
+  };
+}
+
+function toDrafts(results: readonly GenerateResult[]): Pick<ChatTimings, 'draft_n' | 'draft_n_accepted'> {
+  const drafts = results.flatMap(({ speculation }) => speculation ?? []);
+  if (drafts.length === 0) return {};
+  return {
+    draft_n: drafts.reduce((sum, { drafted }) => sum + drafted, 0),
+    draft_n_accepted: drafts.reduce((sum, { accepted }) => sum + accepted, 0),
   };
 }
 

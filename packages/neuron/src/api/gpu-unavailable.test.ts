@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
-import { silentLog } from 'cortex-core/daemon/log';
-import type { Discovery } from 'cortex-core/wire/neuron';
+import { type Log, silentLog } from 'cortex-core/daemon/log';
+import type { Discovery, NeuronHealth } from 'cortex-core/wire/neuron';
 import { findLibrary } from '../libllama/find-library.ts';
 import { type Neuron, startNeuron } from '../neuron.ts';
 
@@ -114,5 +114,41 @@ describe('GPUs that cannot be used', { skip }, () => {
     );
     const refused = await load({ model_id: 'other', devices: [1] });
     assert.deepEqual([refused.status, refused.code], [503, 'cuda_unavailable']);
+  });
+
+  it('while nvidia-smi hangs: /health has the last figures, from one process for all who ask', async () => {
+    const [hangs, calls] = [join(dir, 'hangs'), join(dir, 'calls')];
+    await start(`echo >> '${calls}'; while [ -e '${hangs}' ]; do sleep 0.05; done\n${two}`, null);
+    const atStart = readFileSync(calls, 'utf8').length;
+    writeFileSync(hangs, '');
+    try {
+      const answers = [1, 2, 3].map(async () => (await fetch(`${neuron?.url}/health`)).json());
+      for (const { devices } of (await Promise.all(answers)) as NeuronHealth[]) {
+        assert.deepEqual(
+          devices.slice(0, 2).map(({ vram_free_mb: free }) => free),
+          [46_065, 46_065],
+        );
+      }
+      assert.equal(readFileSync(calls, 'utf8').length - atStart, 1);
+    } finally {
+      rmSync(hangs);
+    }
+  });
+
+  it('a budget of a device that is not there is warned of, with those that are', async () => {
+    writeFileSync(join(dir, 'nvidia-smi'), `#!/bin/sh\n${two}\n`, { mode: 0o755 });
+    const config = neuronConfigSchema.parse({
+      listen: '127.0.0.1',
+      port: 0,
+      engine: { libllama: 'cpu' },
+      devices: [0, 7].map((index) => ({ index, memory_mb: 100 })),
+    });
+    const warnings: string[] = [];
+    const log: Log = { ...silentLog, warn: (text) => void warnings.push(text), child: () => log };
+    neuron = await startNeuron(config, { log });
+    assert.deepEqual(
+      warnings.filter((text) => text.includes('[[devices]]')),
+      ['[[devices]] has a budget for device 7; this machine has 0 (cuda:0), 1 (cuda:1), 2 (cpu)'],
+    );
   });
 });

@@ -5,7 +5,12 @@ import { describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
 import { silentLog } from 'cortex-core/daemon/log';
-import type { Discovery, NeuronModel } from 'cortex-core/wire/neuron';
+import {
+  type Discovery,
+  modelSpecSchema,
+  type NeuronHealth,
+  type NeuronModel,
+} from 'cortex-core/wire/neuron';
 import { startNeuron } from '../neuron.ts';
 import { ScriptedDevice } from './scripted-device.test.kit.ts';
 
@@ -53,8 +58,53 @@ describe('what a neuron advertises', () => {
       const input = Math.floor((rate * 0.05) / 256) * 256;
       assert.ok(input >= 512, String(rate));
       assert.deepEqual(await advertised(), { limit: { context: 8192, input, output: 8192 }, longest: input });
+      // Loaded anew with another context, it is another one, of which nothing was measured.
+      const post = async (path: string, body: object): Promise<number> =>
+        (await fetch(`${neuron.url}${path}`, { method: 'POST', body: JSON.stringify(body) })).status;
+      assert.equal(await post('/models/unload', { model_id: 'cortex-tiny' }), 200);
+      assert.equal((await advertised()).longest, 0);
+      await neuron.registry.load(modelSpecSchema.parse({ model_id: 'cortex-tiny', context: 512 }), tiny);
+      assert.deepEqual(await advertised(), {
+        limit: { context: 512, input: 511, output: 512 },
+        longest: 511,
+      });
     } finally {
       await neuron.close();
+    }
+  });
+
+  it('is as many requests at once as there was room for slots, after a reload too, unless told otherwise', async () => {
+    for (const [told, expected] of [
+      [null, null],
+      [3, 3],
+    ] as const) {
+      const config = neuronConfigSchema.parse({
+        listen: '127.0.0.1',
+        port: 0,
+        engine: { prefix_cache_mb: 0 },
+        admission: { max_in_flight: told },
+        models: { hf_cache: join(tmpdir(), 'no-such-hub') },
+        default_models: [{ model_id: tiny }],
+      });
+      const device = new ScriptedDevice();
+      const neuron = await startNeuron(config, {
+        log: silentLog,
+        devices: [{ indices: [0], kind: 'cpu', device, budgetMb: 75 }],
+      });
+      const atOnce = async () => {
+        const { models } = (await (await fetch(`${neuron.url}/health`)).json()) as NeuronHealth;
+        return models[0]?.max_in_flight;
+      };
+      try {
+        await neuron.activated;
+        const slots = device.loads[0]?.slots ?? 0;
+        assert.ok(slots >= 1 && slots < 4, String(slots));
+        assert.equal(await atOnce(), expected ?? slots);
+        neuron.reload(config);
+        assert.equal(await atOnce(), expected ?? slots);
+      } finally {
+        await neuron.close();
+      }
     }
   });
 });

@@ -25,6 +25,11 @@ export class NeuronMetrics {
     'Prompt tokens found in the cache',
   );
   readonly #completionTokens = this.#counter('neuron_completion_tokens_total', 'Generated tokens');
+  readonly #drafted = this.#counter('neuron_draft_tokens_total', 'Tokens drafted ahead');
+  readonly #accepted = this.#counter(
+    'neuron_draft_tokens_accepted_total',
+    'Of those, tokens that were taken',
+  );
   readonly #duration = this.#histogram('neuron_request_duration_seconds', 'Whole request', durationBuckets);
   readonly #firstToken = this.#histogram(
     'neuron_time_to_first_token_seconds',
@@ -55,6 +60,9 @@ export class NeuronMetrics {
     const { promptTokens, cachedTokens, completionTokens } = outcome.result.usage;
     this.#promptTokens.inc(labels, promptTokens);
     this.#cachedTokens.inc(labels, cachedTokens);
+    const { drafted = 0, accepted = 0 } = outcome.result.speculation ?? {};
+    this.#drafted.inc(labels, drafted);
+    this.#accepted.inc(labels, accepted);
     this.#completionTokens.inc(labels, Math.max(0, completionTokens - outcome.answered));
   }
 

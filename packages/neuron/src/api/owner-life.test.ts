@@ -153,6 +153,36 @@ describe('faults as a client sees them', () => {
     });
   });
 
+  it('a model that was at work beside the one that kills the owner is not blamed for it', async () => {
+    await withFault('abort:step=2,model=a,lives=3', async (neuron) => {
+      await load(neuron, 'a');
+      await load(neuron, 'b');
+      for (let death = 1; death <= 3; death++) {
+        const beside = [1, 2, 3].map(() => post(neuron, '/v1/chat/completions', endless('b')));
+        const response = await post(neuron, '/v1/chat/completions', question('a'));
+        assert.deepEqual(await codeOf(response), [503, 'device_gone'], `death ${death}`);
+        for (const each of beside) await (await each).text(); // cut short, or done before
+      }
+      assert.match(await ask(neuron, 'b'), /Paris/);
+      assert.equal(await statusOf(neuron, 'a'), 'poisoned');
+      assert.equal(await statusOf(neuron, 'b'), 'loaded');
+    });
+  });
+
+  it('a model whose load kills the owner is poisoned after three, and nobody who was running is', async () => {
+    await withFault('load_abort:model=a', async (neuron) => {
+      await load(neuron, 'b');
+      for (const code of ['device_gone', 'device_gone', 'model_poisoned']) {
+        const beside = [1, 2, 3].map(() => post(neuron, '/v1/chat/completions', endless('b')));
+        const refused = await post(neuron, '/models/load', { model_id: 'a' });
+        assert.deepEqual(await codeOf(refused), [503, code]);
+        for (const each of beside) await (await each).text(); // cut short, or done before
+      }
+      assert.equal(await statusOf(neuron, 'a'), 'poisoned');
+      assert.match(await ask(neuron, 'b'), /Paris/);
+    });
+  });
+
   it('a load that takes ten minutes is cancelled by an unload, and others load', async () => {
     await withFault('slow_load:ms=600000,model=a', async (neuron) => {
       const loading = post(neuron, '/models/load', { model_id: 'a' });

@@ -261,6 +261,7 @@ describe('GET /metrics', () => {
       'neuron_completion_tokens_total{model="cortex-tiny"} 1',
       'neuron_request_duration_seconds_count{model="cortex-tiny"} 1',
       'neuron_time_to_first_token_seconds_count{model="cortex-tiny"} 1',
+      'neuron_draft_tokens_total{model="cortex-tiny"} 0',
       'neuron_model_in_flight{model="cortex-tiny"} 1',
       'neuron_model_queue_depth{model="cortex-tiny"} 0',
     ]) {
@@ -270,6 +271,32 @@ describe('GET /metrics', () => {
     await answerTo(second, running);
     await neuron.registry.unload('cortex-tiny');
     assert.doesNotMatch(await (await call('/metrics')).text(), /neuron_model_in_flight\{/);
+  });
+});
+
+describe('what was drafted', () => {
+  it('is told with the timings, of all choices, streamed and whole, and counted', async () => {
+    await start();
+    const drafts = [{ drafted: 12, accepted: 5 }, { drafted: 3, accepted: 0 }, undefined] as const;
+    for (const stream of [false, true]) {
+      const options = stream ? { stream, stream_options: { include_usage: true } } : {};
+      const answered = call('/v1/chat/completions', { ...chat, n: 3, ...options });
+      for (const speculation of drafts) {
+        const generation = await device.next();
+        generation.emit('done');
+        generation.finish('stop', speculation);
+      }
+      const text = await (await answered).text();
+      assert.match(text, /"timings":\{[^}]*"draft_n":15,"draft_n_accepted":5\}/);
+    }
+    const plain = call('/v1/chat/completions', chat);
+    const last = await device.next();
+    last.emit('done');
+    last.finish();
+    assert.doesNotMatch(await (await plain).text(), /draft_n/);
+    const metrics = await (await call('/metrics')).text();
+    assert.match(metrics, /^neuron_draft_tokens_total\{model="cortex-tiny"\} 30$/m);
+    assert.match(metrics, /^neuron_draft_tokens_accepted_total\{model="cortex-tiny"\} 10$/m);
   });
 });
 

@@ -44,13 +44,17 @@ export class Generation {
     this.#onStep({ text, tokens: [this.#made], logprobs });
   }
 
-  finish(finishReason: GenerateResult['finishReason'] = 'stop'): void {
+  finish(
+    finishReason: GenerateResult['finishReason'] = 'stop',
+    speculation: GenerateResult['speculation'] = undefined,
+  ): void {
     const promptTokens = this.params.tokens.length;
     this.#resolve({
       finishReason,
       stopText: null,
       usage: { promptTokens, cachedTokens: 2, completionTokens: this.#made },
       timings: { queueMs: 0, prefillMs: 10, decodeMs: 100 },
+      speculation,
     });
   }
 }

@@ -97,7 +97,10 @@ export interface OwnerDeath {
   readonly cause: string;
   /** Handles that no longer exist. */
   readonly lostHandles: readonly ArchHandle[];
-  /** Handles with a job in flight at the time: the suspects. None of a restart that was asked for. */
+  /**
+   * Handles with a job in flight at the time: the suspects; the one that the owner was at, where that is
+   * known. None of a restart that was asked for.
+   */
   readonly busyHandles: readonly ArchHandle[];
   /** Model whose load was under way, a suspect too; null = none. */
   readonly loading: string | null;

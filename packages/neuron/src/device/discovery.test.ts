@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import type { BackendDevice } from 'cortex-core/wire/inference';
 import { discoverySchema, healthSchema } from 'cortex-core/wire/neuron';
+import { FakeClock } from 'testkit/clock';
+import { DeviceHealthReader } from './device-health.ts';
 import {
+  createRunCommand,
   type DiscoverySources,
   discoverDevices,
   mergeBackendDevices,
   readDeviceHealth,
-  runCommand,
   toWireDevices,
 } from './discovery.ts';
 import type { CommandResult } from './nvidia-smi.ts';
@@ -125,8 +127,27 @@ test('a stuck or failing nvidia-smi is a reason, no devices is none', async () =
   );
   const lost = failed(9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.");
   assert.match((await discoverDevices(sources(lost))).cudaUnavailableReason ?? '', /communicate/);
+  const rubbish = ok(`\u0000\u001b[31m\ufffd\r\n${'x'.repeat(10_000)}`);
+  const reason = (await discoverDevices(sources(rubbish))).cudaUnavailableReason ?? '';
+  assert.match(reason, /^nvidia-smi's answer names no GPU: \[31m; x{400}/);
+  assert.ok(reason.length < 600);
+  assert.equal((await discoverDevices(sources(ok('\n')))).cudaUnavailableReason, null);
   const empty = failed(6, 'No devices were found');
   assert.equal((await discoverDevices(sources(empty))).cudaUnavailableReason, null);
+});
+
+test('a GPU listed twice, under no index that there can be, or with less than nothing is told by what is true', async () => {
+  const broken = `${rows}\n1, twin, 1, 1, 1, 1, 1, 9.0, 1\n99999999999999999999, far, 1, 1, 1, 1, 1, 9.0, 1`;
+  const found = await discoverDevices(sources(ok(`${broken}\n2, minus, -1, -1, -1, -1, -1, 9.0, 1`)));
+  assert.deepEqual(
+    found.devices.map(({ id, vram_total_mb }) => [id, vram_total_mb]),
+    [
+      ['cuda:0', 81_559],
+      ['cuda:1', 24_564],
+      ['cuda:2', 0],
+      ['cpu', 48_000],
+    ],
+  );
 });
 
 test('a GPU off the bus does not hide the other', async () => {
@@ -190,14 +211,79 @@ test('readDeviceHealth() has nulls for a GPU that is no longer reported', async 
   );
 });
 
-test('runCommand() reports a missing program and one that outlives its time', async () => {
-  assert.equal((await runCommand('/nowhere/nvidia-smi', [], 1000)).missing, true);
-  assert.equal((await runCommand(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], 50)).timedOut, true);
-  assert.deepEqual(await runCommand(process.execPath, ['-e', 'console.log(1); process.exit(6)'], 10_000), {
+test('a program that is missing, fails, or outlives its time is reported as such', async () => {
+  const run = createRunCommand();
+  assert.equal((await run('/nowhere/nvidia-smi', [], 1000)).missing, true);
+  assert.equal((await run(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], 50)).timedOut, true);
+  assert.deepEqual(await run(process.execPath, ['-e', 'console.log(1); process.exit(6)'], 10_000), {
     exitCode: 6,
     output: '1\n',
     missing: false,
     timedOut: false,
+  });
+});
+
+test('a program that survives its kill holds nobody up, and no other is started while it is there', async (context) => {
+  context.mock.timers.enable({ apis: ['setTimeout'] });
+  const ends: (() => void)[] = [];
+  const run = createRunCommand((_file, _args, _options, done) => ends.push(() => done(null, 'late', '')));
+  const first = run('nvidia-smi', [], 10_000);
+  context.mock.timers.tick(11_000);
+  assert.equal((await first).timedOut, true);
+  assert.equal((await run('nvidia-smi', [], 10_000)).timedOut, true);
+  assert.equal(ends.length, 1);
+  ends[0]?.();
+  const again = run('nvidia-smi', [], 10_000);
+  ends[1]?.();
+  assert.equal((await again).output, 'late');
+});
+
+describe('DeviceHealthReader', () => {
+  const settled = () => new Promise((resolve) => setImmediate(resolve));
+
+  /** `answer`: nvidia-smi ends with so much free on both GPUs. */
+  async function setUp() {
+    const found = await discoverDevices(sources(ok(rows)));
+    const clock = new FakeClock();
+    const asked: ((result: CommandResult) => void)[] = [];
+    const run = (): Promise<CommandResult> => new Promise((resolve) => asked.push(resolve));
+    const reader = new DeviceHealthReader(found, { ...sources(ok(rows)), run }, clock);
+    const free = async () => (await reader.read()).map(({ vram_free_mb }) => vram_free_mb);
+    const answer = (mb: number) => asked.at(-1)?.(ok(rows.replace('80535', String(mb))));
+    return { clock, asked, free, answer };
+  }
+
+  test('asks one nvidia-smi for all who came before it, and another for who came since', async () => {
+    const { clock, asked, free, answer } = await setUp();
+    const first = free();
+    const later = [free(), free(), free()];
+    assert.equal(asked.length, 1);
+    answer(1000);
+    assert.deepEqual(await first, [1000, 24_100, 40_000]);
+    await settled();
+    assert.equal(asked.length, 2);
+    answer(2000);
+    for (const each of later) assert.deepEqual(await each, [2000, 24_100, 40_000]);
+    assert.equal(clock.pending, 0);
+  });
+
+  test('has the last figures while nvidia-smi hangs, then none, and the CPU all the while', async () => {
+    const { clock, asked, free, answer } = await setUp();
+    const waiting = free();
+    await clock.advance(3000);
+    assert.deepEqual(await waiting, [80_535, 24_100, 40_000]);
+    await clock.advance(60_000);
+    const old = free();
+    await clock.advance(3000);
+    assert.deepEqual(await old, [null, null, 40_000]);
+    assert.equal(asked.length, 1);
+    for (const mb of [5, 6]) {
+      answer(mb);
+      await settled();
+    }
+    const back = free();
+    answer(7);
+    assert.deepEqual(await back, [7, 24_100, 40_000]);
   });
 });
 

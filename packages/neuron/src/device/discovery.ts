@@ -8,7 +8,7 @@
  * last: on a machine without a GPU the CPU is 0. The CPU's "VRAM" is a memory budget: three quarters of the
  * memory that the machine or its cgroup has, unless the config names one.
  */
-import { execFile } from 'node:child_process';
+import { type ExecFileException, type ExecFileOptionsWithStringEncoding, execFile } from 'node:child_process';
 import { cpus, freemem, totalmem } from 'node:os';
 import type { BackendDevice } from 'cortex-core/wire/inference';
 import type { Discovery, NeuronHealth } from 'cortex-core/wire/neuron';
@@ -50,11 +50,21 @@ export interface DiscoverySources {
 
 const mib = 1024 * 1024;
 const cpuBudgetShare = 0.75;
+/** From a kill to the end of what can be killed. */
+const killMsMax = 1000;
+
+/** `execFile` as it is used here. */
+export type ExecFile = (
+  file: string,
+  args: readonly string[],
+  options: ExecFileOptionsWithStringEncoding,
+  done: (error: ExecFileException | null, stdout: string, stderr: string) => void,
+) => unknown;
 
 /** This machine. */
 export function systemSources(cpuBudgetMb: number | null = null): DiscoverySources {
   return {
-    run: runCommand,
+    run: createRunCommand(),
     env: process.env,
     cpuName: () => cpus()[0]?.model.trim() || 'CPU',
     memory: readMachineMemory,
@@ -82,7 +92,22 @@ export async function readDeviceHealth(
   sources: DiscoverySources,
 ): Promise<readonly DeviceHealth[]> {
   const needsSmi = devices.some((device) => device.nvidiaIndex !== null);
-  const gpus = needsSmi ? (await readNvidiaSmi(sources.run, false)).gpus : [];
+  return toHealth(devices, needsSmi ? (await readNvidiaSmi(sources.run, false)).gpus : [], sources);
+}
+
+/** What is known without asking nvidia-smi. */
+export function withoutGpuFigures(
+  devices: readonly DiscoveredDevice[],
+  sources: DiscoverySources,
+): readonly DeviceHealth[] {
+  return toHealth(devices, [], sources);
+}
+
+function toHealth(
+  devices: readonly DiscoveredDevice[],
+  gpus: readonly NvidiaGpu[],
+  sources: DiscoverySources,
+): readonly DeviceHealth[] {
   return devices.map((device) => {
     if (device.kind === 'cpu') return toCpuHealth(device, sources.memory());
     const gpu = gpus.find((candidate) => candidate.index === device.nvidiaIndex);
@@ -151,24 +176,41 @@ export function toWireDevices(devices: readonly DiscoveredDevice[]): Discovery['
   }));
 }
 
-export const runCommand: RunCommand = (file, args, timeoutMs) =>
-  new Promise<CommandResult>((resolve) => {
-    const options = {
-      timeout: timeoutMs,
-      killSignal: 'SIGKILL',
-      maxBuffer: 4 * mib,
-      encoding: 'utf8',
-    } as const;
-    execFile(file, [...args], options, (error, stdout, stderr) => {
-      const code = error?.code;
-      resolve({
-        exitCode: error === null ? 0 : typeof code === 'number' ? code : null,
-        output: stderr === '' ? stdout : `${stdout}\n${stderr}`,
-        missing: typeof code === 'string' && ['ENOENT', 'EACCES', 'ENOTDIR'].includes(code),
-        timedOut: error?.killed === true,
+/**
+ * Runs programs to their end, or kills them at their limit. One that is inside a broken driver survives that:
+ * then the answer comes a second later all the same, and no further program is started while it is there.
+ */
+export function createRunCommand(exec: ExecFile = execFile): RunCommand {
+  const outlived: CommandResult = { exitCode: null, output: '', missing: false, timedOut: true };
+  let undead = 0;
+  return (file, args, timeoutMs) =>
+    new Promise<CommandResult>((resolve) => {
+      if (undead > 0) return resolve(outlived);
+      const options = {
+        timeout: timeoutMs,
+        killSignal: 'SIGKILL',
+        maxBuffer: 4 * mib,
+        encoding: 'utf8',
+      } as const;
+      let isUndead = false;
+      const timer = setTimeout(() => {
+        isUndead = true;
+        undead++;
+        resolve(outlived);
+      }, timeoutMs + killMsMax);
+      exec(file, args, options, (error, stdout, stderr) => {
+        clearTimeout(timer);
+        if (isUndead) undead--;
+        const code = error?.code;
+        resolve({
+          exitCode: error === null ? 0 : typeof code === 'number' ? code : null,
+          output: stderr === '' ? stdout : `${stdout}\n${stderr}`,
+          missing: typeof code === 'string' && ['ENOENT', 'EACCES', 'ENOTDIR'].includes(code),
+          timedOut: error?.killed === true,
+        });
       });
     });
-  });
+}
 
 const emptyHealth: DeviceHealth = {
   index: 0,

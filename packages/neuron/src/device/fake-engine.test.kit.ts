@@ -286,6 +286,7 @@ export class FakeTransport implements Transport {
   spawn(events: TransportEvents): OwnerLink {
     let alive = true;
     let cancelledLoad = 0;
+    let at = 0;
     let elapsedMs = 0;
     const deliver = (message: FromOwner): void => {
       const copy = structuredClone(message);
@@ -304,6 +305,9 @@ export class FakeTransport implements Transport {
         send: deliver,
         isCongested: () => false,
         cancelledLoad: () => cancelledLoad,
+        workingOn: (handle) => {
+          at = handle;
+        },
         schedule: (turn) => void setImmediate(() => alive && turn()),
         // Every step is long enough to be a message of its own.
         nowMs: () => (elapsedMs += 40),
@@ -324,6 +328,7 @@ export class FakeTransport implements Transport {
       cancelLoad: (id) => {
         cancelledLoad = id;
       },
+      workingOn: () => at,
       terminate: () => {
         this.terminated++;
         if (!this.immortal) queueMicrotask(() => exit('signal SIGKILL'));

@@ -38,7 +38,7 @@ test('what is not understood is refused with what to write', () => {
     'slow_load:step=1': /slow_load has no "step"; it takes ms, model, lives/,
     'hang:step=1,lifes=1': /did you mean "lives"\?/,
     'hang:step=1;': /"" starts with no fault/,
-    '1': /"1" starts with no fault; use abort, hang, nan, slow_load, load_oom/,
+    '1': /"1" starts with no fault; use abort, hang, nan, slow_load, load_oom, load_abort/,
   };
   for (const [text, message] of Object.entries(cases)) {
     assert.throws(

@@ -20,6 +20,7 @@ const required: Readonly<Record<Kind, NumberKey | null>> = {
   nan: 'step',
   slow_load: 'ms',
   load_oom: null,
+  load_abort: null,
 };
 const kinds = Object.keys(required) as Kind[];
 const numberMax = 2 ** 31 - 1;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { systemClock } from 'cortex-core/daemon/clock';
-import { silentLog } from 'cortex-core/daemon/log';
+import { type Log, silentLog } from 'cortex-core/daemon/log';
 import type { LoadSpec } from 'cortex-core/wire/inference';
 import { createDevice } from './create-devices.ts';
 import type { OwnerDeath } from './device.ts';
@@ -20,7 +20,7 @@ const short = generateParams([1, 2, 3], 8);
 /** Below what a starved test machine might need: for the tests in which something hangs alone. */
 const hangMs = 2000;
 
-function openFaulty(worker: 'process' | 'thread', faults: string): OwnerDevice {
+function openFaulty(worker: 'process' | 'thread', faults: string, log: Log): OwnerDevice {
   const discovered = {
     id: 'cpu',
     index: 0,
@@ -36,7 +36,7 @@ function openFaulty(worker: 'process' | 'thread', faults: string): OwnerDevice {
     nativeLog: false,
     libraryDir: null,
     clock: systemClock,
-    log: silentLog,
+    log,
     limits: { respawnMsMin: 1, ...(faults.startsWith('hang') ? { stepMsMax: hangMs } : {}) },
     faults: parseFaults(faults),
   });
@@ -46,8 +46,9 @@ async function withDevice(
   worker: 'process' | 'thread',
   faults: string,
   run: (device: OwnerDevice, deaths: OwnerDeath[]) => Promise<void>,
+  log = silentLog,
 ): Promise<void> {
-  const device = openFaulty(worker, faults);
+  const device = openFaulty(worker, faults, log);
   const deaths: OwnerDeath[] = [];
   device.onOwnerDeath((death) => deaths.push(death));
   try {
@@ -105,8 +106,14 @@ test('a hang on a thread poisons its device, and nobody waits for it', async () 
 });
 
 for (const worker of ['thread', 'process'] as const) {
-  test(`logits that are no numbers fail that request alone (${worker})`, async () => {
-    await withDevice(worker, 'nan:step=3,model=a', async (device, deaths) => {
+  test(`logits that are no numbers fail that request alone, with their health in the log (${worker})`, async () => {
+    const errors: unknown[] = [];
+    const log: Log = {
+      ...silentLog,
+      error: (message, fields) => errors.push({ message, ...fields }),
+      child: () => log,
+    };
+    const check = async (device: OwnerDevice, deaths: OwnerDeath[]): Promise<void> => {
       const [a, b] = [await device.load(spec('a'), ignore), await device.load(spec('b'), ignore)];
       const beside = device.generate(b.handle, generateParams([1, 2, 3], 60), ignore);
       await assert.rejects(
@@ -120,7 +127,10 @@ for (const worker of ['thread', 'process'] as const) {
       assert.equal((await beside).usage.completionTokens, 60);
       assert.equal((await device.generate(a.handle, short, ignore)).finishReason, 'length');
       assert.equal(deaths.length, 0);
-    });
+    };
+    await withDevice(worker, 'nan:step=3,model=a', check, log);
+    assert.equal(errors.length, 1);
+    assert.match(JSON.stringify(errors), /"health":"[^}]*nan\\*":\d+/);
   });
 
   test(`a load that takes ten minutes is given up at once (${worker})`, async () => {

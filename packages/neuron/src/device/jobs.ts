@@ -170,7 +170,7 @@ export interface OwnerOptions {
 
 /** One planted fault. */
 export interface Fault {
-  readonly kind: 'abort' | 'hang' | 'nan' | 'slow_load' | 'load_oom';
+  readonly kind: 'abort' | 'hang' | 'nan' | 'slow_load' | 'load_oom' | 'load_abort';
   /** Only while this model is at work; null = any. */
   readonly modelId: string | null;
   /** Only in the first so many owners of a device, so that recovery can be seen; null = in all. */

@@ -48,6 +48,7 @@ const queryArgs: readonly string[] = [
 const fieldCount = 9;
 /** A machine with persistence mode off and eight GPUs takes several seconds. */
 const timeoutMs = 10_000;
+const textMax = 500;
 
 const none: NvidiaReport = { gpus: [], driverVersion: null, cudaVersion: null, unavailableReason: null };
 
@@ -74,7 +75,8 @@ export function parseGpuRows(csv: string): readonly NvidiaGpu[] {
   const gpus: NvidiaGpu[] = [];
   for (const line of csv.split('\n')) {
     const fields = line.split(',').map((field) => field.trim());
-    if (fields.length < fieldCount || !/^\d+$/.test(fields[0] ?? '')) continue;
+    if (fields.length < fieldCount || !/^\d{1,4}$/.test(fields[0] ?? '')) continue;
+    if (gpus.some(({ index }) => index === Number(fields[0]))) continue;
     // A name with a comma in it: the other fields never hold one.
     const rest = fields.slice(fields.length - (fieldCount - 2));
     const name = fields.slice(1, fields.length - (fieldCount - 2)).join(', ');
@@ -96,12 +98,14 @@ export function parseGpuRows(csv: string): readonly NvidiaGpu[] {
 function toUnavailableReason(query: CommandResult): string | null {
   if (query.timedOut)
     return `nvidia-smi did not answer within ${timeoutMs / 1000} s; the driver may be stuck`;
-  const text = query.output.trim().replace(/\s*\n\s*/g, '; ');
+  const lines = query.output.replace(/[^\P{C}\n]|\ufffd/gu, ' ').trim();
+  const text = lines.replace(/\s*\n\s*/g, '; ').slice(0, textMax);
   if (/driver\/library version mismatch/i.test(text)) {
     return `${text}: the driver was updated under a running kernel module; reload it or reboot`;
   }
-  if (/no devices were found/i.test(text) || query.exitCode === 0) return null;
-  return text === '' ? `nvidia-smi failed with exit code ${query.exitCode}` : text.slice(0, 500);
+  if (/no devices were found/i.test(text)) return null;
+  if (query.exitCode !== 0) return text === '' ? `nvidia-smi failed with exit code ${query.exitCode}` : text;
+  return query.output.trim() === '' ? null : `nvidia-smi's answer names no GPU: ${text}`;
 }
 
 function isKnown(field: string | undefined): boolean {
@@ -117,5 +121,5 @@ function isKnown(field: string | undefined): boolean {
 function toNumber(field: string | undefined): number | null {
   if (!isKnown(field)) return null;
   const number = Number.parseFloat(field ?? '');
-  return Number.isFinite(number) ? number : null;
+  return number >= 0 && Number.isFinite(number) ? number : null;
 }

@@ -287,7 +287,7 @@ export class OwnerSupervisor {
   }
 
   #onHang(ms: number): void {
-    const { loading } = this.#jobs.suspects();
+    const { loading } = this.#jobs.suspects(this.#link?.workingOn() ?? null);
     const what = !this.#ready ? 'its start' : loading === null ? 'a step' : `the load of "${loading}"`;
     const reason = `${what} hung for ${Math.round(ms / 1000)} s`;
     if (!this.#options.transport.isolates) {
@@ -335,7 +335,7 @@ export class OwnerSupervisor {
       deviceId: this.#id,
       cause,
       lostHandles: [...this.#liveHandles],
-      ...(this.#isRestarting ? { busyHandles: [], loading: null } : this.#jobs.suspects()),
+      ...(this.#isRestarting ? { busyHandles: [], loading: null } : this.#jobs.suspects(link.workingOn())),
       stderrTail,
     };
     this.#watchdog.close();

@@ -86,8 +86,14 @@ export class PendingJobs {
     return this.all().find(({ job, posted }) => posted && isLoad(job));
   }
 
-  /** What the owner works on: its handles, and the name of the model that it loads. */
-  suspects(): { readonly busyHandles: readonly ArchHandle[]; readonly loading: string | null } {
+  /**
+   * Who may have brought the owner down: handles, and the name of the model that it loads. `at`: where it
+   * was; null = not known, then all that it had.
+   */
+  suspects(at: ArchHandle | null): {
+    readonly busyHandles: readonly ArchHandle[];
+    readonly loading: string | null;
+  } {
     const handles = new Set<ArchHandle>();
     for (const { job, posted } of this.#jobs.values()) {
       const handle = handleOf(job);
@@ -95,7 +101,8 @@ export class PendingJobs {
     }
     const load = this.postedLoad()?.job;
     const loading = load !== undefined && isLoad(load) ? specOf(load).modelId : null;
-    return { busyHandles: [...handles], loading };
+    if (at === null) return { busyHandles: [...handles], loading };
+    return { busyHandles: handles.has(at) ? [at] : [], loading: at === 0 ? loading : null };
   }
 
   /** How long an owner that is up may say nothing with what it has; null = for ever. */

@@ -2,12 +2,14 @@
  * The owner in a process of its own: a native abort or a poisoned GPU context ends that process, not the
  * daemon.
  *
- * Cancelling a load: the load blocks the owner's event loop, so no message can reach it. The owner inherits a
- * descriptor of an unlinked 4-byte file instead and reads it within the progress callback; reading a regular
- * file never blocks, on any platform, which a pipe's inherited end does not promise.
+ * Two words that no message could carry: the load to give up, for a load blocks the owner's event loop, and
+ * the model that the owner is at, for whoever aborts says nothing more. The owner inherits a descriptor of
+ * an unlinked 8-byte file; it reads the first within the progress callback and writes the second when it
+ * changes.
+ * Reading a regular file never blocks, on any platform, which a pipe's inherited end does not promise.
  */
 import { type ChildProcess, fork } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -29,23 +31,27 @@ export function createProcessTransport(options: ProcessTransportOptions): Transp
 }
 
 function spawnProcess(options: ProcessTransportOptions, events: TransportEvents): OwnerLink {
-  const word = openSharedWord(options.log);
+  const words = openSharedWords(options.log);
   const entry = options.entry ?? new URL('./owner/process-main.js', import.meta.url);
-  const child = fork(fileURLToPath(entry), word === null ? [] : ['--cancel-fd=4'], {
+  const child = fork(fileURLToPath(entry), words === null ? [] : ['--words-fd=4'], {
     serialization: 'advanced',
     execArgv: [],
     env: { ...process.env, ...options.env },
-    stdio: ['ignore', 'pipe', 'pipe', 'ipc', word ?? 'ignore'],
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc', words ?? 'ignore'],
   });
   const tail = new LineTail((line) => options.log.debug('device owner', { pid: child.pid, line }));
   tail.read(child.stdout);
   tail.read(child.stderr);
   let ended = false;
+  let lastAt: number | null = null;
   const end = (cause: string): void => {
     if (ended) return;
     ended = true;
     tail.close();
-    if (word !== null) closeSync(word);
+    if (words !== null) {
+      lastAt = readAt(words);
+      closeSync(words);
+    }
     events.onExit(cause);
   };
   child.on('message', (message: unknown) => {
@@ -60,8 +66,9 @@ function spawnProcess(options: ProcessTransportOptions, events: TransportEvents)
     pid: child.pid ?? null,
     post: (message) => send(child, message),
     cancelLoad: (id) => {
-      if (word !== null && !ended) writeSync(word, Int32Array.of(id), 0, 4, 0);
+      if (words !== null && !ended) writeSync(words, Int32Array.of(id), 0, 4, 0);
     },
+    workingOn: () => (words === null || ended ? lastAt : readAt(words)),
     terminate: () => void child.kill('SIGKILL'),
     stderrTail: () => tail.lines,
   };
@@ -71,14 +78,17 @@ function send(child: ChildProcess, message: Parameters<ChildProcess['send']>[0])
   if (child.connected) child.send(message, () => {});
 }
 
-/** A descriptor of a nameless 4-byte file; null where no file can be made: loads then run to their end. */
-function openSharedWord(log: Log): number | null {
+/**
+ * A descriptor of a nameless 8-byte file; null where no file can be made: loads then run to their end, and
+ * all that had work share the blame for a death.
+ */
+function openSharedWords(log: Log): number | null {
   try {
     const folder = mkdtempSync(join(tmpdir(), 'neuron-owner-'));
     try {
-      const word = openSync(join(folder, 'cancel'), 'w+');
-      writeSync(word, Int32Array.of(0), 0, 4, 0);
-      return word;
+      const words = openSync(join(folder, 'words'), 'w+');
+      writeSync(words, Int32Array.of(0, 0), 0, 8, 0);
+      return words;
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
@@ -86,4 +96,10 @@ function openSharedWord(log: Log): number | null {
     log.warn('loads cannot be cancelled: no temporary file', { error: String(error) });
     return null;
   }
+}
+
+function readAt(words: number): number {
+  const word = new Int32Array(1);
+  readSync(words, word, 0, 4, 4);
+  return word[0] ?? 0;
 }

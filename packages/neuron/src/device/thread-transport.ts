@@ -21,11 +21,12 @@ export function createThreadTransport(options: ThreadTransportOptions): Transpor
 }
 
 function spawnThread(options: ThreadTransportOptions, events: TransportEvents): OwnerLink {
-  // One shared word: the id of the load to give up. The owner reads it while the load blocks its thread.
-  const cancelledLoad = new Int32Array(new SharedArrayBuffer(4));
+  // Two shared words: the id of the load to give up, which the owner reads while the load blocks its thread,
+  // and the model that it is at, which it writes.
+  const words = new Int32Array(new SharedArrayBuffer(8));
   const worker = new Worker(options.entry ?? new URL('./owner/thread-main.js', import.meta.url), {
     name: options.name,
-    workerData: { cancelledLoad },
+    workerData: { words },
     execArgv: [],
     stderr: true,
   });
@@ -46,8 +47,9 @@ function spawnThread(options: ThreadTransportOptions, events: TransportEvents): 
     pid: null,
     post: (message) => worker.postMessage(message),
     cancelLoad: (id) => {
-      Atomics.store(cancelledLoad, 0, id);
+      Atomics.store(words, 0, id);
     },
+    workingOn: () => Atomics.load(words, 1),
     terminate: () => void worker.terminate().catch(() => {}),
     stderrTail: () => tail.lines,
   };

@@ -1,4 +1,5 @@
 /** How a device reaches its owner. Two exist: a worker thread and a process; a test brings a third. */
+import type { ArchHandle } from 'cortex-core/wire/inference';
 import type { FromOwner, JobId, ToOwner } from './jobs.ts';
 
 export interface Transport {
@@ -21,6 +22,11 @@ export interface OwnerLink {
   post(message: ToOwner): void;
   /** Reaches the owner also while a load blocks it. */
   cancelLoad(id: JobId): void;
+  /**
+   * The model of the job that the owner is in, or was in last; 0 = a job of no model, such as a load; null =
+   * not known. Can be read after its end: who was at work when it died.
+   */
+  workingOn(): ArchHandle | null;
   /** Ends the owner at once, jobs or not. */
   terminate(): void;
   /** Last lines of the owner's stderr, oldest first. */

@@ -10,7 +10,7 @@ export interface GateLimits {
 }
 
 export interface Gate {
-  readonly limits: Pick<GateLimits, 'maxInFlight' | 'maxQueueDepth'>;
+  readonly limits: GateLimits;
   setLimits(limits: GateLimits): void;
   readonly counters: {
     readonly inFlight: number;

@@ -36,6 +36,7 @@ export interface LoadPlan {
 /** What was decided with the books open. */
 export interface Decision extends Wanted {
   readonly context: number;
+  readonly slots: number;
   readonly estimate: MemoryEstimate;
   readonly prefixCacheMb: number;
 }
@@ -48,7 +49,19 @@ const gpuOverheadMb = 128;
 /** Of what a load leaves free, the most that its prefix cache takes without being asked for. */
 const prefixShareMax = 0.25;
 
+/** What "auto" tries, the most first. */
+const slotsAuto = [4, 3, 2, 1] as const;
+
 export type ShapeSpec = Pick<ModelSpec, 'slots' | 'cache_type_k' | 'cache_type_v' | 'speculation'>;
+
+/** How many slots a load may get, the most first. */
+export function slotChoices(
+  spec: Pick<ModelSpec, 'slots'>,
+  engine: Pick<EngineConfig, 'slots'>,
+): readonly [number, ...number[]] {
+  const slots = spec.slots ?? engine.slots;
+  return slots === 'auto' ? slotsAuto : [slots];
+}
 
 /** Errors: `invalid_request` for a cache type that there is not. */
 export function toLoadShape(
@@ -59,7 +72,7 @@ export function toLoadShape(
 ): LoadShape {
   const cacheTypeV = spec.cache_type_v ? toCacheType(spec.cache_type_v, 'cache_type_v') : engine.cache_type_v;
   const isCpu = kind === 'cpu';
-  const slots = spec.slots ?? engine.slots;
+  const [slots] = slotChoices(spec, engine);
   return {
     slots,
     // As engine/open-model.ts reserves: one of each sequence, and what is drafted.
@@ -144,12 +157,12 @@ function add(a: MemoryEstimate, b: MemoryEstimate): MemoryEstimate {
 
 /** Context, memory and prefix cache of a load, or the error that says why there is no room. */
 export function decideLoad(
-  spec: Pick<ModelSpec, 'model_id' | 'context' | 'prefix_cache_mb'>,
+  spec: Pick<ModelSpec, 'model_id' | 'context' | 'prefix_cache_mb'> & { readonly slots: number },
   engine: EngineConfig,
   plan: Omit<LoadPlan, 'key'>,
   predict: (context: number, estimateMb: number) => number,
   { device, host, isShared }: Budgets,
-): Decision {
+): Omit<Decision, 'slots'> {
   const firmMb = spec.prefix_cache_mb ?? 0;
   const { isCpu } = plan;
   const needAt = (context: number): MemoryNeed & { readonly estimate: MemoryEstimate } => {
@@ -161,7 +174,8 @@ export function decideLoad(
     largestContext(needAt, plan.trainContext, device.freeMb),
   );
   const need = needAt(context);
-  checkFits(spec.model_id, need, device);
+  const isAuto = (spec.context ?? engine.context) === 'auto';
+  checkFits(spec.model_id, { ...need, canShrink: { context: !isAuto, slots: spec.slots > 1 } }, device);
   const hostMb = plan.hostMbAt(context);
   const besideMb = hostMb + (isShared ? need.mb : 0);
   if (host !== null && hostMb + firmMb > 0) {
@@ -192,7 +206,7 @@ export function toLoadSpec(
     modelId: spec.model_id,
     file: first,
     context: decision.context,
-    slots: load.slots,
+    slots: decision.slots,
     devices: [],
     splitMode: target.splitMode,
     gpuLayers: isCpu ? 0 : (spec.gpu_layers ?? null),

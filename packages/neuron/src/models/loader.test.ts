@@ -101,7 +101,7 @@ describe('ModelLoader', () => {
   after(() => rmSync(dir, { recursive: true }));
 
   it('takes the largest context that fits for "auto", and one step more does not fit', async () => {
-    const { load, devices } = bench([100], { prefix_cache_mb: 0 });
+    const { load, devices } = bench([100], { prefix_cache_mb: 0, slots: 4 });
     const { reservation } = await load({ context: 'auto' });
     const context = devices[0]?.loads[0]?.context ?? 0;
     assert.ok(context > 256 && context < 8192 && context % 256 === 0, String(context));
@@ -126,10 +126,56 @@ describe('ModelLoader', () => {
     assert.ok(second >= 256 && second < 32_768, String(second));
   });
 
-  it('lets exactly one of two loads have the last memory', async () => {
-    const { load } = bench([200]);
-    const both = await Promise.allSettled([load(), load()]);
-    assert.deepEqual(both.map(({ status }) => status).sort(), ['fulfilled', 'rejected']);
+  it('says what would help where nothing fits: what is the least already is not among it', async () => {
+    const { load, devices } = bench([60]);
+    for (const [over, expected] of [
+      [{ context: 'auto', slots: 64 }, 'a smaller quantisation or fewer slots'],
+      [{ context: 8192, slots: 64 }, 'a smaller quantisation, a smaller context or fewer slots'],
+      [{ context: 8192 }, 'a smaller quantisation or a smaller context'],
+    ] as const) {
+      const refused = await errorOf(load(over));
+      assert.equal(refused.code, 'does_not_fit');
+      assert.equal(/; choose (.*)$/.exec(refused.message)?.[1], expected);
+    }
+    const cached = await errorOf(load({ context: 256, prefix_cache_mb: 1000 }));
+    assert.match(cached.message, /prefix cache 1000\); ask for less "prefix_cache_mb"$/);
+    assert.equal(devices[0]?.loads.length, 0);
+  });
+
+  it('takes fewer slots by default where not even the empty device has room for four, as estimated', async () => {
+    const { load, loader, devices } = bench([75], { prefix_cache_mb: 0, context: 4096 });
+    const estimate = await loader.estimateMb([tiny]);
+    const { reservation } = await load();
+    assert.ok(devices[0]?.loads[0]?.slots === 1 || devices[0]?.loads[0]?.slots === 2);
+    assert.equal(devices[0]?.loads[0]?.context, 4096);
+    assert.equal(reservation.estimateMb, estimate);
+    // One that is only full is not squeezed: a model leaves for it.
+    assert.equal((await errorOf(load())).code, 'insufficient_vram');
+    reservation.release();
+    // Who names a number gets it or nothing.
+    assert.equal((await errorOf(load({ slots: 4 }))).code, 'does_not_fit');
+    const fixed = bench([75], { prefix_cache_mb: 0, context: 4096, slots: 4 });
+    assert.equal((await errorOf(fixed.load())).code, 'does_not_fit');
+    assert.ok(((await fixed.loader.estimateMb([tiny])) ?? 0) > 75);
+    const wide = bench([1000], { prefix_cache_mb: 0 });
+    await wide.load();
+    assert.equal(wide.devices[0]?.loads[0]?.slots, 4);
+  });
+
+  it('lists a model whose context is "auto" with what its load would take of the empty device', async () => {
+    const { load, loader } = bench([100], { prefix_cache_mb: 0, context: 'auto' });
+    const estimate = await loader.estimateMb([tiny]);
+    assert.ok(estimate !== null && estimate <= 100);
+    assert.equal((await load()).reservation.estimateMb, estimate);
+  });
+
+  it('lets exactly one of several loads have the last memory', async () => {
+    for (const count of [2, 3]) {
+      const { load } = bench([200]);
+      const all = await Promise.allSettled(Array.from({ length: count }, () => load()));
+      const codes = all.map((each) => (each.status === 'fulfilled' ? 'loaded' : each.reason.code));
+      assert.deepEqual(codes.sort(), [...Array(count - 1).fill('insufficient_vram'), 'loaded']);
+    }
   });
 
   it('plans the next load by what the last one took, at other contexts and after a restart too', async () => {
@@ -266,7 +312,7 @@ describe('ModelLoader', () => {
     assert.equal(meter.progress.bytes_total, 2 * statSync(tiny).size);
     assert.equal(meter.progress.bytes_done, 0);
 
-    const tight = bench([alone + drafting - 1], { prefix_cache_mb: 0 });
+    const tight = bench([alone + drafting - 1], { prefix_cache_mb: 0, slots: 4 });
     const error = await errorOf(tight.load({ draft_model: 'cortex-tiny' }));
     assert.equal(error.code, 'does_not_fit');
     assert.match(error.message, new RegExp(`needs ${alone + drafting} MiB on cpu, ${alone + drafting - 1} `));

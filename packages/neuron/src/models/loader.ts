@@ -14,12 +14,14 @@ import {
   decideLoad,
   type EngineConfig,
   planLoad,
+  slotChoices,
   toActualMb,
   toLoadShape,
   toLoadSpec,
 } from './load-plan.ts';
-import { MemoryCorrections } from './memory-corrections.ts';
-import type { Placement, Reservation } from './placement.ts';
+import { largestContext, type MemoryNeed, resolveContext } from './memory-budget.ts';
+import { isPlausible, MemoryCorrections } from './memory-corrections.ts';
+import type { Budgets, Placement, Reservation } from './placement.ts';
 import { type CheckedModel, checkModelFiles } from './preflight.ts';
 import type { ModelSources } from './sources.ts';
 import { weightsDigest } from './weights-digest.ts';
@@ -148,14 +150,19 @@ export class ModelLoader {
     { spec, checked, identity, draft }: FoundModel,
     signal: AbortSignal,
   ): Promise<Reserved> {
-    const { key, ...plan } = planLoad(checked, spec, this.#engine, target, identity, draft);
-    const predict = (context: number, mb: number): number => this.#corrections.predict(key, context, mb);
+    const choices = slotChoices(spec, this.#engine);
+    const decide = (budgets: Budgets, slots: number): Decision & { readonly key: string } => {
+      const of = { ...spec, slots };
+      const { key, ...plan } = planLoad(checked, of, this.#engine, target, identity, draft);
+      const predict = (context: number, mb: number): number => this.#corrections.predict(key, context, mb);
+      return { ...decideLoad(of, this.#engine, plan, predict, budgets), slots, key };
+    };
     const { reservation, wanted } = await this.#placement.reserve(
       target,
-      (budgets) => decideLoad(spec, this.#engine, plan, predict, budgets),
+      (budgets) => firstThatFits(choices, (slots) => decide(budgets, slots)),
       signal,
     );
-    return { target, key, reservation, decision: wanted };
+    return { target, key: wanted.key, reservation, decision: wanted };
   }
 
   async #loadReserved(what: ReservedLoad, meter: LoadMeter, signal: AbortSignal): Promise<LoadedModel> {
@@ -213,20 +220,37 @@ export class ModelLoader {
         splitMode: 'none',
         members: slot ? [slot] : [],
       } as const;
-      const plan = planLoad(checked, {}, this.#engine, target, `${files[0] ?? ''} ${checked.fileBytes}`);
-      const trained = plan.trainContext > 0 ? plan.trainContext : 4096;
+      const identity = `${files[0] ?? ''} ${checked.fileBytes}`;
       const { context } = this.#engine;
-      const tokens = context === 'auto' ? trained : Math.min(context, trained);
-      return Math.ceil(this.#corrections.predict(plan.key, tokens, plan.estimateAt(tokens).totalMb));
+      const totalMb = slot === undefined ? 0 : this.#placement.totalMb(slot);
+      let mb = 0;
+      for (const slots of slotChoices({}, this.#engine)) {
+        const plan = planLoad(checked, { slots }, this.#engine, target, identity);
+        const needAt = (tokens: number): MemoryNeed => {
+          const estimate = plan.estimateAt(tokens);
+          return { mb: Math.ceil(this.#corrections.predict(plan.key, tokens, estimate.totalMb)), estimate };
+        };
+        const largest = (): number => largestContext(needAt, plan.trainContext, totalMb);
+        mb = needAt(resolveContext('', null, context, plan.trainContext, largest)).mb;
+        if (mb <= totalMb) break;
+      }
+      return mb;
     } catch {
       return null;
     }
   }
 }
 
-/** Beyond these another program's memory was measured, or nothing. */
-function isPlausible(actualMb: number, estimateMb: number): boolean {
-  return actualMb > 0 && actualMb <= 2 * estimateMb + 512 && actualMb >= estimateMb / 4;
+/** Fewer only where even an empty device is too small: one that is full gets room when a model leaves. */
+function firstThatFits<T>(choices: readonly number[], decide: (slots: number) => T): T {
+  const [slots = 1, ...fewer] = choices;
+  try {
+    return decide(slots);
+  } catch (error) {
+    const isTooSmall = error instanceof AppError && error.code === 'does_not_fit';
+    if (!isTooSmall || fewer.length === 0) throw error;
+    return firstThatFits(fewer, decide);
+  }
 }
 
 function isLackOfMemory(error: unknown): boolean {

@@ -18,6 +18,8 @@ export interface MemoryNeed {
   readonly prefixCacheMb?: number;
   /** What it is made of, as the header says; null = not known. */
   readonly estimate: MemoryEstimate | null;
+  /** What could still be less: the context, unless it is the least already, and the slots. */
+  readonly canShrink?: { readonly context: boolean; readonly slots: boolean };
 }
 
 const contextStep = 256;
@@ -73,16 +75,23 @@ export function checkFits(modelId: string, need: MemoryNeed, budget: MemoryBudge
   const needed = `model "${modelId}" needs ${mb} MiB on ${budget.deviceId}`;
   const free = `${budget.freeMb} MiB free of ${budget.totalMb} MiB budget${describe(need)}`;
   if (mb > budget.totalMb) {
-    throw new AppError(
-      'does_not_fit',
-      `${needed}, ${free}; choose a smaller quantisation, a smaller context or fewer slots`,
-      { extras },
-    );
+    throw new AppError('does_not_fit', `${needed}, ${free}; ${advise(need, budget)}`, { extras });
   }
   throw new AppError('insufficient_vram', `${needed}, ${free}; unload a model first`, {
     extras,
     retryAfterSecs: 5,
   });
+}
+
+function advise({ mb, prefixCacheMb = 0, canShrink }: MemoryNeed, { totalMb }: MemoryBudget): string {
+  if (mb - prefixCacheMb <= totalMb) return 'ask for less "prefix_cache_mb"';
+  const smaller = [
+    'a smaller quantisation',
+    ...(canShrink?.context === false ? [] : ['a smaller context']),
+    ...(canShrink?.slots === false ? [] : ['fewer slots']),
+  ];
+  const last = smaller.pop();
+  return `choose ${smaller.length === 0 ? last : `${smaller.join(', ')} or ${last}`}`;
 }
 
 function describe({ mb, estimate, prefixCacheMb = 0 }: MemoryNeed): string {

@@ -65,6 +65,7 @@ describe('MemoryCorrections', () => {
       '[]',
       'null',
       '{"version":1,"kinds":[{"key":"a","seen":[{"context":4096,"estimate_mb":1,"actual_mb":-5}]}]}',
+      '{"version":1,"kinds":[{"key":"a","seen":[{"context":4096,"estimate_mb":1000,"actual_mb":900000}]}]}',
       `{"version":1,"kinds":${JSON.stringify(Array.from({ length: 300 }, () => ({ key: '', seen: [] })))}}`,
       ' '.repeat(5_000_000),
     ];

@@ -21,7 +21,9 @@ const keyLengthMax = 8192;
 const fileBytesMax = 4 * 1024 * 1024;
 
 const mib = z.number().positive().max(1e9);
-const pairSchema = z.object({ context: z.int().positive(), estimate_mb: mib, actual_mb: mib });
+const pairSchema = z
+  .object({ context: z.int().positive(), estimate_mb: mib, actual_mb: mib })
+  .refine((pair) => isPlausible(pair.actual_mb, pair.estimate_mb), 'no load takes so much, or so little');
 const fileSchema = z.object({
   version: z.literal(1),
   kinds: z
@@ -103,6 +105,11 @@ export class MemoryCorrections {
       this.#log.warn('what loads took cannot be kept', { file, cause: String(error) });
     }
   }
+}
+
+/** Beyond these another program's memory was measured, or nothing. */
+export function isPlausible(actualMb: number, estimateMb: number): boolean {
+  return actualMb > 0 && actualMb <= 2 * estimateMb + 512 && actualMb >= estimateMb / 4;
 }
 
 function isClose(one: number, other: number): boolean {

@@ -67,7 +67,7 @@ const readTokensMin = 128;
 
 export class ModelEntry {
   readonly id: string;
-  /** After a move it names the devices moved to. */
+  /** After a move it names the devices moved to, after a load the slots that there was room for. */
   spec: ModelSpec;
   readonly file: string | null;
   readonly admission: Gate;
@@ -77,7 +77,6 @@ export class ModelEntry {
   readonly gone: Promise<void>;
   status: EntryStatus = 'loading';
   ready: Promise<void> = Promise.resolve();
-  deathsMs: number[] = [];
   failure: string | null = null;
   readonly #clock: Clock;
   readonly #limits: EntryLimits;
@@ -160,6 +159,7 @@ export class ModelEntry {
       infill: once(() => findInfillTokens(facts.metadata, idOf)),
       can: capabilitiesOf({ pooling: facts.pooling, template: template.look(), infill: false }),
     };
+    this.spec = { ...this.spec, slots: facts.slots };
     if (this.#cut.signal.aborted) this.#cut = new AbortController();
     this.#moving = null;
     this.status = 'loaded';

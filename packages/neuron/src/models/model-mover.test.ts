@@ -294,6 +294,21 @@ test('an owner that dies in the middle of a move: the model goes on there, or co
   }
 });
 
+test('a model that kills its owner while it is about to move is blamed for it', async () => {
+  const { registry, zero, load } = setUp();
+  await load('a');
+  for (let death = 1; death <= 3; death++) {
+    const permit = await registry.serving('a').admission.acquire(null, never);
+    const moving = codeOf(registry.move('a', [1]));
+    await turn();
+    zero.die('signal SIGABRT', true);
+    permit.release();
+    assert.equal(await moving, death < 3 ? 'model_recovering' : 'model_poisoned');
+    if (death < 3) await registry.load(spec('a'));
+  }
+  assert.equal(await codeOf(registry.whenServing('a', never)), 'model_poisoned');
+});
+
 test('an unload in the middle of a move wins, and nothing is left anywhere', async () => {
   for (const phase of ['draining', 'moving']) {
     const { registry, zero, one, load, freeMb } = setUp();

@@ -151,6 +151,12 @@ export class Placement {
     return toBudget(slot.device.id, this.#booked(slot));
   }
 
+  /** What the empty device gives, as far as is known without asking it. */
+  totalMb(slot: DeviceSlot): number {
+    const measured = this.#bookOf(slot).reading?.memory.totalMb ?? Number.POSITIVE_INFINITY;
+    return Math.min(slot.budgetMb ?? measured, measured);
+  }
+
   /** Takes what `decide` returns, or throws what it throws; no one can come between. */
   async reserve<W extends Wanted>(
     target: Target,

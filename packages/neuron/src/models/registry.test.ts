@@ -251,6 +251,28 @@ describe('ModelRegistry', () => {
     }
   });
 
+  it('keeps out a model whose loads kill the owner three times, also when each was the first', async () => {
+    const { registry, device } = setUp(dir);
+    let isDeadly = true;
+    device.during = () => {
+      if (!isDeadly) return;
+      device.die(false, 'a');
+      throw new AppError('device_gone', 'the owner died');
+    };
+    for (const expected of ['device_gone', 'device_gone', 'model_poisoned']) {
+      await assert.rejects(registry.load(spec('a')), (thrown) => code(thrown) === expected);
+    }
+    assert.equal((await registry.list())[0]?.status, 'poisoned');
+    // Asked for again, it has three more.
+    for (const expected of ['device_gone', 'device_gone']) {
+      await assert.rejects(registry.load(spec('a')), (thrown) => code(thrown) === expected);
+      assert.equal((await registry.list())[0]?.status, 'available');
+    }
+    isDeadly = false;
+    await registry.load(spec('a'));
+    assert.equal(registry.isLoaded('a'), true);
+  });
+
   it('counts the memory of what is loaded, and gives it back', async () => {
     const { registry } = setUp(dir, 165);
     await registry.load(spec('a')); // the device says it took 50 MiB
@@ -277,7 +299,7 @@ describe('ModelRegistry', () => {
     const { registry } = setUp(dir, 145);
     await registry.load(spec('a')); // the device says it took 50 MiB
     await registry.unload('a');
-    const wide = { ...spec('a'), cache_type_k: 'f32', cache_type_v: 'f32' };
+    const wide = { ...spec('a'), slots: 4, cache_type_k: 'f32', cache_type_v: 'f32' };
     assert.equal(await registry.load(wide).catch(code), 'does_not_fit');
   });
 

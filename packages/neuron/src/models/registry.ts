@@ -23,6 +23,7 @@ import { type DeviceSlot, isAt } from './choose-target.ts';
 import type { CreateGate, GateLimits } from './gate.ts';
 import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
 import { LostHandles } from './lost-handles.ts';
+import { ModelDeaths } from './model-deaths.ts';
 import { type EntryStatus, ModelEntry, type ServingModel } from './model-entry.ts';
 import { ModelMover, type RecycleReport } from './model-mover.ts';
 import { inUse, notFound, notLoaded, shuttingDown, unloadedMidway } from './registry-errors.ts';
@@ -38,8 +39,6 @@ export interface RegistryDeps {
   readonly log: Log;
 }
 
-const deathsMax = 3;
-const deathWindowMs = 10 * 60 * 1000;
 const recoveryAttemptsMax = 5;
 const drainMsMax = 20_000;
 const recoveryWaitMsMax = 10_000;
@@ -51,6 +50,7 @@ export class ModelRegistry {
   readonly #unsubscribe: (() => void)[];
   readonly #mover: ModelMover;
   readonly #lost = new LostHandles();
+  readonly #deaths: ModelDeaths;
   /** Models that the present owner of a device has let go. */
   readonly #unloads = new WeakMap<DeviceSlot, number>();
   #isClosing = false;
@@ -58,6 +58,7 @@ export class ModelRegistry {
 
   constructor(deps: RegistryDeps) {
     this.#deps = deps;
+    this.#deaths = new ModelDeaths(deps.clock);
     this.#available = new AvailableModels(deps.sources, deps.loader, deps.clock);
     this.#mover = new ModelMover({
       placement: deps.loader.placement,
@@ -94,7 +95,9 @@ export class ModelRegistry {
     }
     const entry = this.#createEntry(spec, file);
     this.#entries.set(id, entry);
+    if (existing !== undefined) this.#deaths.forget(id);
     entry.ready = this.#bringUp(entry).catch((error: unknown) => {
+      if (entry.status === 'loading') this.#keepOut(entry);
       if (this.#entries.get(id) === entry) this.#entries.delete(id);
       entry.markGone();
       throw error;
@@ -306,17 +309,12 @@ export class ModelRegistry {
       throw signal.aborted ? signal.reason : this.#lost.toError(loaded);
     }
     entry.attach(loaded);
+    // It may have got fewer slots than were hoped for.
+    entry.admission.setLimits(this.#deps.createGate(entry.spec).limits);
     entry.use.loaded();
-    const { context, slots, memoryMb, loadMs } = loaded.arch.facts;
-    const fields = {
-      model: entry.id,
-      device: loaded.slot.device.id,
-      context,
-      slots,
-      mb: memoryMb,
-      ms: loadMs,
-    };
-    this.#deps.log.info('model loaded', fields);
+    const { context, slots, memoryMb: mb, loadMs: ms } = loaded.arch.facts;
+    const device = loaded.slot.device.id;
+    this.#deps.log.info('model loaded', { model: entry.id, device, context, slots, mb, ms });
   }
 
   #onOwnerDeath(slot: DeviceSlot, death: OwnerDeath): void {
@@ -326,14 +324,20 @@ export class ModelRegistry {
       const handle = entry.handleOn(slot);
       if (handle === null || !death.lostHandles.includes(handle)) continue;
       entry.detach();
-      if (entry.status !== 'loaded') continue;
-      if (death.busyHandles.includes(handle)) entry.deathsMs.push(this.#deps.clock.monotonicMs());
-      this.#startRecovery(entry);
+      if (death.busyHandles.includes(handle)) this.#deaths.note(entry.id);
+      if (entry.status === 'loaded') this.#startRecovery(entry);
     }
-    const reloading = death.loading === null ? undefined : this.#entries.get(death.loading);
-    if (death.busyHandles.length === 0 && reloading?.status === 'recovering') {
-      reloading.deathsMs.push(this.#deps.clock.monotonicMs());
-    }
+    const loading = death.loading === null ? undefined : this.#entries.get(death.loading);
+    if (death.busyHandles.length === 0 && loading?.isLoading === true) this.#deaths.note(loading.id);
+  }
+
+  /** Throws when it brought its device down too often. */
+  #keepOut(entry: ModelEntry): void {
+    if (!this.#deaths.isTooMany(entry.id)) return;
+    entry.status = 'poisoned';
+    const fields = { model: entry.id };
+    this.#deps.log.error('model poisoned: its owner died three times with it at work', fields);
+    throw entry.refusal();
   }
 
   /** Loads it again, plainly. */
@@ -347,14 +351,8 @@ export class ModelRegistry {
     const { clock, log } = this.#deps;
     const signal = entry.stopLoading.signal;
     for (let attempt = 0; ; attempt++) {
-      const recent = entry.deathsMs.filter((at) => clock.monotonicMs() - at < deathWindowMs);
-      entry.deathsMs = recent;
-      if (recent.length >= deathsMax) {
-        entry.status = 'poisoned';
-        log.error('model poisoned: its owner died three times with it at work', { model: entry.id });
-        throw entry.refusal();
-      }
-      const waits = Math.max(attempt, recent.length - 1);
+      this.#keepOut(entry);
+      const waits = Math.max(attempt, this.#deaths.count(entry.id) - 1);
       if (waits > 0) await clock.sleep(Math.min(1000 * 2 ** (waits - 1), 30_000), signal);
       signal.throwIfAborted();
       try {

@@ -9,12 +9,15 @@ function start(firstHandle = 1) {
   const engine = new FakeEngine();
   const sent: FromOwner[] = [];
   const turns: (() => void)[] = [];
-  const state = { congested: false, cancelled: 0, now: 0, ended: 0 };
+  const state = { congested: false, cancelled: 0, now: 0, ended: 0, at: -1 };
   const owner = new Owner(
     {
       send: (message) => sent.push(message),
       isCongested: () => state.congested,
       cancelledLoad: () => state.cancelled,
+      workingOn: (handle) => {
+        state.at = handle;
+      },
       schedule: (turn) => turns.push(turn),
       nowMs: () => state.now,
       onEnd: () => state.ended++,
@@ -237,4 +240,27 @@ test('shutdown frees every model and the engine, once', () => {
   assert.equal(engine.models[0]!.closed, true);
   assert.equal(engine.closed, true);
   assert.equal(state.ended, 1);
+});
+
+test('it says which model it is at, and none while it loads another', () => {
+  const { engine, state, submit, turns } = start();
+  submit(load);
+  submit(load);
+  const at: number[] = [];
+  for (const model of engine.models) {
+    const step = model.step.bind(model);
+    model.step = () => {
+      at.push(state.at);
+      step();
+    };
+  }
+  submit({ kind: 'Generate', handle: 1, params: generateParams([1], 3) });
+  submit({ kind: 'Generate', handle: 2, params: generateParams([1], 3) });
+  turns.shift()?.();
+  assert.deepEqual(at, [1, 2]);
+  submit(load);
+  assert.equal(state.at, 0);
+  submit({ kind: 'Embed', handle: 1, inputs: [Int32Array.of(1)] });
+  submit({ kind: 'ClearKv', handle: 2 });
+  assert.equal(state.at, 2);
 });

@@ -19,6 +19,7 @@ import {
   type EmbedJob,
   type FromOwner,
   type GenerateJob,
+  handleOf,
   isStepped,
   type Job,
   type JobId,
@@ -41,6 +42,8 @@ export interface OwnerPorts {
   readonly isCongested: () => boolean;
   /** The id of the load that shall be given up, 0 for none; readable while a load blocks this thread. */
   readonly cancelledLoad: () => JobId;
+  /** The model that what comes now is for, 0 for none: when this owner dies, who was at work. */
+  readonly workingOn: (handle: ArchHandle) => void;
   /** Runs `turn` after the message source had its chance. */
   readonly schedule: (turn: () => void) => void;
   readonly nowMs: () => number;
@@ -151,6 +154,7 @@ export class Owner {
     if (this.#closed || this.#ports.isCongested()) return;
     for (const [handle, { model }] of this.#slab) {
       if (this.#stuck.has(handle) || !model.hasWork()) continue;
+      this.#ports.workingOn(handle);
       try {
         model.step();
       } catch (error) {
@@ -167,6 +171,7 @@ export class Owner {
     const first = this.#tasks[0];
     if (first === undefined) return;
     const { id, job, task } = first;
+    this.#ports.workingOn(job.handle);
     try {
       const result = task.step();
       if (result === null) return;
@@ -181,6 +186,7 @@ export class Owner {
     try {
       // What is gathered must not wait for a load or a prompt.
       this.#flush(true);
+      this.#ports.workingOn(handleOf(job) ?? 0);
       if (isStepped(job)) {
         this.#begin(id, job);
         return;

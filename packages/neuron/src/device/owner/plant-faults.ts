@@ -21,6 +21,7 @@ export function plantFaults(faults: readonly Fault[], life: number): EngineFault
       for (const fault of of(modelId)) {
         if (fault.kind === 'slow_load') waitSlowly(modelId, fault.ms, onProgress);
         if (fault.kind === 'load_oom') throw outOfMemory(modelId);
+        if (fault.kind === 'load_abort') process.abort();
       }
     },
     onStep(modelId) {

@@ -3,7 +3,7 @@
  * parent: when the channel closes, and, while a load blocks the event loop, when another process has become
  * the parent.
  */
-import { readSync } from 'node:fs';
+import { readSync, writeSync } from 'node:fs';
 import { type FromOwner, isToOwner } from '../jobs.ts';
 import { openEngine } from './open-engine.ts';
 import { Owner } from './owner.ts';
@@ -13,8 +13,9 @@ const unsentMax = 256;
 const unsentLow = 64;
 
 const parentPid = process.ppid;
-const cancelFd = readCancelFd();
+const wordsFd = readWordsFd();
 const word = new Int32Array(1);
+const at = new Int32Array(1);
 let unsent = 0;
 let congested = false;
 let ended = false;
@@ -24,6 +25,7 @@ const owner = new Owner(
     send,
     isCongested: () => congested,
     cancelledLoad,
+    workingOn,
     schedule: (turn) => void setImmediate(turn),
     nowMs: () => performance.now(),
     onEnd: () => {
@@ -65,12 +67,19 @@ function exitWhenSent(): void {
 
 function cancelledLoad(): number {
   if (process.ppid !== parentPid) process.kill(process.pid, 'SIGKILL');
-  if (cancelFd === null) return 0;
-  readSync(cancelFd, word, 0, 4, 0);
+  if (wordsFd === null) return 0;
+  readSync(wordsFd, word, 0, 4, 0);
   return word[0] ?? 0;
 }
 
-function readCancelFd(): number | null {
-  const argument = process.argv.find((text) => text.startsWith('--cancel-fd='));
-  return argument === undefined ? null : Number(argument.slice('--cancel-fd='.length));
+/** One model alone costs no write a step. */
+function workingOn(handle: number): void {
+  if (wordsFd === null || at[0] === handle) return;
+  at[0] = handle;
+  writeSync(wordsFd, at, 0, 4, 4);
+}
+
+function readWordsFd(): number | null {
+  const argument = process.argv.find((text) => text.startsWith('--words-fd='));
+  return argument === undefined ? null : Number(argument.slice('--words-fd='.length));
 }

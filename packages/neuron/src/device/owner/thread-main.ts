@@ -6,13 +6,14 @@ import { Owner } from './owner.ts';
 
 const port = parentPort;
 if (port === null) throw new Error('owner/thread-main is the entry of a worker thread');
-const { cancelledLoad } = workerData as { readonly cancelledLoad: Int32Array };
+const { words } = workerData as { readonly words: Int32Array };
 
 const owner = new Owner(
   {
     send: (message) => port.postMessage(message),
     isCongested: () => false,
-    cancelledLoad: () => Atomics.load(cancelledLoad, 0),
+    cancelledLoad: () => Atomics.load(words, 0),
+    workingOn: (handle) => void Atomics.store(words, 1, handle),
     schedule: (turn) => void setImmediate(turn),
     nowMs: () => performance.now(),
     onEnd: () => port.close(),
