@@ -53,8 +53,11 @@ export interface LoadSpec {
   readonly embeddings: boolean;
   /** Host memory for the KV of ended sequences, MiB; 0 = reuse only what the slots still hold. */
   readonly prefixCacheMb: number;
-  /** `ngram`: drafts looked up in the sequence's own tokens, verified in the same batch. */
-  readonly speculation: 'off' | 'ngram';
+  /**
+   * `ngram`: drafts looked up in the sequence's own tokens, verified in the same batch. `mtp`: where none are
+   * found, those of the model's own layers for multi-token prediction, all of which the file must have.
+   */
+  readonly speculation: 'off' | 'ngram' | 'mtp';
   /** A smaller model of the same vocabulary that drafts where no n-gram is found; null = none. */
   readonly draftFile: string | null;
   /**

@@ -9,8 +9,11 @@ import {
 } from '../libllama/load-library.ts';
 import { checkModelFiles } from './check-model-file.ts';
 import { DraftModel } from './draft-model.ts';
+import type { DraftSource } from './draft-source.ts';
 import type { EngineFaults } from './engine-faults.ts';
 import { LoadedModel } from './loaded-model.ts';
+import { MtpContext } from './mtp-context.ts';
+import { MtpDraft } from './mtp-draft.ts';
 import { closeModel, type OpenedModel, openModel } from './open-model.ts';
 import { readFacts } from './read-facts.ts';
 import { readVocabulary, type Vocabulary } from './vocabulary.ts';
@@ -73,10 +76,10 @@ export class Engine {
     const { api } = this.#library;
     const freeBefore = this.#gpuFreeMb();
     const opened = openModel(this.#library, spec, onProgress);
-    let draftModel: DraftModel | null = null;
+    let drafter: DraftSource | null = null;
     try {
       const vocabulary = readVocabulary(api, opened.model);
-      draftModel = this.#openDraftModel(spec, opened, vocabulary, onProgress);
+      drafter = this.#openDrafter(spec, opened, vocabulary, onProgress);
       const freeAfter = this.#gpuFreeMb();
       const deviceMb = freeBefore === null || freeAfter === null ? 0 : freeBefore - freeAfter;
       const facts = readFacts(api, opened, vocabulary, spec, {
@@ -84,7 +87,7 @@ export class Engine {
         loadMs: this.#now() - startedAt,
         deviceBytes: deviceMb > 0 ? deviceMb * 1024 ** 2 : null,
         contextBytes: opened.contextBytes,
-        draft: draftModel,
+        draft: drafter,
       });
       const model = new LoadedModel({
         library: this.#library,
@@ -94,13 +97,13 @@ export class Engine {
         spec,
         now: this.#now,
         faults: this.#faults,
-        draftModel,
+        drafter,
         onClose: (closed) => this.#models.delete(closed),
       });
       this.#models.add(model);
       return model;
     } catch (error) {
-      draftModel?.close();
+      drafter?.close();
       closeModel(api, opened);
       throw error;
     }
@@ -122,12 +125,16 @@ export class Engine {
     for (const model of [...this.#models]) model.close();
   }
 
-  #openDraftModel(
+  #openDrafter(
     spec: LoadSpec,
     opened: OpenedModel,
     vocabulary: Vocabulary,
     onProgress: (fraction: number) => boolean,
-  ): DraftModel | null {
+  ): DraftSource | null {
+    const { nextn } = this.#library;
+    if (spec.speculation === 'mtp' && nextn !== null) {
+      return new MtpDraft(new MtpContext(this.#library, nextn, opened, spec), spec.slots);
+    }
     if (spec.draftFile === null || spec.speculation === 'off') return null;
     checkModelFiles(spec.modelId, spec.draftFile);
     const parts = { spec, vocabulary, contextTokens: opened.contextTokens };

@@ -25,8 +25,10 @@ export interface KvMemory {
   clear(sequence: number): void;
   /** What `save` would take. */
   sizeOf(sequence: number): number;
-  /** Null when there is nothing to save or libllama refuses. */
-  save(sequence: number): KvState | null;
+  /** Positions that the sequence holds, when they begin at 0. */
+  lengthOf(sequence: number): number;
+  /** Null when there is nothing to save or libllama refuses. `spare`: bytes at its end for the caller. */
+  save(sequence: number, spare?: number): KvState | null;
   /** Replaces what the sequence holds; false when the state is not of this model, then it holds nothing. */
   restore(sequence: number, data: Uint8Array): boolean;
 }
@@ -46,12 +48,13 @@ export function createKvMemory(
     truncate: (sequence, length) => memory !== null && api.llama_memory_seq_rm(memory, sequence, length, -1),
     clear,
     sizeOf,
-    save(sequence) {
+    lengthOf: (sequence) => (memory === null ? 0 : api.llama_memory_seq_pos_max(memory, sequence) + 1),
+    save(sequence, spare = 0) {
       const size = sizeOf(sequence);
       if (size === 0) return null;
-      const block = allocateNative(size, { isZeroed: false });
+      const block = allocateNative(size + spare, { isZeroed: false });
       const written = Number(api.llama_state_seq_get_data(context, block.address, size, sequence));
-      if (written > 0) return toState(block, written);
+      if (written > 0) return toState(block, written + spare);
       block.close();
       return null;
     },

@@ -169,6 +169,7 @@ function loadModel(
     split_mode: splitModes[spec.splitMode],
     tensor_split: split?.address ?? null,
     progress_callback: progress.address,
+    load_mtp: spec.speculation === 'mtp',
     // no_alloc with mapping aborts the process, see explainRefusal.
     ...(noAlloc ? { no_alloc: true, load_mode: LlamaLoadMode.LLAMA_LOAD_MODE_NONE } : {}),
   };
@@ -199,7 +200,7 @@ function toTensorSplit(api: LlamaApi, spec: LoadSpec): ReturnType<typeof allocat
  * Memory of this process that no file backs. Where the system does not tell (all but Linux), the resident
  * set, of which the context is about to become the part that grows.
  */
-function ownMemoryBytes(): number {
+export function ownMemoryBytes(): number {
   if (process.platform === 'linux') {
     try {
       const kib = /^RssAnon:\s+(\d+) kB/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1];
@@ -332,7 +333,7 @@ function createContext(
  * Left open, libllama decides, which on all devices we know means on. On the CPU it is 1.1 to 1.2 times as
  * fast, and drafted rows are computed as single ones are, which plain attention does not do (DESIGN.md).
  */
-function flashAttentionType({ flashAttention: wanted }: LoadSpec): number {
+export function flashAttentionType({ flashAttention: wanted }: LoadSpec): number {
   if (wanted === null) return LlamaFlashAttnType.LLAMA_FLASH_ATTN_TYPE_AUTO;
   return wanted
     ? LlamaFlashAttnType.LLAMA_FLASH_ATTN_TYPE_ENABLED
