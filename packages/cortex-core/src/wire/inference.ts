@@ -107,6 +107,10 @@ export interface ModelFacts {
   readonly metadata: Readonly<Record<string, string>>;
   /** MiB that the load took, measured where the device can tell, else computed from the buffers' sizes. */
   readonly memoryMb: number;
+  /** Who drafts: `speculation` of the load, another model, or less where what was asked for is not there. */
+  readonly drafts?: 'off' | 'ngram' | 'mtp' | 'draft_model' | undefined;
+  /** Why the model's own layers do not draft though they were to. */
+  readonly draftsWhy?: string | undefined;
   /**
    * Present where memoryMb is not a device's own figure. MiB: all weights; growth as the context was made.
    */

@@ -1,6 +1,6 @@
 import { freemem, totalmem } from 'node:os';
 import { AppError } from 'cortex-core/wire/errors';
-import type { BackendDevice, DeviceMemory, LoadSpec } from 'cortex-core/wire/inference';
+import type { BackendDevice, DeviceMemory, LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
 import {
   type Libllama,
   type LoadLibraryOptions,
@@ -26,6 +26,14 @@ export interface EngineOptions extends LoadLibraryOptions {
   readonly now?: () => number;
   readonly faults?: EngineFaults | undefined;
 }
+
+interface Drafter {
+  readonly source: DraftSource | null;
+  readonly by: NonNullable<ModelFacts['drafts']>;
+  readonly why?: string | undefined;
+}
+
+const noDrafter: Drafter = { source: null, by: 'off' };
 
 /** Everything native of one owner. Synchronous; every call from the thread that made it. */
 export class Engine {
@@ -76,18 +84,20 @@ export class Engine {
     const { api } = this.#library;
     const freeBefore = this.#gpuFreeMb();
     const opened = openModel(this.#library, spec, onProgress);
-    let drafter: DraftSource | null = null;
+    let drafter: Drafter = noDrafter;
     try {
       const vocabulary = readVocabulary(api, opened.model);
       drafter = this.#openDrafter(spec, opened, vocabulary, onProgress);
       const freeAfter = this.#gpuFreeMb();
       const deviceMb = freeBefore === null || freeAfter === null ? 0 : freeBefore - freeAfter;
+      const { source, by, why } = drafter;
       const facts = readFacts(api, opened, vocabulary, spec, {
         fileBytes,
         loadMs: this.#now() - startedAt,
         deviceBytes: deviceMb > 0 ? deviceMb * 1024 ** 2 : null,
         contextBytes: opened.contextBytes,
-        draft: drafter,
+        draft: source,
+        drafts: { by, why },
       });
       const model = new LoadedModel({
         library: this.#library,
@@ -97,13 +107,13 @@ export class Engine {
         spec,
         now: this.#now,
         faults: this.#faults,
-        drafter,
+        drafter: source,
         onClose: (closed) => this.#models.delete(closed),
       });
       this.#models.add(model);
       return model;
     } catch (error) {
-      drafter?.close();
+      drafter.source?.close();
       closeModel(api, opened);
       throw error;
     }
@@ -130,15 +140,29 @@ export class Engine {
     opened: OpenedModel,
     vocabulary: Vocabulary,
     onProgress: (fraction: number) => boolean,
-  ): DraftSource | null {
-    const { nextn } = this.#library;
-    if (spec.speculation === 'mtp' && nextn !== null) {
-      return new MtpDraft(new MtpContext(this.#library, nextn, opened, spec), spec.slots);
-    }
-    if (spec.draftFile === null || spec.speculation === 'off') return null;
-    checkModelFiles(spec.modelId, spec.draftFile);
+  ): Drafter {
+    const { speculation, draftFile, modelId } = spec;
+    if (speculation === 'mtp') return this.#openMtp(spec, opened);
+    if (draftFile === null || speculation === 'off') return { source: null, by: speculation };
+    checkModelFiles(modelId, draftFile);
     const parts = { spec, vocabulary, contextTokens: opened.contextTokens };
-    return new DraftModel(this.#library, parts, onProgress);
+    return { source: new DraftModel(this.#library, parts, onProgress), by: 'draft_model' };
+  }
+
+  /** Nobody asked for them by name: where they cannot be used, the text alone drafts. */
+  #openMtp(spec: LoadSpec, opened: OpenedModel): Drafter {
+    const { api, nextn } = this.#library;
+    const layers = api.llama_model_n_layer_nextn(opened.model);
+    if (nextn === null)
+      return { source: null, by: 'ngram', why: 'this libllama lacks the functions for them' };
+    if (layers < 1) return { source: null, by: 'ngram', why: 'libllama finds none in the file' };
+    try {
+      const context = new MtpContext(this.#library, nextn, opened, spec);
+      return { source: new MtpDraft(context, spec.slots), by: 'mtp' };
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error;
+      return { source: null, by: 'ngram', why: error.message };
+    }
   }
 
   #gpuFreeMb(): number | null {

@@ -49,7 +49,7 @@ export class MtpContext {
     this.heads = api.llama_model_n_layer_nextn(model);
     this.capacity = spec.ubatch;
     const ownBefore = ownMemoryBytes();
-    this.#context = createContext(api, opened, spec, this.heads);
+    this.#context = createMtpContext(api, opened, spec);
     this.contextBytes = Math.max(0, ownMemoryBytes() - ownBefore);
     if (threads !== null) api.llama_attach_threadpool(this.#context, threads.address, threads.address);
     const memory = api.llama_get_memory(this.#context) as bigint | null;
@@ -131,11 +131,11 @@ export class MtpContext {
   }
 }
 
-function createContext(
+/** Errors: `does_not_fit`. */
+export function createMtpContext(
   api: LlamaApi,
   { model, context: trunk, contextTokens }: OpenedModel,
   spec: LoadSpec,
-  heads: number,
 ): bigint {
   const threads = api.llama_n_threads(trunk);
   const context = api.llama_init_from_model(model, {
@@ -145,7 +145,7 @@ function createContext(
     n_batch: spec.ubatch,
     n_ubatch: spec.ubatch,
     n_seq_max: spec.slots,
-    n_outputs_max: Math.max(spec.slots, heads),
+    n_outputs_max: Math.max(spec.slots, api.llama_model_n_layer_nextn(model)),
     n_threads: threads,
     n_threads_batch: threads,
     flash_attn_type: flashAttentionType(spec),

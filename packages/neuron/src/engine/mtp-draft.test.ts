@@ -303,6 +303,38 @@ test('a context that fails costs nothing but its drafts, and comes back', () => 
   own.close();
 });
 
+test('where the layers cannot be used the model is loaded without and says why', () => {
+  const broken = (over: Partial<NonNullable<typeof library.nextn>>) => {
+    assert.ok(library.nextn);
+    return { ...library, nextn: { ...library.nextn, ...over } };
+  };
+  const noContext: typeof library.api.llama_init_from_model = (model, params) =>
+    params.ctx_type === LlamaContextType.LLAMA_CONTEXT_TYPE_MTP
+      ? (null as unknown as bigint)
+      : library.api.llama_init_from_model(model, params);
+  const libraries: [typeof library, RegExp][] = [
+    [{ ...library, nextn: null }, /lacks the functions/],
+    [broken({ stateOf: () => null }), /they give no hidden state/],
+    [{ ...library, api: { ...library.api, llama_model_n_layer_nextn: () => 0 } }, /finds none in the file/],
+    [{ ...library, api: { ...library.api, llama_init_from_model: noContext } }, /no room for the context/],
+  ];
+  const expected = load(right, 'off');
+  assert.deepEqual([expected.facts.drafts, expected.facts.draftsWhy], ['off', undefined]);
+  const { tokens } = answer(expected, textFrom(10, 20));
+  for (const [each, why] of libraries) {
+    const own = new Engine({ library: each, now: () => clock++ });
+    const model = load(right, 'mtp', {}, own);
+    assert.equal(model.facts.drafts, 'ngram');
+    assert.match(model.facts.draftsWhy ?? '', why);
+    assert.deepEqual(answer(model, textFrom(10, 20)).tokens, tokens);
+    own.close();
+  }
+  const model = load(right, 'mtp');
+  assert.deepEqual([model.facts.drafts, model.facts.draftsWhy], ['mtp', undefined]);
+  model.close();
+  expected.close();
+});
+
 test('stops, budgets and the end of the context are exact in the middle of accepted guesses', () => {
   const over = { slots: 1, context: 96 };
   const [plain, drafting] = [load(right, 'off', over), load(right, 'mtp', over)];

@@ -15,6 +15,7 @@ export interface LoadMeasurements {
   readonly contextBytes: number;
   /** The same of the model that drafts, with its weights; null = there is none. */
   readonly draft: { readonly weightsBytes: number; readonly contextBytes: number } | null;
+  readonly drafts: { readonly by: NonNullable<ModelFacts['drafts']>; readonly why?: string | undefined };
 }
 
 export function readFacts(
@@ -44,6 +45,8 @@ export function readFacts(
     eogTokens: vocabulary.eogTokens,
     ...readMemory(api, opened, metadata, spec, measured),
     loadMs: measured.loadMs,
+    drafts: measured.drafts.by,
+    ...(measured.drafts.why === undefined ? {} : { draftsWhy: measured.drafts.why }),
   };
 }
 

@@ -11,12 +11,15 @@ import type { ReadHeader } from './header-cache.ts';
 import type { LoadMeter } from './load-meter.ts';
 import {
   type Decision,
+  type Drafter,
   decideLoad,
   type EngineConfig,
+  type LoadPlan,
   planLoad,
   toActualMb,
   toLoadShape,
   toLoadSpec,
+  usesPredictionLayers,
 } from './load-plan.ts';
 import { MemoryCorrections } from './memory-corrections.ts';
 import type { Placement, Reservation } from './placement.ts';
@@ -43,6 +46,7 @@ interface Reserved {
   readonly target: Target;
   /** Names the kind of load for what is remembered of it. */
   readonly key: string;
+  readonly speculation: LoadPlan['speculation'];
   readonly reservation: Reservation;
   readonly decision: Decision;
 }
@@ -148,14 +152,24 @@ export class ModelLoader {
     { spec, checked, identity, draft }: FoundModel,
     signal: AbortSignal,
   ): Promise<Reserved> {
-    const { key, ...plan } = planLoad(checked, spec, this.#engine, target, identity, draft);
-    const predict = (context: number, mb: number): number => this.#corrections.predict(key, context, mb);
-    const { reservation, wanted } = await this.#placement.reserve(
-      target,
-      (budgets) => decideLoad(spec, this.#engine, plan, predict, budgets),
-      signal,
-    );
-    return { target, key, reservation, decision: wanted };
+    const reserve = async (drafter: Drafter): Promise<Reserved> => {
+      const { key, ...plan } = planLoad(checked, spec, this.#engine, target, identity, drafter);
+      const predict = (context: number, mb: number): number => this.#corrections.predict(key, context, mb);
+      const { reservation, wanted } = await this.#placement.reserve(
+        target,
+        (budgets) => decideLoad(spec, this.#engine, plan, predict, budgets),
+        signal,
+      );
+      return { target, key, speculation: plan.speculation, reservation, decision: wanted };
+    };
+    if (draft !== null || !usesPredictionLayers(checked, spec, this.#engine, target)) return reserve(draft);
+    try {
+      return await reserve('mtp');
+    } catch (error) {
+      // Nobody asked for them by name: a model that fits without is loaded without.
+      if (!isLackOfMemory(error)) throw error;
+      return reserve(null);
+    }
   }
 
   async #loadReserved(what: ReservedLoad, meter: LoadMeter, signal: AbortSignal): Promise<LoadedModel> {

@@ -30,6 +30,8 @@ export interface LoadShape {
   readonly deviceCount: number;
   /** MiB of each device that no buffer explains: work buffers of its backend, pools, kernels. */
   readonly overheadMb: number;
+  /** A second context of a model: the vocabulary's tables are there already. */
+  readonly isSecond?: boolean | undefined;
 }
 
 /** MiB. */
@@ -71,7 +73,8 @@ export function estimateMemory(
   const cells = Math.ceil(context / cellBlock) * cellBlock;
   const cacheMb = cacheBytesOf(model, load, cells, sequences) / mib;
   const outputs = Math.max(sequences, load.outputs);
-  const fixed = outputs * model.vocabulary * 4 + model.vocabulary * vocabularyBytes;
+  const tables = load.isSecond ? 0 : model.vocabulary * vocabularyBytes;
+  const fixed = outputs * model.vocabulary * 4 + tables;
   const perDevice = computeBytesOf(model, load, cells, sequences) / mib + load.overheadMb;
   const computeMb = perDevice * load.deviceCount + fixed / mib;
   const weightsMb = weightBytes / mib;

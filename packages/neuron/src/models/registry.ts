@@ -307,7 +307,7 @@ export class ModelRegistry {
     }
     entry.attach(loaded);
     entry.use.loaded();
-    const { context, slots, memoryMb, loadMs } = loaded.arch.facts;
+    const { context, slots, memoryMb, loadMs, drafts, draftsWhy } = loaded.arch.facts;
     const fields = {
       model: entry.id,
       device: loaded.slot.device.id,
@@ -315,6 +315,7 @@ export class ModelRegistry {
       slots,
       mb: memoryMb,
       ms: loadMs,
+      drafts: draftsWhy === undefined ? drafts : `${drafts}: ${draftsWhy}`,
     };
     this.#deps.log.info('model loaded', fields);
   }

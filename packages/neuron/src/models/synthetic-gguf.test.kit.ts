@@ -39,6 +39,9 @@ export const families: Readonly<Record<string, SyntheticModel>> = {
   lfm2: lfm2(),
 };
 
+/** With two layers for prediction behind six others. */
+export const predicting: SyntheticModel = hyV3();
+
 export async function writeSyntheticGguf(path: string, model: SyntheticModel): Promise<void> {
   const own = { vocab_size: vocab, context_length: 131_072, ...model.metadata };
   const metadata: Metadata = [
@@ -226,6 +229,48 @@ function deepseek2(): SyntheticModel {
     expert_feed_forward_length: expertForward,
   };
   return { architecture: 'deepseek2', metadata, tensors: [...outer(embedding), ...tensors] };
+}
+
+/** Experts in every layer but the first; the last `prediction` layers are for prediction. */
+function hyV3(): SyntheticModel {
+  const [embedding, heads, kvHeads, length, experts, expertForward, prediction] = [
+    1536, 12, 4, 128, 8, 768, 2,
+  ];
+  const layers = 6 + prediction;
+  const tensors = perLayer(layers, (at) => [
+    ...attention(at, embedding, heads * length, kvHeads * length),
+    [`blk.${at}.attn_q_norm.weight`, [length]],
+    [`blk.${at}.attn_k_norm.weight`, [length]],
+    ...(at === 0
+      ? feedForward(at, embedding, 4096)
+      : ([
+          [`blk.${at}.ffn_norm.weight`, [embedding]],
+          ...experts3(at, embedding, expertForward, experts),
+          [`blk.${at}.exp_probs_b`, [experts]],
+          ...feedForward(at, embedding, expertForward)
+            .slice(1)
+            .map(([name, shape]): Tensor => [name.replace('.weight', '_shexp.weight'), shape]),
+        ] as Tensor[])),
+    ...(at < layers - prediction
+      ? []
+      : ([
+          [`blk.${at}.nextn.eh_proj.weight`, [2 * embedding, embedding]],
+          [`blk.${at}.nextn.enorm.weight`, [embedding]],
+          [`blk.${at}.nextn.hnorm.weight`, [embedding]],
+        ] as Tensor[])),
+  ]);
+  const metadata = {
+    ...toMetadata({ layers, embedding, feedForward: 4096, heads, kvHeads }),
+    nextn_predict_layers: prediction,
+    'attention.key_length': length,
+    'attention.value_length': length,
+    'rope.dimension_count': length,
+    expert_count: experts,
+    expert_used_count: 2,
+    expert_feed_forward_length: expertForward,
+    expert_shared_feed_forward_length: expertForward,
+  };
+  return { architecture: 'hy_v3', metadata, tensors: [...outer(embedding), ...tensors] };
 }
 
 function mambaMixer(at: number, embedding: number): Tensor[] {
