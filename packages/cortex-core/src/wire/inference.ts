@@ -15,6 +15,11 @@ export type KvCacheType = (typeof kvCacheTypes)[number];
  */
 export const draftRowsMax = 63;
 /**
+ * Drafts of a step where a state is recurrent and the model's own layers draft: a state more is kept of each
+ * sequence for every one of them, and libllama wants graphs of more than as many tokens and one.
+ */
+export const recurrentTakeBackMax = 3;
+/**
  * Whole inputs in one decode call. The batch is a multiple of it: libllama rounds the graph that it reserves
  * up to one, but not its outputs, and then aborts in the mean (graph_reserve, build_pooling).
  */

@@ -100,8 +100,8 @@ export class BatchLoop {
       context: host.contextTokens,
     });
     const sampler = new Sampler(host, params);
-    // A refused draft is cut off again, which a recurrent state does not allow.
-    const isSpeculating = speculation !== 'off' && kv.canTruncate;
+    // A refused draft is taken back, which not every recurrent state allows.
+    const isSpeculating = speculation !== 'off' && kv.takeBackMax > 0;
     const sequence = createSequence({ params, budget, sampler, sink, isSpeculating, now: now() });
     this.#waiting.push(sequence);
     return {
@@ -208,12 +208,13 @@ export class BatchLoop {
   }
 
   #draft({ drafts, slot, tokens, cells, budget, completion }: Sequence): Int32Array {
-    const { drafter, host, ubatch } = this.#options;
+    const { drafter, host, kv, ubatch } = this.#options;
     const rest = budget.tokens - completion - 1;
     const room = host.contextTokens - cells - 1;
     const isLong =
       cells >= longDraftsFrom && rest >= longDraftsRest && room >= draftRowsMax && ubatch > draftRowsMax;
-    const wanted = drafts?.wanted(this.#costs, isLong ? draftRowsMax : shortDraftMax) ?? 0;
+    const longest = Math.min(isLong ? draftRowsMax : shortDraftMax, kv.takeBackMax);
+    const wanted = drafts?.wanted(this.#costs, longest) ?? 0;
     if (slot === null) return noDrafts;
     // The longest are whole or none: what makes so many rows cheap needs all of them. Those behind the
     // answer's end are cut off with the refused ones.
@@ -309,7 +310,7 @@ export class BatchLoop {
 
   /** Takes the token after `row`, and goes on through the drafts as long as each is what was chosen. */
   #sample(sequence: Sequence, drafts: Int32Array, row: number): Ending | null {
-    const { host, kv } = this.#options;
+    const { host, kv, modelId } = this.#options;
     const watched = drafts.length === 0 && sequence.drafts !== null ? this.#guess(sequence) : undefined;
     const { length } = sequence.tokens;
     const cellsEnd = sequence.cells + drafts.length;
@@ -328,7 +329,13 @@ export class BatchLoop {
     else if (watched !== undefined && sequence.tokens.length > length) {
       sequence.drafts?.watch(sequence.tokens.at(length) === watched);
     }
-    if (sequence.cells < cellsEnd && sequence.slot !== null) kv.truncate(sequence.slot, sequence.cells);
+    const { cells, slot } = sequence;
+    if (cells < cellsEnd && slot !== null && !kv.takeBack(slot, cells)) {
+      throw new AppError(
+        'job_failed',
+        `model "${modelId}": refused drafts could not be taken back; try again`,
+      );
+    }
     return ending;
   }
 

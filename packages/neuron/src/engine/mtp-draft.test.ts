@@ -35,6 +35,9 @@ const models: readonly (readonly [string, string])[] = [
   ['a layer that is wrong at every third word', write({ wrongEvery: 3 })],
   ['two layers that are right', write({ heads: 2 })],
   ['two layers that are wrong at every fourth word', write({ heads: 2, wrongEvery: 4 })],
+  ['two layers beside a sliding window', write({ architecture: 'step35', heads: 2, wrongEvery: 5 })],
+  ['a recurrent model', write({ architecture: 'qwen35' })],
+  ['a recurrent model with experts', write({ architecture: 'qwen35moe', wrongEvery: 3 })],
 ];
 
 type Options = Partial<Parameters<typeof tinySpec>[0]>;

@@ -25,6 +25,11 @@ export function withMtp(kv: KvMemory, mtp: MtpDraft): KvMemory {
       if (isCut && isFollowed(sequence)) mtp.truncate(sequence, length);
       return isCut;
     },
+    takeBack(sequence, length) {
+      const isCut = kv.takeBack(sequence, length);
+      if (isCut && isFollowed(sequence)) mtp.truncate(sequence, length);
+      return isCut;
+    },
     clear(sequence) {
       kv.clear(sequence);
       if (isFollowed(sequence)) mtp.clear(sequence);

@@ -5,6 +5,7 @@ import { AppError } from 'cortex-core/wire/errors';
 import {
   type KvCacheType,
   type LoadSpec,
+  recurrentTakeBackMax,
   type SplitMode,
   wholeInputsAtOnce,
 } from 'cortex-core/wire/inference';
@@ -307,6 +308,7 @@ function createContext(
     n_batch: batchTokens,
     n_ubatch: plan.readsWhole ? batchTokens : spec.ubatch,
     n_seq_max: sequences,
+    n_rs_seq: takenBackMax(spec),
     // Without this the graph reserves ubatch x vocabulary floats.
     n_outputs_max:
       spec.embeddings || plan.readsWhole ? 0 : stepOutputsMax(sequences, spec.speculation !== 'off'),
@@ -327,6 +329,11 @@ function createContext(
     `model "${spec.modelId}": no room for ${spec.slots} slots of ${contextTokens} tokens with ` +
       `${spec.cacheTypeK}/${spec.cacheTypeV} KV; lower context or slots, or choose a smaller cache type`,
   );
+}
+
+/** Recurrent states kept besides the last one; a graph that cannot hold as many tokens would abort. */
+function takenBackMax({ speculation, ubatch }: LoadSpec): number {
+  return speculation === 'mtp' && ubatch > recurrentTakeBackMax + 1 ? recurrentTakeBackMax : 0;
 }
 
 /**

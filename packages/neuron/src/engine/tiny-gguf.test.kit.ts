@@ -50,6 +50,16 @@ export function numberEntry(key: string, value: number): Buffer {
   return Buffer.concat([text(key), u32(types.u32), u32(value)]);
 }
 
+export function numbersEntry(key: string, values: readonly number[]): Buffer {
+  return Buffer.concat([
+    text(key),
+    u32(types.array),
+    u32(types.u32 + 1),
+    u64(values.length),
+    ...values.map(u32),
+  ]);
+}
+
 export function floatEntry(key: string, value: number): Buffer {
   return Buffer.concat([text(key), u32(types.f32), f32(value)]);
 }

@@ -7,6 +7,7 @@ import {
   kvCacheTypes,
   type LoadSpec,
   type ModelFacts,
+  recurrentTakeBackMax,
 } from 'cortex-core/wire/inference';
 import type { ModelSpec } from 'cortex-core/wire/neuron';
 import type { Target } from './choose-target.ts';
@@ -125,11 +126,11 @@ export function usesPredictionLayers(
   engine: EngineConfig,
   { splitMode }: Pick<Target, 'splitMode'>,
 ): boolean {
+  if ((spec.speculation ?? engine.speculation) !== 'auto') return false;
   // libllama makes their context for whole layers.
-  const isSplit = splitMode === 'row' || splitMode === 'tensor';
-  return (
-    (spec.speculation ?? engine.speculation) === 'auto' && !isSplit && countPredictionLayers(checked) > 0
-  );
+  if (splitMode === 'row' || splitMode === 'tensor') return false;
+  const ubatch = Math.min(engine.ubatch, engine.batch);
+  return ubatch > recurrentTakeBackMax + 1 && countPredictionLayers(checked) > 0;
 }
 
 interface PartRules {
@@ -148,7 +149,8 @@ function toParts(checked: CheckedModel, load: LoadShape, rules: PartRules): read
   const model = toModelShape(checked.header, layers);
   const trunk = layers === 0 ? model : { ...model, layers: model.layers.slice(0, -layers) };
   // All weights in any case: some of the layers' tensors are read even where nothing drafts with them.
-  const own = planPart(checked, trunk, model.layers.length, load, rules);
+  const trunkLoad = drafter === 'mtp' ? { ...load, statesBefore: recurrentTakeBackMax } : load;
+  const own = planPart(checked, trunk, model.layers.length, trunkLoad, rules);
   if (drafter === null) return [own];
   if (drafter === 'mtp') return [own, planPrediction(model, load, rules)];
   // As engine/draft-model.ts opens it: like the model itself, but nothing is drafted for it.

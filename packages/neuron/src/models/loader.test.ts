@@ -276,13 +276,14 @@ describe('ModelLoader', () => {
     const others = [
       await loadOn(10_000, incomplete),
       await loadOn(10_000, unknown),
+      await loadOn(10_000, file, {}, { ubatch: 4 }),
       await loadOn(10_000, file, {}, { speculation: 'ngram' }),
       await loadOn(10_000, file, { speculation: 'off' }),
       await loadOn(10_000, file, { speculation: 'auto' }, { speculation: 'off' }),
     ];
     assert.deepEqual(
       others.map(({ speculation }) => speculation),
-      ['ngram', 'ngram', 'ngram', 'off', 'mtp'],
+      ['ngram', 'ngram', 'ngram', 'ngram', 'off', 'mtp'],
     );
   });
 

@@ -18,6 +18,9 @@ interface PredictionRule {
 /** src/models/<name>.cpp, graph_mtp. */
 const rules: Readonly<Record<string, PredictionRule>> = {
   hy_v3: { most: 8, needs: [] },
+  step35: { most: 8, needs: ['attn_q.weight'] },
+  qwen35: { most: 1, needs: ['attn_q.weight'] },
+  qwen35moe: { most: 1, needs: ['attn_q.weight', 'ffn_gate_inp.weight'] },
 };
 const neededOfAll = ['attn_norm.weight', 'nextn.eh_proj.weight', 'nextn.enorm.weight', 'nextn.hnorm.weight'];
 
