@@ -21,6 +21,8 @@ export interface MtpRow {
   readonly state: Float32Array;
 }
 
+const viewsMax = 256;
+
 export class MtpContext {
   /** Floats of a hidden state. */
   readonly width: number;
@@ -37,6 +39,7 @@ export class MtpContext {
   readonly #context: bigint;
   readonly #batch: DecodeBatch;
   readonly #logits: LogitsReader;
+  readonly #views = new Map<bigint, Float32Array>();
   #isClosed = false;
 
   /** Errors: `does_not_fit`, `load_failed` when what the functions give is not what it should be. */
@@ -90,7 +93,7 @@ export class MtpContext {
   /** Hidden state of a row of the last call, a copy; null when there is none. */
   stateOf(row: number): Float32Array | null {
     const address = this.#nextn.stateOf(this.#context, row);
-    return address === null ? null : viewFloats(address, this.width).slice();
+    return address === null ? null : this.#floatsAt(address, this.width).slice();
   }
 
   /**
@@ -101,7 +104,7 @@ export class MtpContext {
   trunkStates(row: number, count: number): Float32Array | null {
     const address = this.#nextn.states(this.#trunk);
     if (address === null) return null;
-    return viewFloats(address + BigInt(row * this.width * 4), count * this.width);
+    return this.#floatsAt(address + BigInt(row * this.width * 4), count * this.width);
   }
 
   /** Idempotent. Before the model itself is closed. */
@@ -111,6 +114,16 @@ export class MtpContext {
     this.#nextn.setStates(this.#trunk, false, false);
     this.#batch.close();
     this.#api.llama_free(this.#context);
+  }
+
+  /** Rows come back at the same addresses: a view is kept, as of logits. */
+  #floatsAt(address: bigint, length: number): Float32Array {
+    const known = this.#views.get(address);
+    if (known !== undefined && known.length >= length) return known.subarray(0, length);
+    if (this.#views.size >= viewsMax) this.#views.clear();
+    const view = viewFloats(address, length);
+    this.#views.set(address, view);
+    return view;
   }
 
   /** What is wrong with the first row ever computed; null = nothing. */

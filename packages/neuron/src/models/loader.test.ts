@@ -259,6 +259,9 @@ describe('ModelLoader', () => {
     await writeSyntheticGguf(incomplete, { ...predicting, tensors });
     const unknown = join(dir, 'unknown.gguf');
     await writeSyntheticGguf(unknown, { ...predicting, architecture: 'exaone-moe' });
+    const alone = join(dir, 'alone.gguf');
+    const last = predicting.tensors.filter(([name]) => !/^blk\.[0-5]\./.test(name));
+    await writeSyntheticGguf(alone, { ...predicting, tensors: last });
     const { meter } = bench([10]);
     const loadOn = async (budgetMb: number, path: string, over: object = {}, config: object = {}) => {
       const { loader, devices } = bench([budgetMb], { prefix_cache_mb: 0, ...config });
@@ -284,6 +287,19 @@ describe('ModelLoader', () => {
     assert.deepEqual(
       others.map(({ speculation }) => speculation),
       ['ngram', 'ngram', 'ngram', 'ngram', 'off', 'mtp'],
+    );
+    const error = await errorOf(
+      bench([10_000]).loader.load(
+        modelSpecSchema.parse({ model_id: 'alone' }),
+        alone,
+        meter,
+        new AbortController().signal,
+      ),
+    );
+    assert.equal(error.code, 'invalid_model_file');
+    assert.match(
+      error.message,
+      /^alone\.gguf is not usable: it holds a model's prediction layers alone; load/,
     );
   });
 
