@@ -148,8 +148,8 @@ function toParts(checked: CheckedModel, load: LoadShape, rules: PartRules): read
   const layers = countPredictionLayers(checked);
   const model = toModelShape(checked.header, layers);
   const trunk = layers === 0 ? model : { ...model, layers: model.layers.slice(0, -layers) };
-  // All weights in any case: some of the layers' tensors are read even where nothing drafts with them.
   const trunkLoad = drafter === 'mtp' ? { ...load, statesBefore: recurrentTakeBackMax } : load;
+  // All weights in any case: some of the layers' tensors are read even where nothing drafts with them.
   const own = planPart(checked, trunk, model.layers.length, trunkLoad, rules);
   if (drafter === null) return [own];
   if (drafter === 'mtp') return [own, planPrediction(model, load, rules)];

@@ -30,7 +30,7 @@ export async function checkModelFiles(
   }
   const tensors = headers.flatMap((header) => header.tensors);
   if (isPredictionAlone(first, tensors)) {
-    // libllama would take it and fail on the first token, and the process with it.
+    // libllama takes it, and the process ends at its first graph.
     throw invalid(
       files[0] ?? '',
       "it holds a model's prediction layers alone; load the file of the model itself",
