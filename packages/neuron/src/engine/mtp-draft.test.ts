@@ -176,14 +176,23 @@ test('four at once, and some cancelled in the middle: the others answer as ever 
   }
 });
 
+interface Row {
+  readonly token: number;
+  readonly position: number;
+  /** The word one position before. */
+  readonly before: number;
+  /** The word whose hidden state came with it; 0 = a state of zeros. */
+  readonly has: number;
+  /** With a state of the model's own: rows before it, which it attends to, that had one of a layer's. */
+  readonly guessesSeen: number;
+}
+
 /** Sees every row that the layers are given, and what state of which word came with it. */
-function watchRows(): {
-  readonly own: Engine;
-  readonly rows: { token: number; before: number; has: number }[];
-} {
-  const rows: { token: number; before: number; has: number }[] = [];
-  /** By sequence, then position; null before a model with layers was loaded. */
+function watchRows(): { readonly own: Engine; readonly rows: Row[] } {
+  const rows: Row[] = [];
+  /** By sequence, then position. */
   const said: number[][] = [];
+  const guesses: boolean[][] = [];
   let context: unknown = null;
   const api = {
     ...library.api,
@@ -197,16 +206,21 @@ function watchRows(): {
       const width = stateWidth;
       for (let row = 0; made === context && row < count; row++) {
         const readAt = (block: unknown): number => readInt32((block as bigint) + BigInt(4 * row));
-        // Of a layer's own state the second half says what came before.
-        const state = viewFloats((batch.embd as bigint) + BigInt(4 * width * row), width / 2);
+        // Of a layer's own state the second half says what came before; the model's has noise there.
+        const state = viewFloats((batch.embd as bigint) + BigInt(4 * width * row), width);
+        const isGuess = Math.max(...state.subarray(width / 2)) > 4;
+        const known = state.subarray(0, width / 2);
         const [token, position, sequence] = [
           readAt(batch.token),
           readAt(batch.pos),
           readSequence(batch.seq_id, row),
         ];
         said[sequence] ??= [];
+        guesses[sequence] ??= [];
         const before = position === 0 ? 0 : (said[sequence][position - 1] ?? -1);
-        rows.push({ token, before, has: state.indexOf(Math.max(...state)) });
+        const guessesSeen = isGuess ? 0 : guesses[sequence].slice(0, position).filter(Boolean).length;
+        rows.push({ token, position, before, has: known.indexOf(Math.max(...known)), guessesSeen });
+        guesses[sequence][position] = isGuess;
         said[sequence][position] = token;
       }
       return library.api.llama_decode(...args);
@@ -235,11 +249,30 @@ for (const [name, file] of models) {
     all.push(answer(model, textFrom(55, 40), { maxTokens: 100, sampling: { temperature: 0.9, seed: 2 } }));
     for (const heard of all) assert.equal(heard.error, null);
     assert.ok(rows.length > 600, `${rows.length} rows`);
-    const strange = rows.filter(({ before, has }) => before !== has);
+    const strange = rows.filter(({ before, has, guessesSeen }) => before !== has || guessesSeen > 0);
     assert.deepEqual(strange.slice(0, 5), [], `${strange.length} of ${rows.length}`);
     own.close();
   });
 }
+
+test('a prefix from host memory brings cells and hidden state of the layers along', () => {
+  for (const [name, file] of models) {
+    const { own, rows } = watchRows();
+    const chat = textFrom(10, 100);
+    // A recurrent state goes on where it was saved: before the last token of a prompt.
+    const model = load(file, 'mtp', { slots: 1, prefixCacheMb: 64 }, own);
+    answer(model, chat, { maxTokens: 1 });
+    answer(model, textFrom(70, 120), { maxTokens: 20 });
+    rows.length = 0;
+    const back = answer(model, Int32Array.from([...chat, 7, 8, 9]), { maxTokens: 12 });
+    const cached = back.result?.usage.cachedTokens ?? 0;
+    assert.ok(cached >= 99, `${name}: ${cached} cached`);
+    // What waited of the other chat was computed when that was saved.
+    const first = rows.find(({ token }) => token === 7 || token === chat[99]);
+    assert.deepEqual([first?.position, first?.has], [cached, chat[cached - 1]], name);
+    own.close();
+  }
+});
 
 test('an owner with the layers takes prefixes of one without, and the other way round they are left out', () => {
   const [plain, drafting] = [load(right, 'off'), load(right, 'mtp')];

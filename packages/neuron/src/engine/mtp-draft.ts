@@ -37,7 +37,7 @@ export interface MtpPiece {
 interface Follower {
   /** Where their keys begin. */
   origin: number;
-  /** Positions below it are in their context; up to one more than `end`. */
+  /** Positions below it are in their context; above `end` only from `propose` to the `take` that follows it. */
   held: number;
   /** The model's states of positions below it were seen. */
   end: number;
@@ -87,8 +87,6 @@ export class MtpDraft implements DraftSource {
     if (start !== follower.end) this.#begin(slot, start);
     const states = this.#context.trunkStates(row, tokens.length);
     if (states === null) return;
-    // The token that was guessed from may not be the one that came.
-    if (follower.held > start && follower.tokens[start - follower.base] !== tokens[0]) this.#cut(slot, start);
     if (follower.end - follower.base + 1 + tokens.length > waitingMax) this.#computeWaiting(slot);
     if (tokens.length < waitingMax) this.#append(follower, tokens, states);
     else this.#computePiece(slot, tokens, states);
@@ -99,7 +97,6 @@ export class MtpDraft implements DraftSource {
     const follower = this.#of(slot);
     const { end } = follower;
     if (end !== tokens.length - 1 || max < 1) return new Int32Array(0);
-    if (follower.held > end) this.#cut(slot, end);
     this.#computeWaiting(slot);
     const last = tokens[end] as number;
     const { heads } = this.#context;
@@ -128,13 +125,13 @@ export class MtpDraft implements DraftSource {
 
   /** Bytes that `save` would take, less what no context needs to know. */
   sizeOf(slot: number): number {
-    this.#settle(slot);
+    this.#computeWaiting(slot);
     return this.#context.kv.sizeOf(slot);
   }
 
   /** The layers' own cells, and the state that the next position needs; null = there are none. */
   save(slot: number): { readonly cells: Uint8Array; readonly origin: number; readonly state: Float32Array } {
-    this.#settle(slot);
+    this.#computeWaiting(slot);
     const { origin, states } = this.#of(slot);
     const saved = this.#context.kv.save(slot);
     const cells = saved === null ? new Uint8Array(0) : saved.data.slice();
@@ -184,7 +181,6 @@ export class MtpDraft implements DraftSource {
     }
     // The first row is what it will be: a token that the model chose, after a state of its own.
     follower.held = end + computed;
-    follower.tokens[end - follower.base] = last;
     if (computed > 1) this.#cut(slot, end + 1);
     return guesses;
   }
@@ -242,7 +238,6 @@ export class MtpDraft implements DraftSource {
     const follower = this.#of(slot);
     const { width } = this.#context;
     const start = follower.end;
-    if (follower.held > start) this.#cut(slot, start);
     const before = this.#stateBefore(follower, start);
     const stateAt = (index: number): Float32Array =>
       index === 0 ? before : states.subarray((index - 1) * width, index * width);
@@ -259,18 +254,15 @@ export class MtpDraft implements DraftSource {
     const follower = this.#of(slot);
     const { held, end, base, tokens, states } = follower;
     const { width } = this.#context;
-    const waiting = tokens.slice(Math.min(held, end) - base, end - base);
+    const waiting = tokens.slice(held - base, end - base);
     const stateAt = (index: number): Float32Array => {
       const row = held - base + index;
       return states.subarray(row * width, (row + 1) * width);
     };
     const isComputed = this.#compute(slot, held, waiting, stateAt);
-    if (isComputed) follower.held = Math.max(held, end);
-    const nextToken = tokens[end - base] as number;
     states.copyWithin(0, (end - base) * width, (end - base + 1) * width);
-    tokens[0] = nextToken;
-    if (!isComputed) Object.assign(follower, { origin: end, held: end });
-    follower.base = end;
+    if (!isComputed) follower.origin = end;
+    Object.assign(follower, { held: end, base: end });
   }
 
   /** Of every layer; false when it failed: then the layers hold nothing. */
@@ -303,13 +295,6 @@ export class MtpDraft implements DraftSource {
     const { origin } = this.#of(slot);
     if (length > origin) this.#context.kv.truncate(slot, length - origin);
     else this.#context.kv.clear(slot);
-  }
-
-  /** As many cells as the model has, no more. */
-  #settle(slot: number): void {
-    const follower = this.#of(slot);
-    if (follower.held > follower.end) this.#cut(slot, follower.end);
-    this.#computeWaiting(slot);
   }
 
   #stateBefore(follower: Follower, position: number): Float32Array {
