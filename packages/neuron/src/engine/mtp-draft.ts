@@ -37,7 +37,7 @@ export interface MtpPiece {
 interface Follower {
   /** Where their keys begin. */
   origin: number;
-  /** Positions below it are in their context; above `end` only from `propose` to the `take` that follows it. */
+  /** Positions below it are in their context; above `end` only from `propose` to the next `take`. */
   held: number;
   /** The model's states of positions below it were seen. */
   end: number;
