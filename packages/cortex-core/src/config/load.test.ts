@@ -105,7 +105,7 @@ test('an empty neuron.toml is a working neuron', () => {
       cache_type_v: 'f16',
       step_timeout_secs: 120,
       prefix_cache_mb: 512,
-      speculation: 'ngram',
+      speculation: 'auto',
       libllama: 'auto',
     },
     devices: [],

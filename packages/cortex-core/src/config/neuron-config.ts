@@ -53,9 +53,12 @@ const engineSchema = z.strictObject({
         'at most a quarter of what the load leaves free.',
     ),
   speculation: z
-    .enum(['ngram', 'off'])
-    .default('ngram')
-    .describe("Draft tokens from a request's own text and verify them in the same step, or not."),
+    .enum(['auto', 'ngram', 'off'])
+    .default('auto')
+    .describe(
+      "Draft tokens and verify them in the same step: from a request's own text, and with the model's own " +
+        'layers for multi-token prediction where it has some and they fit; from the text alone; not at all.',
+    ),
   libllama: z
     .enum(['auto', 'cpu', 'cuda', 'vulkan', 'metal'])
     .default('auto')

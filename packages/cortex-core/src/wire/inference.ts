@@ -15,6 +15,11 @@ export type KvCacheType = (typeof kvCacheTypes)[number];
  */
 export const draftRowsMax = 63;
 /**
+ * Drafts of a step where a state is recurrent and the model's own layers draft: a state more is kept of each
+ * sequence for every one of them, and libllama wants graphs of more than as many tokens and one.
+ */
+export const recurrentTakeBackMax = 3;
+/**
  * Whole inputs in one decode call. The batch is a multiple of it: libllama rounds the graph that it reserves
  * up to one, but not its outputs, and then aborts in the mean (graph_reserve, build_pooling).
  */
@@ -53,8 +58,11 @@ export interface LoadSpec {
   readonly embeddings: boolean;
   /** Host memory for the KV of ended sequences, MiB; 0 = reuse only what the slots still hold. */
   readonly prefixCacheMb: number;
-  /** `ngram`: drafts looked up in the sequence's own tokens, verified in the same batch. */
-  readonly speculation: 'off' | 'ngram';
+  /**
+   * `ngram`: drafts looked up in the sequence's own tokens, verified in the same batch. `mtp`: where none are
+   * found, those of the model's own layers for multi-token prediction, all of which the file must have.
+   */
+  readonly speculation: 'off' | 'ngram' | 'mtp';
   /** A smaller model of the same vocabulary that drafts where no n-gram is found; null = none. */
   readonly draftFile: string | null;
   /**
@@ -104,6 +112,10 @@ export interface ModelFacts {
   readonly metadata: Readonly<Record<string, string>>;
   /** MiB that the load took, measured where the device can tell, else computed from the buffers' sizes. */
   readonly memoryMb: number;
+  /** Who drafts: `speculation` of the load, another model, or less where what was asked for is not there. */
+  readonly drafts?: 'off' | 'ngram' | 'mtp' | 'draft_model' | undefined;
+  /** Why the model's own layers do not draft though they were to. */
+  readonly draftsWhy?: string | undefined;
   /**
    * Present where memoryMb is not a device's own figure. MiB: all weights; growth as the context was made.
    */

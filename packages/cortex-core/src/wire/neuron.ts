@@ -194,7 +194,7 @@ export const modelSpecSchema = z.strictObject({
   gpu_layers: z.number().int().min(0).nullish(),
   /** MiB of host memory for the KV of ended sequences; a load that names it gets it or is refused. */
   prefix_cache_mb: z.number().int().min(0).max(16_777_216).nullish(),
-  speculation: z.enum(['ngram', 'off']).nullish(),
+  speculation: z.enum(['auto', 'ngram', 'off']).nullish(),
   /** Id of a smaller model of the same vocabulary that drafts; never a file. */
   draft_model: z.string().min(1).max(512).nullish(),
   /** Only the configuration may name files: refused in a request. */

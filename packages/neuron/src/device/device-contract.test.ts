@@ -11,6 +11,7 @@ import { AppError } from 'cortex-core/wire/errors';
 import type { LoadSpec } from 'cortex-core/wire/inference';
 import { testModel } from 'testkit/test-models';
 import { writeTinyEncoder } from '../engine/tiny-encoder.test.kit.ts';
+import { writeTinyMtp } from '../engine/tiny-mtp.test.kit.ts';
 import { createDevice } from './create-devices.ts';
 import type { OwnerDeath } from './device.ts';
 import { Gone, JobFailed } from './device-errors.ts';
@@ -179,6 +180,35 @@ for (const worker of ['thread', 'process'] as const) {
       await assert.rejects(device.forwardLogits(other.handle, Int32Array.of(1), 0), {
         message: `ForwardLogits: no model for handle ${other.handle}`,
       });
+    });
+
+    test('a model with prediction layers drafts with them, and says what it says without', async () => {
+      const file = join(folder, 'mtp.gguf');
+      writeTinyMtp(file);
+      const spec = { ...tiny, modelId: 'mtp', file, slots: 2, flashAttention: false };
+      const asked = generateParams([10, 57, 104], 80);
+      const [plain, drafting] = [
+        await device.load(spec, ignore),
+        await device.load({ ...spec, speculation: 'mtp' }, ignore),
+      ];
+      assert.deepEqual([plain.facts.drafts, drafting.facts.drafts], ['off', 'mtp']);
+      const said: (readonly number[])[] = [];
+      for (const { handle: model } of [plain, drafting]) {
+        const tokens: number[] = [];
+        const { speculation } = await device.generate(model, asked, (event) => {
+          tokens.push(...event.tokens);
+        });
+        said.push(tokens);
+        // How many pay is measured; a first one is tried everywhere.
+        assert.equal((speculation?.accepted ?? 0) > 0, model === drafting.handle);
+      }
+      assert.deepEqual(said[1], said[0]);
+      const [one, other] = [
+        await device.embed(plain.handle, [asked.tokens]),
+        await device.embed(drafting.handle, [asked.tokens]),
+      ];
+      assert.ok(largestDistance(one.vectors[0]!, other.vectors[0]!) < 1e-4);
+      for (const { handle: model } of [plain, drafting]) await device.dropArch(model);
     });
 
     test('an embedding model gives a vector per input, and a plain decoder does too', async () => {

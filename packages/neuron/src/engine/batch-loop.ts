@@ -17,14 +17,16 @@
  * that were in it.
  */
 import { AppError } from 'cortex-core/wire/errors';
-import { draftRowsMax, type GenerateParams } from 'cortex-core/wire/inference';
+import { draftRowsMax, type GenerateParams, type LoadSpec } from 'cortex-core/wire/inference';
+import { bySlot, type Chunk, slotOf, toCalls } from './chunk.ts';
 import { countGraphs } from './close-ranks.ts';
 import type { DecodeBatch } from './decode-batch.ts';
 import { decodeFailed } from './decode-failed.ts';
-import type { DraftModel } from './draft-model.ts';
 import { StepCosts, shortDraftMax } from './draft-policy.ts';
+import type { DraftSource } from './draft-source.ts';
 import type { EngineFaults } from './engine-faults.ts';
 import type { KvMemory } from './kv-memory.ts';
+import type { MtpDraft } from './mtp-draft.ts';
 import { proposeDraft } from './ngram-draft.ts';
 import { planPrefill } from './plan-step.ts';
 import type { PrefixCache } from './prefix-cache.ts';
@@ -48,25 +50,16 @@ export interface BatchLoopOptions {
   readonly cache: PrefixCache;
   readonly batch: DecodeBatch;
   readonly ubatch: number;
-  readonly speculation: 'off' | 'ngram';
+  readonly speculation: LoadSpec['speculation'];
   /** Asked where no n-gram is found. */
-  readonly draftModel: DraftModel | null;
+  readonly drafter: DraftSource | null;
+  /** Hears of every token that is computed. */
+  readonly mtp: MtpDraft | null;
   /** For messages. */
   readonly modelId: string;
   /** Milliseconds, monotonic. */
   readonly now: () => number;
   readonly faults?: EngineFaults | undefined;
-}
-
-/** What one sequence adds to a step. */
-interface Chunk {
-  readonly sequence: Sequence;
-  /** Tokens of its own: a piece of the prompt, or the one chosen last. */
-  readonly count: number;
-  /** Guesses that follow them. */
-  readonly drafts: Int32Array;
-  /** Place of its first output in the batch; null while its prompt goes on. */
-  row: number | null;
 }
 
 const waitingMax = 1024;
@@ -113,8 +106,8 @@ export class BatchLoop {
       context: host.contextTokens,
     });
     const sampler = new Sampler(host, params);
-    // A refused draft is cut off again, which a recurrent state does not allow.
-    const isSpeculating = speculation !== 'off' && kv.canTruncate;
+    // A refused draft is taken back, which not every recurrent state allows.
+    const isSpeculating = speculation !== 'off' && kv.takeBackMax > 0;
     const sequence = createSequence({ params, budget, sampler, sink, isSpeculating, now: now() });
     this.#waiting.push(sequence);
     return {
@@ -135,7 +128,7 @@ export class BatchLoop {
     const chunks = this.#planChunks();
     if (chunks.length > 0) {
       const graphs = countGraphs(bySlot(chunks).map(slotOf));
-      this.#decode(chunks);
+      for (const call of this.#options.mtp === null ? [chunks] : toCalls(chunks)) this.#decode(call);
       this.#observe(chunks, graphs, this.#options.now() - startedAt);
     }
     this.#turn++;
@@ -207,7 +200,9 @@ export class BatchLoop {
     const decoding = this.#running.filter((sequence) => !isReading(sequence));
     const reading = this.#running.filter((sequence) => isReading(sequence) && sequence.leader === null);
     if (reading.length === 0) return this.#planDrafts(decoding);
-    const chunks = decoding.map((sequence): Chunk => ({ sequence, count: 1, drafts: noDrafts, row: null }));
+    const chunks = decoding.map(
+      (sequence): Chunk => ({ sequence, count: 1, drafts: noDrafts, first: 0, row: null }),
+    );
     const shares = planPrefill({
       decoding: decoding.length,
       pending: reading.map((sequence) => untilCheckpoint(sequence)),
@@ -216,7 +211,7 @@ export class BatchLoop {
     });
     for (const [index, sequence] of reading.entries()) {
       const count = shares[index] ?? 0;
-      if (count > 0) chunks.push({ sequence, count, drafts: noDrafts, row: null });
+      if (count > 0) chunks.push({ sequence, count, drafts: noDrafts, first: 0, row: null });
     }
     return chunks;
   }
@@ -228,25 +223,26 @@ export class BatchLoop {
   #planDrafts(decoding: readonly Sequence[]): Chunk[] {
     return decoding.map((sequence): Chunk => {
       const drafts = decoding.length === 1 ? this.#draft(sequence) : noDrafts;
-      return { sequence, count: 1, drafts, row: null };
+      return { sequence, count: 1, drafts, first: 0, row: null };
     });
   }
 
   #draft({ drafts, slot, tokens, cells, budget, completion }: Sequence): Int32Array {
-    const { draftModel, host, ubatch } = this.#options;
+    const { drafter, host, kv, ubatch } = this.#options;
     const rest = budget.tokens - completion - 1;
     const room = host.contextTokens - cells - 1;
     const isLong =
       cells >= longDraftsFrom && rest >= longDraftsRest && room >= draftRowsMax && ubatch > draftRowsMax;
-    const wanted = drafts?.wanted(this.#costs, isLong ? draftRowsMax : shortDraftMax) ?? 0;
+    const longest = Math.min(isLong ? draftRowsMax : shortDraftMax, kv.takeBackMax);
+    const wanted = drafts?.wanted(this.#costs, longest) ?? 0;
     if (slot === null) return noDrafts;
     // The longest are whole or none: what makes so many rows cheap needs all of them. Those behind the
     // answer's end are cut off with the refused ones.
     const max = wanted === draftRowsMax ? wanted : Math.min(wanted, rest, room);
     if (max <= 0) return noDrafts;
     const found = proposeDraft(tokens.view, max);
-    if (found.length > 0 || draftModel === null) return found;
-    return draftModel.propose({ slot, tokens: tokens.view, max: Math.min(max, shortDraftMax, rest, room) });
+    if (found.length > 0 || drafter === null) return found;
+    return drafter.propose({ slot, tokens: tokens.view, max: Math.min(max, shortDraftMax, rest, room) });
   }
 
   /** Learns what steps of this shape cost. */
@@ -267,6 +263,7 @@ export class BatchLoop {
     const code = host.api.llama_decode(host.context, batch.struct);
     if (fault === 'nan' && code === 0) this.#spoil(chunks);
     if (code === 0) {
+      for (const chunk of chunks) this.#tellMtp(chunk);
       for (const chunk of chunks) this.#advance(chunk);
     } else if (rolledBack.includes(code) && chunks.length > 1) {
       for (const chunk of chunks) this.#decode([chunk]);
@@ -284,6 +281,7 @@ export class BatchLoop {
     const { tokens, promptLength, cells, slot } = chunk.sequence;
     // Ended meanwhile: a sink that closed the loop while the chunks were decoded one by one.
     if (slot === null) return;
+    chunk.first = batch.size;
     for (let position = cells; position < cells + chunk.count; position++) {
       const isLast = position >= promptLength - 1;
       const row = batch.add(tokens.at(position), position, slot, isLast);
@@ -292,6 +290,16 @@ export class BatchLoop {
     for (const [index, draft] of chunk.drafts.entries()) {
       batch.add(draft, cells + chunk.count + index, slot, true);
     }
+  }
+
+  /** Hidden states are there until the next decode call, and of drafts until they are refused. */
+  #tellMtp({ sequence, count, drafts, first }: Chunk): void {
+    const { slot, tokens, cells } = sequence;
+    if (this.#options.mtp === null || slot === null) return;
+    const all = new Int32Array(count + drafts.length);
+    all.set(tokens.view.subarray(cells, cells + count));
+    all.set(drafts, count);
+    this.#options.mtp.take({ slot, start: cells, tokens: all, row: first });
   }
 
   /** The tokens of a chunk are in the KV cache: samples where there is an output. */
@@ -324,7 +332,7 @@ export class BatchLoop {
 
   /** Takes the token after `row`, and goes on through the drafts as long as each is what was chosen. */
   #sample(sequence: Sequence, drafts: Int32Array, row: number): Ending | null {
-    const { host, kv } = this.#options;
+    const { host, kv, modelId } = this.#options;
     const watched = drafts.length === 0 && sequence.drafts !== null ? this.#guess(sequence) : undefined;
     const { length } = sequence.tokens;
     const cellsEnd = sequence.cells + drafts.length;
@@ -343,11 +351,17 @@ export class BatchLoop {
     else if (watched !== undefined && sequence.tokens.length > length) {
       sequence.drafts?.watch(sequence.tokens.at(length) === watched);
     }
-    if (sequence.cells < cellsEnd && sequence.slot !== null) kv.truncate(sequence.slot, sequence.cells);
+    const { cells, slot } = sequence;
+    if (cells < cellsEnd && slot !== null && !kv.takeBack(slot, cells)) {
+      throw new AppError(
+        'job_failed',
+        `model "${modelId}": refused drafts could not be taken back; try again`,
+      );
+    }
     return ending;
   }
 
-  /** What would be drafted next, for comparison only; not asked of a draft model, whose guesses cost. */
+  /** What would be drafted next, for comparison only; not asked of a draft source, whose guesses cost. */
   #guess({ tokens }: Sequence): number | undefined {
     return this.#running.length === 1 ? proposeDraft(tokens.view, 1)[0] : undefined;
   }
@@ -378,16 +392,6 @@ export class BatchLoop {
     sequence.slot = null;
     return true;
   }
-}
-
-/** Its sequence runs, or it would not have been planned. */
-function slotOf({ sequence }: Chunk): number {
-  return sequence.slot ?? 0;
-}
-
-/** The order in which neighbours share a graph (close-ranks.ts). */
-function bySlot(chunks: readonly Chunk[]): Chunk[] {
-  return [...chunks].sort((a, b) => slotOf(a) - slotOf(b));
 }
 
 /** Prompt tokens up to the next point at which the state is to be saved, or to the prompt's end. */

@@ -11,20 +11,13 @@ import type { LoadSpec } from 'cortex-core/wire/inference';
 import type { LlamaApi } from '../libllama/bindings.gen.ts';
 import type { Libllama } from '../libllama/load-library.ts';
 import { DecodeBatch } from './decode-batch.ts';
-import { placeOfGreatest } from './greatest.ts';
+import type { DraftRequest, DraftSource } from './draft-source.ts';
 import { createKvMemory, type KvMemory } from './kv-memory.ts';
+import { likeliest } from './likeliest.ts';
 import { createLogitsReader, type LogitsReader } from './logits-reader.ts';
 import { closeModel, type OpenedModel, openModel } from './open-model.ts';
 import { commonPrefix } from './token-list.ts';
 import { readVocabulary, type Vocabulary } from './vocabulary.ts';
-
-export interface DraftRequest {
-  readonly slot: number;
-  /** Prompt and answer so far, the last token not yet computed by the larger model. */
-  readonly tokens: Int32Array;
-  /** Guesses wanted at most. */
-  readonly max: number;
-}
 
 export interface DraftModelOptions {
   /** Of the larger model. */
@@ -39,12 +32,10 @@ interface Follower {
   known: number[];
 }
 
-/** Below this probability a guess is not worth a row. */
-const confidenceMin = 0.5;
 /** Prompt tokens read in one step: the stream waits for them. */
 const catchUpMax = 256;
 
-export class DraftModel {
+export class DraftModel implements DraftSource {
   readonly #api: LlamaApi;
   readonly #opened: OpenedModel;
   readonly #batch: DecodeBatch;
@@ -157,15 +148,6 @@ export class DraftModel {
   get contextBytes(): number {
     return this.#opened.contextBytes;
   }
-}
-
-/** The most probable token, null when even that is not probable enough. */
-function likeliest(row: Float32Array): number | null {
-  const best = placeOfGreatest(row);
-  const max = row[best] as number;
-  let sum = 0;
-  for (let token = 0; token < row.length; token++) sum += Math.exp((row[token] as number) - max);
-  return 1 / sum >= confidenceMin ? best : null;
 }
 
 /** Why token ids of one model mean something else to the other; null when they mean the same. */

@@ -1,6 +1,6 @@
 import { freemem, totalmem } from 'node:os';
 import { AppError } from 'cortex-core/wire/errors';
-import type { BackendDevice, DeviceMemory, LoadSpec } from 'cortex-core/wire/inference';
+import type { BackendDevice, DeviceMemory, LoadSpec, ModelFacts } from 'cortex-core/wire/inference';
 import {
   type Libllama,
   type LoadLibraryOptions,
@@ -9,8 +9,11 @@ import {
 } from '../libllama/load-library.ts';
 import { checkModelFiles } from './check-model-file.ts';
 import { DraftModel } from './draft-model.ts';
+import type { DraftSource } from './draft-source.ts';
 import type { EngineFaults } from './engine-faults.ts';
 import { LoadedModel } from './loaded-model.ts';
+import { MtpContext } from './mtp-context.ts';
+import { MtpDraft } from './mtp-draft.ts';
 import { closeModel, type OpenedModel, openModel } from './open-model.ts';
 import { readFacts } from './read-facts.ts';
 import { readVocabulary, type Vocabulary } from './vocabulary.ts';
@@ -23,6 +26,14 @@ export interface EngineOptions extends LoadLibraryOptions {
   readonly now?: () => number;
   readonly faults?: EngineFaults | undefined;
 }
+
+interface Drafter {
+  readonly source: DraftSource | null;
+  readonly by: NonNullable<ModelFacts['drafts']>;
+  readonly why?: string | undefined;
+}
+
+const noDrafter: Drafter = { source: null, by: 'off' };
 
 /** Everything native of one owner. Synchronous; every call from the thread that made it. */
 export class Engine {
@@ -73,18 +84,20 @@ export class Engine {
     const { api } = this.#library;
     const freeBefore = this.#gpuFreeMb();
     const opened = openModel(this.#library, spec, onProgress);
-    let draftModel: DraftModel | null = null;
+    let drafter: Drafter = noDrafter;
     try {
       const vocabulary = readVocabulary(api, opened.model);
-      draftModel = this.#openDraftModel(spec, opened, vocabulary, onProgress);
+      drafter = this.#openDrafter(spec, opened, vocabulary, onProgress);
       const freeAfter = this.#gpuFreeMb();
       const deviceMb = freeBefore === null || freeAfter === null ? 0 : freeBefore - freeAfter;
+      const { source, by, why } = drafter;
       const facts = readFacts(api, opened, vocabulary, spec, {
         fileBytes,
         loadMs: this.#now() - startedAt,
         deviceBytes: deviceMb > 0 ? deviceMb * 1024 ** 2 : null,
         contextBytes: opened.contextBytes,
-        draft: draftModel,
+        draft: source,
+        drafts: { by, why },
       });
       const model = new LoadedModel({
         library: this.#library,
@@ -94,13 +107,13 @@ export class Engine {
         spec,
         now: this.#now,
         faults: this.#faults,
-        draftModel,
+        drafter: source,
         onClose: (closed) => this.#models.delete(closed),
       });
       this.#models.add(model);
       return model;
     } catch (error) {
-      draftModel?.close();
+      drafter.source?.close();
       closeModel(api, opened);
       throw error;
     }
@@ -122,16 +135,34 @@ export class Engine {
     for (const model of [...this.#models]) model.close();
   }
 
-  #openDraftModel(
+  #openDrafter(
     spec: LoadSpec,
     opened: OpenedModel,
     vocabulary: Vocabulary,
     onProgress: (fraction: number) => boolean,
-  ): DraftModel | null {
-    if (spec.draftFile === null || spec.speculation === 'off') return null;
-    checkModelFiles(spec.modelId, spec.draftFile);
+  ): Drafter {
+    const { speculation, draftFile, modelId } = spec;
+    if (speculation === 'mtp') return this.#openMtp(spec, opened);
+    if (draftFile === null || speculation === 'off') return { source: null, by: speculation };
+    checkModelFiles(modelId, draftFile);
     const parts = { spec, vocabulary, contextTokens: opened.contextTokens };
-    return new DraftModel(this.#library, parts, onProgress);
+    return { source: new DraftModel(this.#library, parts, onProgress), by: 'draft_model' };
+  }
+
+  /** Nobody asked for them by name: where they cannot be used, the text alone drafts. */
+  #openMtp(spec: LoadSpec, opened: OpenedModel): Drafter {
+    const { api, nextn } = this.#library;
+    const layers = api.llama_model_n_layer_nextn(opened.model);
+    if (nextn === null)
+      return { source: null, by: 'ngram', why: 'this libllama lacks the functions for them' };
+    if (layers < 1) return { source: null, by: 'ngram', why: 'libllama finds none in the file' };
+    try {
+      const context = new MtpContext(this.#library, nextn, opened, spec);
+      return { source: new MtpDraft(context, spec.slots), by: 'mtp' };
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error;
+      return { source: null, by: 'ngram', why: error.message };
+    }
   }
 
   #gpuFreeMb(): number | null {

@@ -13,13 +13,15 @@ import type { Libllama } from '../libllama/load-library.ts';
 import { BatchLoop } from './batch-loop.ts';
 import { Candidates } from './candidates.ts';
 import { DecodeBatch } from './decode-batch.ts';
-import type { DraftModel } from './draft-model.ts';
+import type { DraftSource } from './draft-source.ts';
 import { createEmbedder, type Embedder, type SteppedTask } from './embedder.ts';
 import type { EngineFaults } from './engine-faults.ts';
 import { createGrammarCache } from './grammar/compiled-grammar.ts';
 import { createKvMemory } from './kv-memory.ts';
 import { KvSnapshots } from './kv-snapshots.ts';
 import { createLogitsReader } from './logits-reader.ts';
+import { MtpDraft } from './mtp-draft.ts';
+import { withMtp } from './mtp-memory.ts';
 import { closeModel, type OpenedModel } from './open-model.ts';
 import { PrefixCache } from './prefix-cache.ts';
 import { createReservedSequence, type ReservedSequence } from './reserved-sequence.ts';
@@ -38,7 +40,7 @@ export interface LoadedModelOptions {
   readonly now: () => number;
   readonly faults?: EngineFaults | undefined;
   /** Closed with the model. */
-  readonly draftModel: DraftModel | null;
+  readonly drafter: DraftSource | null;
   readonly onClose: (model: LoadedModel) => void;
 }
 
@@ -69,7 +71,9 @@ export class LoadedModel {
     this.facts = facts;
     this.samplingDefaults = readSamplingDefaults(facts.metadata);
     const memory = api.llama_get_memory(context) as bigint | null;
-    const kv = createKvMemory(api, context, { memory, canTruncate: !facts.recurrent });
+    const own = createKvMemory(api, context, { memory, canTruncate: !facts.recurrent });
+    const mtp = options.drafter instanceof MtpDraft ? options.drafter : null;
+    const kv = mtp === null ? own : withMtp(own, mtp);
     this.#cache = new PrefixCache({
       kv,
       slots: spec.slots,
@@ -94,7 +98,8 @@ export class LoadedModel {
       cache: this.#cache,
       ubatch: spec.ubatch,
       speculation: spec.speculation,
-      draftModel: options.draftModel,
+      drafter: options.drafter,
+      mtp,
       now: options.now,
       faults: options.faults,
     });
@@ -240,7 +245,7 @@ export class LoadedModel {
     this.#snapshots.close();
     this.#host.candidates.close();
     this.#batch.close();
-    this.#options.draftModel?.close();
+    this.#options.drafter?.close();
     closeModel(library.api, opened);
     onClose(this);
   }

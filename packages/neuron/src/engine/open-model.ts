@@ -5,6 +5,7 @@ import { AppError } from 'cortex-core/wire/errors';
 import {
   type KvCacheType,
   type LoadSpec,
+  recurrentTakeBackMax,
   type SplitMode,
   wholeInputsAtOnce,
 } from 'cortex-core/wire/inference';
@@ -169,6 +170,7 @@ function loadModel(
     split_mode: splitModes[spec.splitMode],
     tensor_split: split?.address ?? null,
     progress_callback: progress.address,
+    load_mtp: spec.speculation === 'mtp',
     // no_alloc with mapping aborts the process, see explainRefusal.
     ...(noAlloc ? { no_alloc: true, load_mode: LlamaLoadMode.LLAMA_LOAD_MODE_NONE } : {}),
   };
@@ -199,7 +201,7 @@ function toTensorSplit(api: LlamaApi, spec: LoadSpec): ReturnType<typeof allocat
  * Memory of this process that no file backs. Where the system does not tell (all but Linux), the resident
  * set, of which the context is about to become the part that grows.
  */
-function ownMemoryBytes(): number {
+export function ownMemoryBytes(): number {
   if (process.platform === 'linux') {
     try {
       const kib = /^RssAnon:\s+(\d+) kB/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1];
@@ -306,6 +308,7 @@ function createContext(
     n_batch: batchTokens,
     n_ubatch: plan.readsWhole ? batchTokens : spec.ubatch,
     n_seq_max: sequences,
+    n_rs_seq: takenBackMax(spec),
     // Without this the graph reserves ubatch x vocabulary floats.
     n_outputs_max:
       spec.embeddings || plan.readsWhole ? 0 : stepOutputsMax(sequences, spec.speculation !== 'off'),
@@ -328,11 +331,16 @@ function createContext(
   );
 }
 
+/** Recurrent states kept besides the last one; a graph that cannot hold as many tokens would abort. */
+function takenBackMax({ speculation, ubatch }: LoadSpec): number {
+  return speculation === 'mtp' && ubatch > recurrentTakeBackMax + 1 ? recurrentTakeBackMax : 0;
+}
+
 /**
  * Left open, libllama decides, which on all devices we know means on. On the CPU it is 1.1 to 1.2 times as
  * fast, and drafted rows are computed as single ones are, which plain attention does not do (DESIGN.md).
  */
-function flashAttentionType({ flashAttention: wanted }: LoadSpec): number {
+export function flashAttentionType({ flashAttention: wanted }: LoadSpec): number {
   if (wanted === null) return LlamaFlashAttnType.LLAMA_FLASH_ATTN_TYPE_AUTO;
   return wanted
     ? LlamaFlashAttnType.LLAMA_FLASH_ATTN_TYPE_ENABLED

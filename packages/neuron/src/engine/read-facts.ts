@@ -15,6 +15,7 @@ export interface LoadMeasurements {
   readonly contextBytes: number;
   /** The same of the model that drafts, with its weights; null = there is none. */
   readonly draft: { readonly weightsBytes: number; readonly contextBytes: number } | null;
+  readonly drafts: { readonly by: NonNullable<ModelFacts['drafts']>; readonly why?: string | undefined };
 }
 
 export function readFacts(
@@ -26,6 +27,9 @@ export function readFacts(
 ): ModelFacts {
   const { model, context, contextTokens } = opened;
   const metadata = readMetadata(api, model);
+  const recurrent = api.llama_model_is_recurrent(model) || api.llama_model_is_hybrid(model);
+  const pooling = poolingOf(api, context);
+  const canDraft = pooling === 'none' && !recurrent;
   return {
     ...readVocabularyFacts(api, vocabulary, metadata),
     description: readText((buffer) => api.llama_model_desc(model, buffer, buffer.length)),
@@ -39,11 +43,13 @@ export function readFacts(
     layerCount: api.llama_model_n_layer(model),
     hasEncoder: api.llama_model_has_encoder(model),
     hasDecoder: api.llama_model_has_decoder(model),
-    recurrent: api.llama_model_is_recurrent(model) || api.llama_model_is_hybrid(model),
-    pooling: poolingOf(api, context),
+    recurrent,
+    pooling,
     eogTokens: vocabulary.eogTokens,
     ...readMemory(api, opened, metadata, spec, measured),
     loadMs: measured.loadMs,
+    drafts: canDraft || measured.drafts.by === 'mtp' ? measured.drafts.by : 'off',
+    ...(measured.drafts.why === undefined ? {} : { draftsWhy: measured.drafts.why }),
   };
 }
 

@@ -17,13 +17,14 @@ const words = 'the a cat dog sat ran on over mat moon of is what who paris franc
 );
 export const vocabSize = special.length + words.length;
 
-/** `metadata`: entries as `numberEntry` and its like make them; the tokenizer's are added. */
+/** `metadata`: entries as `numberEntry` and its like make them; the tokenizer's are added, with `ownWords`. */
 export function writeGguf(
   file: string,
   metadata: readonly Buffer[],
   tensors: ReadonlyMap<string, Tensor>,
+  ownWords: readonly string[] = words,
 ): void {
-  const entries = [...metadata, ...tokenizerEntries()];
+  const entries = [...metadata, ...tokenizerEntries(ownWords)];
   let offset = 0;
   const infos: Buffer[] = [];
   const data: Buffer[] = [];
@@ -49,6 +50,16 @@ export function numberEntry(key: string, value: number): Buffer {
   return Buffer.concat([text(key), u32(types.u32), u32(value)]);
 }
 
+export function numbersEntry(key: string, values: readonly number[]): Buffer {
+  return Buffer.concat([
+    text(key),
+    u32(types.array),
+    u32(types.u32 + 1),
+    u64(values.length),
+    ...values.map(u32),
+  ]);
+}
+
 export function floatEntry(key: string, value: number): Buffer {
   return Buffer.concat([text(key), u32(types.f32), f32(value)]);
 }
@@ -61,8 +72,8 @@ export function flagEntry(key: string, value: boolean): Buffer {
   return Buffer.concat([text(key), u32(types.bool), Buffer.of(value ? 1 : 0)]);
 }
 
-function tokenizerEntries(): Buffer[] {
-  const tokens = [...special, ...words.map((word) => `\u2581${word}`)];
+function tokenizerEntries(ownWords: readonly string[]): Buffer[] {
+  const tokens = [...special, ...ownWords.map((word) => `\u2581${word}`)];
   const list = [u32(types.string), u64(tokens.length), ...tokens.map(text)];
   const kinds = [
     u32(types.u32 + 1),

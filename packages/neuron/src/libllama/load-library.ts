@@ -25,6 +25,7 @@ import {
   structLayouts,
 } from './bindings.gen.ts';
 import { type FindLibraryOptions, findLibrary, type LibraryFiles } from './find-library.ts';
+import { bindNextn, type NextnFunctions } from './nextn-functions.ts';
 
 export interface LoadLibraryOptions extends FindLibraryOptions {
   /** Whether libllama and ggml may write their log to stderr; default true. */
@@ -34,6 +35,8 @@ export interface LoadLibraryOptions extends FindLibraryOptions {
 /** An opened libllama. Belongs to the thread that opened it; stays loaded for the process's life. */
 export interface Libllama {
   readonly api: LlamaApi;
+  /** Null where the library does not have them. */
+  readonly nextn: NextnFunctions | null;
   readonly files: LibraryFiles;
   /** What llama_version() says, e.g. `0.4.0-dev`. */
   readonly version: string;
@@ -60,7 +63,7 @@ export function loadLibrary(options: LoadLibraryOptions = {}): Libllama {
   if (listDevices(api).length === 0) {
     throw new AppError('load_failed', `no ggml backend could be loaded from ${files.directory}`);
   }
-  return { api, files, version };
+  return { api, nextn: bindNextn(opened.llama), files, version };
 }
 
 /** Every device that ggml sees, the CPU too. MiB. */

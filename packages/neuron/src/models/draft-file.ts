@@ -2,6 +2,7 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { ModelSpec } from 'cortex-core/wire/neuron';
 import type { FetchProgress } from './hub.ts';
+import type { EngineConfig } from './load-plan.ts';
 import { assertDraftId } from './model-id.ts';
 import { type ModelShape, toModelShape } from './model-shape.ts';
 import { type CheckedModel, checkModelFiles } from './preflight.ts';
@@ -18,12 +19,12 @@ export interface DraftFile {
 type DraftSpec = Pick<ModelSpec, 'model_id' | 'draft_model' | 'speculation'>;
 
 /** What can be refused without a file. Errors: `invalid_request`. */
-export function assertDraftAllowed(spec: DraftSpec, configured: 'ngram' | 'off'): void {
+export function assertDraftAllowed(spec: DraftSpec, configured: EngineConfig['speculation']): void {
   if (!spec.draft_model) return;
   assertDraftId(spec.draft_model);
   if ((spec.speculation ?? configured) !== 'off') return;
   throw refusal(
-    'draft_model has no use while speculation is "off"; set speculation = "ngram" or leave it out',
+    'draft_model has no use while speculation is "off"; set speculation = "auto" or leave it out',
   );
 }
 

@@ -7,21 +7,27 @@ import {
   kvCacheTypes,
   type LoadSpec,
   type ModelFacts,
+  recurrentTakeBackMax,
 } from 'cortex-core/wire/inference';
 import type { ModelSpec } from 'cortex-core/wire/neuron';
 import type { Target } from './choose-target.ts';
 import type { DraftFile } from './draft-file.ts';
 import { estimateMemory, type LoadShape, type MemoryEstimate } from './memory.ts';
 import { checkFits, largestContext, type MemoryNeed, resolveContext } from './memory-budget.ts';
-import { toModelShape } from './model-shape.ts';
+import { type ModelShape, toModelShape } from './model-shape.ts';
 import type { Budgets, Reservation, Wanted } from './placement.ts';
+import { countPredictionLayers } from './prediction-layers.ts';
 import type { CheckedModel } from './preflight.ts';
 import { placeWeights, weightBytes } from './weights.ts';
 
 export type EngineConfig = NeuronConfig['engine'];
 
+/** Who drafts: another model, the model's own prediction layers, or nobody but its text. */
+export type Drafter = DraftFile | 'mtp' | null;
+
 export interface LoadPlan {
   readonly isCpu: boolean;
+  readonly speculation: LoadSpec['speculation'];
   readonly trainContext: number;
   /** Of the headers alone, MiB on the device; of a model that drafts too. */
   estimateAt(context: number): MemoryEstimate;
@@ -48,6 +54,9 @@ const cpuOverheadMb = 12;
 const gpuOverheadMb = 128;
 /** Of what a load leaves free, the most that its prefix cache takes without being asked for. */
 const prefixShareMax = 0.25;
+/** As engine/mtp-draft.ts keeps. */
+const waitingStates = 66;
+const nothing: MemoryEstimate = { weightsMb: 0, cacheMb: 0, computeMb: 0, totalMb: 0 };
 
 /** What "auto" tries, the most first. */
 const slotsAuto = [4, 3, 2, 1] as const;
@@ -94,19 +103,18 @@ export function planLoad(
   engine: EngineConfig,
   target: Pick<Target, 'id' | 'splitMode'> & { readonly members: readonly { readonly kind: string }[] },
   identity: string,
-  draft: DraftFile | null = null,
+  drafter: Drafter = null,
 ): LoadPlan {
   const kind = target.members[0]?.kind ?? 'cpu';
   const load = toLoadShape(spec, engine, kind, target.members.length);
   const gpuLayers = spec.gpu_layers ?? null;
   const isCpu = kind === 'cpu';
-  const parts = [planPart(checked, load, isCpu, gpuLayers)];
-  // As engine/draft-model.ts opens it: like the model itself, but nothing is drafted for it.
-  const draftShape = { ...load, outputs: load.slots + 1 };
-  if (draft !== null) parts.push(planPart(draft.checked, draftShape, isCpu, gpuLayers));
+  const isOff = (spec.speculation ?? engine.speculation) === 'off';
+  const parts = toParts(checked, load, { isCpu, gpuLayers, batch: engine.batch, drafter });
   const adapters = (spec.lora ?? []).map(({ file }) => file);
   return {
     isCpu,
+    speculation: isOff ? 'off' : drafter === 'mtp' ? 'mtp' : 'ngram',
     trainContext: toModelShape(checked.header).trainContext,
     estimateAt: (context) => parts.map((part) => part.estimateAt(context)).reduce(add),
     hostMbAt: (context) => parts.reduce((sum, part) => sum + part.hostMbAt(context), 0),
@@ -119,20 +127,60 @@ export function planLoad(
       adapters,
       checked.loraBytes,
       target.id,
-      ...(draft === null ? [] : [draft.identity]),
+      ...(drafter === null ? [] : [drafter === 'mtp' ? drafter : drafter.identity]),
     ]),
   };
 }
 
-/** What one file takes: a load has one for the model and one for the model that drafts. */
+/** Whether a load that names no other model drafts with the file's own prediction layers. */
+export function usesPredictionLayers(
+  checked: CheckedModel,
+  spec: Pick<ModelSpec, 'speculation'>,
+  engine: EngineConfig,
+  { splitMode }: Pick<Target, 'splitMode'>,
+): boolean {
+  if ((spec.speculation ?? engine.speculation) !== 'auto') return false;
+  // libllama makes their context for whole layers.
+  if (splitMode === 'row' || splitMode === 'tensor') return false;
+  const ubatch = Math.min(engine.ubatch, engine.batch);
+  return ubatch > recurrentTakeBackMax + 1 && countPredictionLayers(checked) > 0;
+}
+
+interface PartRules {
+  readonly isCpu: boolean;
+  readonly gpuLayers: number | null;
+  readonly batch: number;
+  readonly drafter: Drafter;
+}
+
+type Part = Pick<LoadPlan, 'estimateAt' | 'hostMbAt'>;
+
+/** What each context takes: that of the model, and that of who drafts. */
+function toParts(checked: CheckedModel, load: LoadShape, rules: PartRules): readonly Part[] {
+  const { drafter } = rules;
+  const layers = countPredictionLayers(checked);
+  const model = toModelShape(checked.header, layers);
+  const trunk = layers === 0 ? model : { ...model, layers: model.layers.slice(0, -layers) };
+  const trunkLoad = drafter === 'mtp' ? { ...load, statesBefore: recurrentTakeBackMax } : load;
+  // All weights in any case: some of the layers' tensors are read even where nothing drafts with them.
+  const own = planPart(checked, trunk, model.layers.length, trunkLoad, rules);
+  if (drafter === null) return [own];
+  if (drafter === 'mtp') return [own, planPrediction(model, load, rules)];
+  // As engine/draft-model.ts opens it: like the model itself, but nothing is drafted for it.
+  const draftShape = { ...load, outputs: load.slots + 1 };
+  const draft = toModelShape(drafter.checked.header);
+  return [own, planPart(drafter.checked, draft, draft.layers.length, draftShape, rules)];
+}
+
+/** One file: `layerCount` of all its layers, of which `model` may have less. */
 function planPart(
-  { header, tensors, fileBytes, loraBytes }: CheckedModel,
+  { tensors, fileBytes, loraBytes }: CheckedModel,
+  model: ModelShape,
+  layerCount: number,
   load: LoadShape,
-  isCpu: boolean,
-  gpuLayers: number | null,
-): Pick<LoadPlan, 'estimateAt' | 'hostMbAt'> {
-  const model = toModelShape(header);
-  const places = placeWeights(tensors, model.layers.length, gpuLayers);
+  { isCpu, gpuLayers }: PartRules,
+): Part {
+  const places = placeWeights(tensors, layerCount, gpuLayers);
   const onDevice = isCpu ? model : { ...model, layers: model.layers.slice(places.firstLayer) };
   const onHost = { ...model, layers: model.layers.slice(0, places.firstLayer) };
   const deviceBytes = (isCpu ? weightBytes(tensors, fileBytes) : places.deviceBytes) + loraBytes;
@@ -143,6 +191,29 @@ function planPart(
       isCpu || onHost.layers.length === 0
         ? 0
         : Math.ceil(estimateMemory(onHost, places.hostBytes, hostShape, context).totalMb),
+  };
+}
+
+/**
+ * The context of the prediction layers, as engine/mtp-context.ts makes it: the slots alone, and a hidden
+ * state of every token of a batch, of a graph, and of those that wait in each slot. On the device, where the
+ * last layers are unless all of them stay on the host.
+ */
+function planPrediction(model: ModelShape, load: LoadShape, { isCpu, gpuLayers, batch }: PartRules): Part {
+  const shape = { ...model, layers: model.layers.slice(-model.predictionLayers) };
+  const outputs = Math.max(load.slots, model.predictionLayers);
+  const own = { ...load, slots: load.slots - 1, outputs, overheadMb: 0, isSecond: true };
+  const states = batch + load.ubatch + load.slots * waitingStates;
+  const statesMb = (states * model.embedding * 4) / 1024 ** 2;
+  const at = (context: number): MemoryEstimate => {
+    const estimate = estimateMemory(shape, 0, own, context);
+    const { computeMb, totalMb } = estimate;
+    return { ...estimate, computeMb: computeMb + statesMb, totalMb: totalMb + statesMb };
+  };
+  const isOnHost = !isCpu && gpuLayers === 0;
+  return {
+    estimateAt: isOnHost ? () => nothing : at,
+    hostMbAt: isOnHost ? (context) => Math.ceil(at(context).totalMb) : () => 0,
   };
 }
 
@@ -194,7 +265,14 @@ export function decideLoad(
 
 export function toLoadSpec(
   spec: ModelSpec,
-  { first, draft }: { readonly first: string; readonly draft: DraftFile | null },
+  {
+    first,
+    draft,
+    speculation,
+  }: Pick<LoadPlan, 'speculation'> & {
+    readonly first: string;
+    readonly draft: DraftFile | null;
+  },
   engine: EngineConfig,
   decision: Decision,
   target: Target,
@@ -219,7 +297,7 @@ export function toLoadSpec(
     lora: spec.lora ?? [],
     embeddings: false,
     prefixCacheMb: decision.prefixCacheMb,
-    speculation: spec.speculation ?? engine.speculation,
+    speculation,
     draftFile: draft?.file ?? null,
     ...(reservation.shares === null ? {} : { tensorSplit: reservation.shares }),
   };

@@ -18,7 +18,7 @@ import { MemoryCorrections } from './memory-corrections.ts';
 import { Placement } from './placement.ts';
 import { checkModelFiles } from './preflight.ts';
 import { ModelSources } from './sources.ts';
-import { families, writeSyntheticGguf } from './synthetic-gguf.test.kit.ts';
+import { families, predicting, writeSyntheticGguf } from './synthetic-gguf.test.kit.ts';
 
 const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
 
@@ -231,7 +231,7 @@ describe('ModelLoader', () => {
   it('passes speculation on: from the load, else from the configuration', async () => {
     const { load, devices } = bench([9000], { speculation: 'off' });
     await load();
-    await load({ speculation: 'ngram' });
+    await load({ speculation: 'auto' });
     assert.deepEqual(
       devices[0]?.loads.map(({ speculation }) => speculation),
       ['off', 'ngram'],
@@ -295,6 +295,58 @@ describe('ModelLoader', () => {
     assert.ok(partly.hostLayersMb > 0);
     const all = devices.flatMap((device) => device.loads);
     assert.deepEqual(all.map(({ gpuLayers }) => gpuLayers).sort(), [2, null]);
+  });
+
+  it('drafts with prediction layers where a file has them, they fit and nothing else is asked', async () => {
+    const file = join(dir, 'predicting.gguf');
+    await writeSyntheticGguf(file, predicting);
+    const incomplete = join(dir, 'incomplete.gguf');
+    const tensors = predicting.tensors.filter(([name]) => name !== 'blk.7.nextn.hnorm.weight');
+    await writeSyntheticGguf(incomplete, { ...predicting, tensors });
+    const unknown = join(dir, 'unknown.gguf');
+    await writeSyntheticGguf(unknown, { ...predicting, architecture: 'exaone-moe' });
+    const alone = join(dir, 'alone.gguf');
+    const last = predicting.tensors.filter(([name]) => !/^blk\.[0-5]\./.test(name));
+    await writeSyntheticGguf(alone, { ...predicting, tensors: last });
+    const { meter } = bench([10]);
+    const loadOn = async (budgetMb: number, path: string, over: object = {}, config: object = {}) => {
+      const { loader, devices } = bench([budgetMb], { prefix_cache_mb: 0, ...config });
+      const spec = modelSpecSchema.parse({ model_id: 'predicting', context: 4096, ...over });
+      const loaded = await loader.load(spec, path, meter, new AbortController().signal);
+      return { mb: loaded.reservation.estimateMb, speculation: devices[0]?.loads[0]?.speculation };
+    };
+    const [own, plain] = [await loadOn(10_000, file), await loadOn(10_000, file, { speculation: 'ngram' })];
+    assert.deepEqual([own.speculation, plain.speculation], ['mtp', 'ngram']);
+    // Two layers of 4 slots, 4096 cells of 512 keys and values: 64 MiB, and buffers.
+    assert.ok(own.mb > plain.mb + 64, `${own.mb} after ${plain.mb}`);
+    assert.deepEqual(await loadOn(own.mb, file), own);
+    // A model that fits without them is never refused because of them.
+    assert.deepEqual(await loadOn(own.mb - 1, file), plain);
+    const others = [
+      await loadOn(10_000, incomplete),
+      await loadOn(10_000, unknown),
+      await loadOn(10_000, file, {}, { ubatch: 4 }),
+      await loadOn(10_000, file, {}, { speculation: 'ngram' }),
+      await loadOn(10_000, file, { speculation: 'off' }),
+      await loadOn(10_000, file, { speculation: 'auto' }, { speculation: 'off' }),
+    ];
+    assert.deepEqual(
+      others.map(({ speculation }) => speculation),
+      ['ngram', 'ngram', 'ngram', 'ngram', 'off', 'mtp'],
+    );
+    const error = await errorOf(
+      bench([10_000]).loader.load(
+        modelSpecSchema.parse({ model_id: 'alone' }),
+        alone,
+        meter,
+        new AbortController().signal,
+      ),
+    );
+    assert.equal(error.code, 'invalid_model_file');
+    assert.match(
+      error.message,
+      /^alone\.gguf is not usable: it holds a model's prediction layers alone; load/,
+    );
   });
 
   it('counts a model that drafts: in the estimate, in a refusal, in "auto" and in the progress', async () => {
@@ -385,7 +437,7 @@ describe('ModelLoader', () => {
         'invalid_request',
         /is the id of a model, not a file; add its directory/,
       ],
-      [{ draft_model: 'other', speculation: 'off' }, 'invalid_request', /set speculation = "ngram" or leave/],
+      [{ draft_model: 'other', speculation: 'off' }, 'invalid_request', /set speculation = "auto" or leave/],
     ];
     for (const [over, code, text] of cases) {
       const error = await errorOf(load(over));

@@ -11,13 +11,16 @@ import type { ReadHeader } from './header-cache.ts';
 import type { LoadMeter } from './load-meter.ts';
 import {
   type Decision,
+  type Drafter,
   decideLoad,
   type EngineConfig,
+  type LoadPlan,
   planLoad,
   slotChoices,
   toActualMb,
   toLoadShape,
   toLoadSpec,
+  usesPredictionLayers,
 } from './load-plan.ts';
 import { largestContext, type MemoryNeed, resolveContext } from './memory-budget.ts';
 import { isPlausible, MemoryCorrections } from './memory-corrections.ts';
@@ -45,6 +48,7 @@ interface Reserved {
   readonly target: Target;
   /** Names the kind of load for what is remembered of it. */
   readonly key: string;
+  readonly speculation: LoadPlan['speculation'];
   readonly reservation: Reservation;
   readonly decision: Decision;
 }
@@ -151,18 +155,31 @@ export class ModelLoader {
     signal: AbortSignal,
   ): Promise<Reserved> {
     const choices = slotChoices(spec, this.#engine);
-    const decide = (budgets: Budgets, slots: number): Decision & { readonly key: string } => {
-      const of = { ...spec, slots };
-      const { key, ...plan } = planLoad(checked, of, this.#engine, target, identity, draft);
-      const predict = (context: number, mb: number): number => this.#corrections.predict(key, context, mb);
-      return { ...decideLoad(of, this.#engine, plan, predict, budgets), slots, key };
+    const reserve = async (drafter: Drafter, tried: readonly number[]): Promise<Reserved> => {
+      const decide = (budgets: Budgets, slots: number) => {
+        const of = { ...spec, slots };
+        const { key, ...plan } = planLoad(checked, of, this.#engine, target, identity, drafter);
+        const predict = (context: number, mb: number): number => this.#corrections.predict(key, context, mb);
+        const decision = decideLoad(of, this.#engine, plan, predict, budgets);
+        return { ...decision, slots, key, speculation: plan.speculation };
+      };
+      const { reservation, wanted } = await this.#placement.reserve(
+        target,
+        (budgets) => firstThatFits(tried, (slots) => decide(budgets, slots)),
+        signal,
+      );
+      const { key, speculation } = wanted;
+      return { target, key, speculation, reservation, decision: wanted };
     };
-    const { reservation, wanted } = await this.#placement.reserve(
-      target,
-      (budgets) => firstThatFits(choices, (slots) => decide(budgets, slots)),
-      signal,
-    );
-    return { target, key: wanted.key, reservation, decision: wanted };
+    const own = draft === null && usesPredictionLayers(checked, spec, this.#engine, target);
+    if (!own) return reserve(draft, choices);
+    try {
+      return await reserve('mtp', choices.slice(0, 1));
+    } catch (error) {
+      // Nobody asked for them by name: a model that fits without, or with more slots, is loaded without.
+      if (!isLackOfMemory(error)) throw error;
+      return reserve(null, choices);
+    }
   }
 
   async #loadReserved(what: ReservedLoad, meter: LoadMeter, signal: AbortSignal): Promise<LoadedModel> {

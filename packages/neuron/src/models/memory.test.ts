@@ -12,7 +12,7 @@ import { planLoad } from './load-plan.ts';
 import { estimateMemory, type LoadShape } from './memory.ts';
 import { toModelShape } from './model-shape.ts';
 import { checkModelFiles } from './preflight.ts';
-import { families, writeSyntheticGguf } from './synthetic-gguf.test.kit.ts';
+import { families, predicting, predictingHybrid, writeSyntheticGguf } from './synthetic-gguf.test.kit.ts';
 import { placeWeights, weightBytes } from './weights.ts';
 
 const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
@@ -117,6 +117,43 @@ describe('estimateMemory()', () => {
     const windowed = cases.map((each): Case => ({ ...each, fullWindow: false }));
     await compare(file, windowed);
   });
+
+  for (const model of [predicting, predictingHybrid]) {
+    it(`is what libllama says of ${model.architecture} with the context of its prediction layers and without`, async () => {
+      const file = join(dir, `${model.architecture}.gguf`);
+      await writeSyntheticGguf(file, model);
+      const checked = await checkModelFiles([file]);
+      const target = { id: 'cpu', splitMode: 'none', members: [{ kind: 'cpu' }] } as const;
+      const shapes = cases.filter(({ ubatch }) => ubatch <= 512);
+      const all = shapes.flatMap((each) =>
+        (['mtp', 'ngram'] as const).map((speculation) => ({ each, speculation })),
+      );
+      const jobs = all.map(({ each, speculation }) => ({
+        spec: { ...toSpec(file, each), speculation },
+        fullWindow: true,
+      }));
+      for (const [at, actual] of measureWithLibllama(jobs).entries()) {
+        const { each, speculation } = all[at] ?? { each: typical, speculation: 'ngram' };
+        const { engine } = neuronConfigSchema.parse({
+          engine: { flash_attention: each.flashAttention, ubatch: each.ubatch, batch: 2048 },
+        });
+        const drafter = speculation === 'mtp' ? 'mtp' : null;
+        const plan = planLoad(checked, { slots: each.slots }, engine, target, file, drafter);
+        const estimate = plan.estimateAt(each.context);
+        const text = `${speculation} ${JSON.stringify(each)}: ${JSON.stringify(estimate)} against ${JSON.stringify(actual)}`;
+        assert.equal(plan.speculation, speculation);
+        assert.ok(Math.abs(estimate.weightsMb - actual.weightsMb) < 0.01, text);
+        assert.ok(Math.abs(estimate.cacheMb - actual.cacheMb) <= 2 * printedMb, text);
+        // Hidden states are held from the first step on; work buffers and tables are not in its account.
+        const states = speculation === 'mtp' ? 2048 + each.ubatch + each.slots * 66 : 0;
+        const beyondMb = 12 + (32_000 * 340 + states * 1536 * 4) / 1024 ** 2;
+        const computeMb = estimate.computeMb - beyondMb;
+        assert.ok(computeMb >= 0.93 * actual.computeMb - 2 * printedMb, text);
+        // Two graphs, each taken for its largest moment.
+        assert.ok(computeMb <= 1.45 * actual.computeMb + 2 * printedMb, text);
+      }
+    });
+  }
 
   for (const [name, { file, skip }] of Object.entries({
     'cortex-tiny': { file: tiny, skip: false },

@@ -30,6 +30,10 @@ export interface LoadShape {
   readonly deviceCount: number;
   /** MiB of each device that no buffer explains: work buffers of its backend, pools, kernels. */
   readonly overheadMb: number;
+  /** Recurrent states kept of each sequence besides the last one. */
+  readonly statesBefore?: number | undefined;
+  /** A second context of a model: the vocabulary's tables are there already. */
+  readonly isSecond?: boolean | undefined;
 }
 
 /** MiB. */
@@ -71,7 +75,8 @@ export function estimateMemory(
   const cells = Math.ceil(context / cellBlock) * cellBlock;
   const cacheMb = cacheBytesOf(model, load, cells, sequences) / mib;
   const outputs = Math.max(sequences, load.outputs);
-  const fixed = outputs * model.vocabulary * 4 + model.vocabulary * vocabularyBytes;
+  const tables = load.isSecond ? 0 : model.vocabulary * vocabularyBytes;
+  const fixed = outputs * model.vocabulary * 4 + tables;
   const perDevice = computeBytesOf(model, load, cells, sequences) / mib + load.overheadMb;
   const computeMb = perDevice * load.deviceCount + fixed / mib;
   const weightsMb = weightBytes / mib;
@@ -92,7 +97,7 @@ function cacheBytesOf(model: ModelShape, load: LoadShape, cells: number, sequenc
     const { keyLength, valueLength, isWindowed, stateLength } = layer;
     const value = load.flashAttention || valueLength === 0 ? valueLength : widest;
     const perCell = keyLength * cacheBytes[load.cacheTypeK] + value * cacheBytes[load.cacheTypeV];
-    return perCell * (isWindowed ? windowCells : cells) + stateLength * 4;
+    return perCell * (isWindowed ? windowCells : cells) + stateLength * 4 * (1 + (load.statesBefore ?? 0));
   };
   return model.layers.reduce((sum, layer) => sum + bytesOf(layer), 0) * sequences;
 }

@@ -24,6 +24,8 @@ export interface ModelShape {
   /** 0 = unknown. */
   readonly trainContext: number;
   readonly layers: readonly LayerShape[];
+  /** The last so many of `layers` are for prediction and computed apart from the others. */
+  readonly predictionLayers: number;
   /** 0 = none. */
   readonly slidingWindow: number;
   readonly embedding: number;
@@ -89,7 +91,8 @@ const windowPeriods: Readonly<Record<string, number>> = {
   exaone4: 4,
 };
 
-export function toModelShape(header: GgufHeader): ModelShape {
+/** `predictionLayers`: see prediction-layers.ts. */
+export function toModelShape(header: GgufHeader, predictionLayers = 0): ModelShape {
   const keys = new Keys(header);
   const embedding = keys.number('embedding_length') ?? 0;
   const heads = Math.max(...keys.perLayer('attention.head_count', 0), 0);
@@ -101,7 +104,8 @@ export function toModelShape(header: GgufHeader): ModelShape {
   return {
     architecture: keys.architecture,
     trainContext: keys.number('context_length') ?? 0,
-    layers: toLayers(keys, { keyLength, headLength, isLatent, slidingWindow, state }),
+    layers: toLayers(keys, { keyLength, headLength, isLatent, slidingWindow, state, predictionLayers }),
+    predictionLayers,
     slidingWindow,
     embedding,
     heads,
@@ -149,6 +153,7 @@ interface LayerRules {
   readonly isLatent: boolean;
   readonly slidingWindow: number;
   readonly state: number;
+  readonly predictionLayers: number;
 }
 
 function toLayers(keys: Keys, rules: LayerRules): readonly LayerShape[] {
@@ -161,7 +166,7 @@ function toLayers(keys: Keys, rules: LayerRules): readonly LayerShape[] {
   const windowValue = keys.number('attention.value_length_swa') ?? valueLength;
   const cachedLayers = keys.layerCount - sharedLayers(keys);
   const windowed = windowedLayers(keys, rules.slidingWindow);
-  const recurrent = recurrentLayers(keys, kvHeads, rules.state);
+  const recurrent = recurrentLayers(keys, kvHeads, rules);
   const feedForwards = keys.list('feed_forward_length');
   return kvHeads.map((count, at): LayerShape => {
     const isWindowed = windowed[at] ?? false;
@@ -192,13 +197,14 @@ function sharedLayers(keys: Keys): number {
 function recurrentLayers(
   keys: Keys,
   kvHeads: readonly (number | undefined)[],
-  state: number,
+  { state, predictionLayers }: LayerRules,
 ): readonly ('none' | 'only' | 'both')[] {
   const { architecture } = keys;
   const marked = keys.list('attention.recurrent_layers');
   const interval = keys.number('full_attention_interval') ?? intervalDefault;
   return kvHeads.map((count, at) => {
-    if (state === 0) return 'none';
+    // Those for prediction have attention, whatever the others have.
+    if (state === 0 || at >= keys.layerCount - predictionLayers) return 'none';
     if (recurrentArchitectures.has(architecture)) return 'only';
     if (doubleArchitectures.has(architecture)) return 'both';
     if (marked !== null) return marked[at] ? 'only' : 'none';

@@ -28,12 +28,26 @@ export async function checkModelFiles(
   if (!first.metadata.has('general.architecture')) {
     throw invalid(files[0] ?? '', 'it names no architecture (general.architecture)');
   }
+  const tensors = headers.flatMap((header) => header.tensors);
+  if (isPredictionAlone(first, tensors)) {
+    // libllama takes it, and the process ends at its first graph.
+    throw invalid(
+      files[0] ?? '',
+      "it holds a model's prediction layers alone; load the file of the model itself",
+    );
+  }
   return {
     header: first,
     fileBytes: headers.reduce((sum, { fileBytes }) => sum + fileBytes, 0),
-    tensors: headers.flatMap(({ tensors }) => tensors),
+    tensors,
     loraBytes: await checkAdapters(lora, first),
   };
+}
+
+/** Such files go with one of the model, for programs that want the layers apart. */
+function isPredictionAlone({ metadata }: GgufHeader, tensors: readonly GgufTensor[]): boolean {
+  const declared = metadata.get(`${String(metadata.get('general.architecture'))}.nextn_predict_layers`);
+  return Number(declared ?? 0) > 0 && !tensors.some(({ name }) => name.startsWith('blk.0.'));
 }
 
 /** The bytes of all adapters. One for another architecture would fail after the model's load. */

@@ -312,9 +312,17 @@ export class ModelRegistry {
     // It may have got fewer slots than were hoped for.
     entry.admission.setLimits(this.#deps.createGate(entry.spec).limits);
     entry.use.loaded();
-    const { context, slots, memoryMb: mb, loadMs: ms } = loaded.arch.facts;
-    const device = loaded.slot.device.id;
-    this.#deps.log.info('model loaded', { model: entry.id, device, context, slots, mb, ms });
+    const { context, slots, memoryMb, loadMs, drafts, draftsWhy } = loaded.arch.facts;
+    const fields = {
+      model: entry.id,
+      device: loaded.slot.device.id,
+      context,
+      slots,
+      mb: memoryMb,
+      ms: loadMs,
+      drafts: draftsWhy === undefined ? drafts : `${drafts}: ${draftsWhy}`,
+    };
+    this.#deps.log.info('model loaded', fields);
   }
 
   #onOwnerDeath(slot: DeviceSlot, death: OwnerDeath): void {

@@ -39,6 +39,10 @@ export const families: Readonly<Record<string, SyntheticModel>> = {
   lfm2: lfm2(),
 };
 
+/** With layers for prediction behind the others: two behind six; one behind eight, most of them recurrent. */
+export const predicting: SyntheticModel = hyV3();
+export const predictingHybrid: SyntheticModel = qwen35();
+
 export async function writeSyntheticGguf(path: string, model: SyntheticModel): Promise<void> {
   const own = { vocab_size: vocab, context_length: 131_072, ...model.metadata };
   const metadata: Metadata = [
@@ -226,6 +230,101 @@ function deepseek2(): SyntheticModel {
     expert_feed_forward_length: expertForward,
   };
   return { architecture: 'deepseek2', metadata, tensors: [...outer(embedding), ...tensors] };
+}
+
+/** Experts in every layer but the first; the last `prediction` layers are for prediction. */
+function hyV3(): SyntheticModel {
+  const [embedding, heads, kvHeads, length, experts, expertForward, prediction] = [
+    1536, 12, 4, 128, 8, 768, 2,
+  ];
+  const layers = 6 + prediction;
+  const tensors = perLayer(layers, (at) => [
+    ...attention(at, embedding, heads * length, kvHeads * length),
+    [`blk.${at}.attn_q_norm.weight`, [length]],
+    [`blk.${at}.attn_k_norm.weight`, [length]],
+    ...(at === 0
+      ? feedForward(at, embedding, 4096)
+      : ([
+          [`blk.${at}.ffn_norm.weight`, [embedding]],
+          ...experts3(at, embedding, expertForward, experts),
+          [`blk.${at}.exp_probs_b`, [experts]],
+          ...feedForward(at, embedding, expertForward)
+            .slice(1)
+            .map(([name, shape]): Tensor => [name.replace('.weight', '_shexp.weight'), shape]),
+        ] as Tensor[])),
+    ...(at < layers - prediction
+      ? []
+      : ([
+          [`blk.${at}.nextn.eh_proj.weight`, [2 * embedding, embedding]],
+          [`blk.${at}.nextn.enorm.weight`, [embedding]],
+          [`blk.${at}.nextn.hnorm.weight`, [embedding]],
+        ] as Tensor[])),
+  ]);
+  const metadata = {
+    ...toMetadata({ layers, embedding, feedForward: 4096, heads, kvHeads }),
+    nextn_predict_layers: prediction,
+    'attention.key_length': length,
+    'attention.value_length': length,
+    'rope.dimension_count': length,
+    expert_count: experts,
+    expert_used_count: 2,
+    expert_feed_forward_length: expertForward,
+    expert_shared_feed_forward_length: expertForward,
+  };
+  return { architecture: 'hy_v3', metadata, tensors: [...outer(embedding), ...tensors] };
+}
+
+/** Attention in every fourth layer and in the one for prediction, a gated delta net in the others. */
+function qwen35(): SyntheticModel {
+  const [layers, embedding, heads, kvHeads, length, forward] = [9, 1536, 12, 4, 128, 4096];
+  const [state, groups, rank] = [64, 8, 16];
+  const [inner, channels] = [rank * state, rank * state + 2 * groups * state];
+  const query: Tensor = ['attn_q.weight', [embedding, 2 * heads * length]];
+  const tensors = perLayer(layers, (at) => [
+    [`blk.${at}.attn_norm.weight`, [embedding]],
+    ...(at % 4 === 3 || at === layers - 1
+      ? ([
+          [`blk.${at}.${query[0]}`, query[1]],
+          ...attention(at, embedding, heads * length, kvHeads * length).slice(2),
+          [`blk.${at}.attn_q_norm.weight`, [length]],
+          [`blk.${at}.attn_k_norm.weight`, [length]],
+        ] as Tensor[])
+      : ([
+          [`blk.${at}.attn_qkv.weight`, [embedding, channels]],
+          [`blk.${at}.attn_gate.weight`, [embedding, inner]],
+          [`blk.${at}.ssm_conv1d.weight`, [4, channels]],
+          [`blk.${at}.ssm_dt.bias`, [rank]],
+          [`blk.${at}.ssm_a`, [rank]],
+          [`blk.${at}.ssm_alpha.weight`, [embedding, rank]],
+          [`blk.${at}.ssm_beta.weight`, [embedding, rank]],
+          [`blk.${at}.ssm_norm.weight`, [state]],
+          [`blk.${at}.ssm_out.weight`, [inner, embedding]],
+        ] as Tensor[])),
+    [`blk.${at}.post_attention_norm.weight`, [embedding]],
+    ...feedForward(at, embedding, forward).slice(1),
+    ...(at < layers - 1
+      ? []
+      : ([
+          [`blk.${at}.nextn.eh_proj.weight`, [2 * embedding, embedding]],
+          [`blk.${at}.nextn.enorm.weight`, [embedding]],
+          [`blk.${at}.nextn.hnorm.weight`, [embedding]],
+        ] as Tensor[])),
+  ]);
+  const metadata = {
+    ...toMetadata({ layers, embedding, feedForward: forward, heads, kvHeads }),
+    nextn_predict_layers: 1,
+    full_attention_interval: 4,
+    'attention.key_length': length,
+    'attention.value_length': length,
+    'rope.dimension_count': length,
+    'rope.dimension_sections': [16, 16, 16, 16],
+    'ssm.conv_kernel': 4,
+    'ssm.inner_size': inner,
+    'ssm.state_size': state,
+    'ssm.time_step_rank': rank,
+    'ssm.group_count': groups,
+  };
+  return { architecture: 'qwen35', metadata, tensors: [...outer(embedding), ...tensors] };
 }
 
 function mambaMixer(at: number, embedding: number): Tensor[] {
