@@ -122,8 +122,9 @@ export class BatchLoop {
   step(): void {
     if (this.#isClosed) return;
     this.#dropCancelled();
-    this.#admit();
+    // Before anybody new may overwrite what a leader that has ended left in its slot.
     this.#follow();
+    this.#admit();
     const startedAt = this.#options.now();
     const chunks = this.#planChunks();
     if (chunks.length > 0) {
@@ -358,9 +359,15 @@ export class BatchLoop {
   }
 }
 
-/** Prompt tokens up to the next point at which the state is to be saved, or to the prompt's end. */
-function untilCheckpoint({ cells, promptLength, checkpoints }: Sequence): number {
-  let end = promptLength;
+/**
+ * Prompt tokens up to the next point at which the state is to be saved, or to the prompt's end. With a seed
+ * the last token is read by itself, as it is when all before it is cached: flash attention computes one row
+ * otherwise than many, and the same request again has to give the same text.
+ */
+function untilCheckpoint({ cells, promptLength, checkpoints, params }: Sequence): number {
+  const last = promptLength - 1;
+  const isApart = typeof params.sampling.seed === 'number' && cells < last;
+  let end = isApart ? last : promptLength;
   for (const at of checkpoints) if (at > cells && at < end) end = at;
   return end - cells;
 }

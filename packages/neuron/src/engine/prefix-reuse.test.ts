@@ -46,6 +46,26 @@ test('the same prompt again computes one token, and answers the same', () => {
   });
 });
 
+test('with a seed the same request gives the same text, cached or not, with flash attention too', () => {
+  withModel({ flashAttention: true, ubatch: 512, batch: 512 }, (model) => {
+    for (const temperature of [0, 1]) {
+      for (let seed = 0; seed < 5; seed++) {
+        const prompt = text(model, 60 + seed, 60 + seed * 10);
+        const again = () => {
+          const params = { maxTokens: 48, ignoreEos: true, sampling: { temperature, seed } };
+          const heard = listen(model, requestFor(prompt, params));
+          drain(model);
+          return { tokens: heard.tokens, cachedTokens: heard.result?.usage.cachedTokens };
+        };
+        model.clearKv();
+        const [cold, warm] = [again(), again()];
+        assert.deepEqual([cold.cachedTokens, warm.cachedTokens], [0, prompt.length - 1]);
+        assert.deepEqual(warm.tokens, cold.tokens);
+      }
+    }
+  });
+});
+
 test('the second turn of a chat reuses prompt and answer', () => {
   withModel({}, (model) => {
     const first = run(model, text(model, 2, 100), 20);
@@ -118,6 +138,20 @@ test('who waits for a prompt goes on when its reader is cancelled', () => {
     assert.equal(reader.result?.finishReason, 'cancelled');
     assert.equal(waiter.result?.usage.completionTokens, 2);
     assert.ok((waiter.result?.usage.cachedTokens ?? 0) > 0, 'what the reader had computed was lost');
+  });
+});
+
+test('who waits for a prompt takes it over before the next in the queue overwrites it', () => {
+  withModel({ slots: 2, prefixCacheMb: 0 }, (model) => {
+    const prompt = text(model, 15, 200);
+    const [reader, waiter] = [1, 2].map((maxTokens) =>
+      listen(model, requestFor(prompt, { maxTokens, ignoreEos: true })),
+    );
+    const next = listen(model, requestFor(text(model, 16, 200), { maxTokens: 2, ignoreEos: true }));
+    drain(model);
+    assert.equal(reader?.result?.usage.cachedTokens, 0);
+    assert.equal(waiter?.result?.usage.cachedTokens, prompt.length - 1);
+    assert.equal(next.result?.usage.completionTokens, 2);
   });
 });
 
