@@ -71,6 +71,12 @@ const waitingMax = 1024;
 const noDrafts = new Int32Array(0);
 /** Cells from which a single row is computed otherwise than drafted ones in any case (DESIGN.md). */
 const longDraftsFrom = 512;
+/**
+ * Cells up to which drafted rows and single ones are computed alike on a CPU: ggml splits a lone row over its
+ * threads from 512 cells on, counted in steps of 256. With a seed nothing is drafted beyond: how much is
+ * drafted hangs on measured time, and the text must not.
+ */
+const alikeCellsMax = 256;
 /** Drafts of fewer rows are as good for a rest of the answer below this. */
 const longDraftsRest = 32;
 /** llama_decode results after which the KV cache is as before the call (llama.h). */
@@ -213,10 +219,12 @@ export class BatchLoop {
     });
   }
 
-  #draft({ drafts, slot, tokens, cells, budget, completion }: Sequence): Int32Array {
+  #draft({ drafts, slot, tokens, cells, budget, completion, params }: Sequence): Int32Array {
     const { draftModel, host, ubatch } = this.#options;
     const rest = budget.tokens - completion - 1;
-    const room = host.contextTokens - cells - 1;
+    const isSeeded = typeof params.sampling.seed === 'number';
+    const cellsMax = isSeeded ? Math.min(alikeCellsMax, host.contextTokens) : host.contextTokens;
+    const room = cellsMax - cells - 1;
     const isLong =
       cells >= longDraftsFrom && rest >= longDraftsRest && room >= draftRowsMax && ubatch > draftRowsMax;
     const wanted = drafts?.wanted(this.#costs, isLong ? draftRowsMax : shortDraftMax) ?? 0;
