@@ -274,6 +274,21 @@ for (const path of paths) {
       const text = await (await post(path, bodyOf(path, options))).text();
       const last = text.split('\n').findLast((line) => line.includes('"usage"')) ?? '';
       assert.equal(typeof cached((JSON.parse(last.slice('data: '.length)) as Body).usage), 'number');
+      // The same prompt just before, in the one slot: all but its last token.
+      const { usage } = JSON.parse(last.slice('data: '.length)) as { usage: { prompt_tokens: number } };
+      assert.equal(cached(usage), usage.prompt_tokens - 1);
+      const twice = bodyOf(path, { max_tokens: 1, n: 2 });
+      const both = (await (await post(path, twice)).json()) as { usage: { prompt_tokens: number } };
+      assert.equal(cached(both.usage), both.usage.prompt_tokens - 1, 'of choices too');
+      assert.equal(both.usage.prompt_tokens, usage.prompt_tokens);
+    });
+
+    it('a seed gives the same text when the prompt is cached as when it was not', async () => {
+      const long = Array.from({ length: 30 }, (_, at) => `${path}${(at * 31) % 97}`).join(' ');
+      const input =
+        path === '/v1/completions' ? { prompt: long } : { messages: [{ role: 'user', content: long }] };
+      const first = await ask(path, { ...random, ...input });
+      assert.equal((await ask(path, { ...random, ...input })).text, first.text);
     });
   });
 }

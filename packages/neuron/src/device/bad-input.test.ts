@@ -88,6 +88,7 @@ function badRequests({ vocabSize }: ModelFacts): [string, string, Over][] {
     ['10,000 stops', 'stop', { stops: Array.from({ length: 10_000 }, (_, each) => `s${each}`) }],
     ['an empty stop', 'stop', { stops: [''] }],
     ['a stop that is no text', 'stop', { stops: [7 as never] }],
+    ['a stop that is half a character', 'stop', { stops: ['x', 'a\udf00'] }],
     ['a stop of 1 MB', 'stop', { stops: ['x'.repeat(1 << 20)] }],
     ['17 breakers', 'dry_sequence_breakers', { sampling: { drySequenceBreakers: Array(17).fill('x') } }],
     ['a breaker that is no text', 'dry_sequence_breakers', { sampling: { drySequenceBreakers: [1] } }],

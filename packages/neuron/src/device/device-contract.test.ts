@@ -211,6 +211,38 @@ for (const worker of ['thread', 'process'] as const) {
       for (const { handle: model } of [plain, drafting]) await device.dropArch(model);
     });
 
+    test('a drop in the middle ends what runs, reads, waits and queues on that model, and nothing else', async () => {
+      const { handle: dying } = await device.load({ ...tiny, slots: 2 }, ignore);
+      const beside = device.generate(handle, generateParams([1, 2, 3], 40), ignore);
+      const long = generateParams(
+        Array.from({ length: 240 }, (_, at) => 300 + at),
+        10,
+      );
+      let steps = 0;
+      let isRunning = ignore;
+      const running = new Promise<void>((resolve) => {
+        isRunning = resolve;
+      });
+      const jobs = [
+        device.generate(dying, generateParams([1, 2, 3], 200), () => {
+          if (++steps === 2) isRunning();
+        }),
+        device.generate(dying, long, ignore),
+        device.generate(dying, long, ignore),
+        device.embed(
+          dying,
+          Array.from({ length: 2000 }, () => new Int32Array(250).fill(30)),
+        ),
+      ];
+      const ends = jobs.map((job) => assert.rejects(job, hasCode('model_not_loaded')));
+      await running;
+      await device.dropArch(dying);
+      await Promise.all(ends);
+      assert.equal((await beside).usage.completionTokens, 40);
+      await assert.rejects(device.generate(dying, long, ignore), JobFailed);
+      await device.dropArch(dying);
+    });
+
     test('an embedding model gives a vector per input, and a plain decoder does too', async () => {
       const file = join(folder, 'mean.gguf');
       writeTinyEncoder(file, { pooling: 'mean' });

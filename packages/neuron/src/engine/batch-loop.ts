@@ -17,12 +17,12 @@
  * that were in it.
  */
 import { AppError } from 'cortex-core/wire/errors';
-import { draftRowsMax, type GenerateParams, type LoadSpec } from 'cortex-core/wire/inference';
+import type { GenerateParams, LoadSpec } from 'cortex-core/wire/inference';
 import { bySlot, type Chunk, slotOf, toCalls } from './chunk.ts';
 import { countGraphs } from './close-ranks.ts';
 import type { DecodeBatch } from './decode-batch.ts';
 import { decodeFailed } from './decode-failed.ts';
-import { StepCosts, shortDraftMax } from './draft-policy.ts';
+import { DraftPlanner, noDrafts } from './draft-planner.ts';
 import type { DraftSource } from './draft-source.ts';
 import type { EngineFaults } from './engine-faults.ts';
 import type { KvMemory } from './kv-memory.ts';
@@ -63,11 +63,6 @@ export interface BatchLoopOptions {
 }
 
 const waitingMax = 1024;
-const noDrafts = new Int32Array(0);
-/** Cells from which a single row is computed otherwise than drafted ones in any case (DESIGN.md). */
-const longDraftsFrom = 512;
-/** Drafts of fewer rows are as good for a rest of the answer below this. */
-const longDraftsRest = 32;
 /** A graph more costs about this part of what it takes: the other rows are computed in any case. */
 const gapShare = 1 / 2;
 /** llama_decode results after which the KV cache is as before the call (llama.h). */
@@ -75,12 +70,10 @@ const rolledBack: readonly number[] = [1, -1];
 
 export class BatchLoop {
   readonly #options: BatchLoopOptions;
-  readonly #costs = new StepCosts();
+  readonly #planner: DraftPlanner;
   #waiting: Sequence[] = [];
   /** In order of arrival. */
   #running: Sequence[] = [];
-  /** By slot: the answer that ended there last. */
-  readonly #said = new Map<number, { readonly promptLength: number; readonly acceptance: number }>();
   /** What gaps between the slots in use have cost since there are any, in milliseconds. */
   #gapMs = 0;
   #turn = 0;
@@ -88,6 +81,7 @@ export class BatchLoop {
 
   constructor(options: BatchLoopOptions) {
     this.#options = options;
+    this.#planner = new DraftPlanner({ ...options, contextTokens: options.host.contextTokens });
   }
 
   get isIdle(): boolean {
@@ -121,8 +115,9 @@ export class BatchLoop {
   step(): void {
     if (this.#isClosed) return;
     this.#dropCancelled();
-    this.#admit();
+    // Before anybody new may overwrite what a leader that has ended left in its slot.
     this.#follow();
+    this.#admit();
     this.#closeRanks();
     const startedAt = this.#options.now();
     const chunks = this.#planChunks();
@@ -160,17 +155,11 @@ export class BatchLoop {
       sequence.slot = slot;
       sequence.startedAt = now();
       sequence.leader = cache.leaderFor(slot);
-      this.#expectDrafts(sequence, slot);
+      this.#planner.expect(sequence, slot);
       this.#running.push(sequence);
       const ending = replayAnswered(sequence, this.#options.host.vocabulary);
       if (ending !== null) this.#finish(sequence, ending);
     }
-  }
-
-  /** The next turn of a conversation will take as many drafts as the one before, near enough. */
-  #expectDrafts({ drafts, cells }: Sequence, slot: number): void {
-    const before = this.#said.get(slot);
-    if (before !== undefined && cells >= before.promptLength) drafts?.expect(before.acceptance);
   }
 
   /** Those who waited for another's prompt take over what it has, and go on or wait for the next. */
@@ -192,7 +181,7 @@ export class BatchLoop {
     for (const { from, to } of moves) {
       const moved = this.#running.find(({ slot }) => slot === from);
       if (moved !== undefined) moved.slot = to;
-      this.#said.delete(to);
+      this.#planner.forget(to);
     }
   }
 
@@ -222,27 +211,9 @@ export class BatchLoop {
    */
   #planDrafts(decoding: readonly Sequence[]): Chunk[] {
     return decoding.map((sequence): Chunk => {
-      const drafts = decoding.length === 1 ? this.#draft(sequence) : noDrafts;
+      const drafts = decoding.length === 1 ? this.#planner.propose(sequence) : noDrafts;
       return { sequence, count: 1, drafts, first: 0, row: null };
     });
-  }
-
-  #draft({ drafts, slot, tokens, cells, budget, completion }: Sequence): Int32Array {
-    const { drafter, host, kv, ubatch } = this.#options;
-    const rest = budget.tokens - completion - 1;
-    const room = host.contextTokens - cells - 1;
-    const isLong =
-      cells >= longDraftsFrom && rest >= longDraftsRest && room >= draftRowsMax && ubatch > draftRowsMax;
-    const longest = Math.min(isLong ? draftRowsMax : shortDraftMax, kv.takeBackMax);
-    const wanted = drafts?.wanted(this.#costs, longest) ?? 0;
-    if (slot === null) return noDrafts;
-    // The longest are whole or none: what makes so many rows cheap needs all of them. Those behind the
-    // answer's end are cut off with the refused ones.
-    const max = wanted === draftRowsMax ? wanted : Math.min(wanted, rest, room);
-    if (max <= 0) return noDrafts;
-    const found = proposeDraft(tokens.view, max);
-    if (found.length > 0 || drafter === null) return found;
-    return drafter.propose({ slot, tokens: tokens.view, max: Math.min(max, shortDraftMax, rest, room) });
   }
 
   /** Learns what steps of this shape cost. */
@@ -252,7 +223,7 @@ export class BatchLoop {
     else if (tokens === chunks.length) this.#gapMs += (ms * gapShare * (graphs - 1)) / graphs;
     if (tokens > 2 * chunks.length) this.#options.cache.observeReading(tokens, ms);
     const [chunk] = chunks;
-    if (tokens === 1 && chunk !== undefined) this.#costs.observe(chunk.drafts.length, ms);
+    if (tokens === 1 && chunk !== undefined) this.#planner.observe(chunk.drafts.length, ms);
   }
 
   #decode(chunks: readonly Chunk[]): void {
@@ -385,18 +356,21 @@ export class BatchLoop {
     }
     this.#running = this.#running.filter((other) => other !== sequence);
     this.#options.cache.release(sequence.slot, isIntact);
-    const { promptLength, drafts } = sequence;
-    const acceptance = drafts?.acceptance ?? null;
-    if (acceptance === null) this.#said.delete(sequence.slot);
-    else this.#said.set(sequence.slot, { promptLength, acceptance });
+    this.#planner.remember(sequence, sequence.slot);
     sequence.slot = null;
     return true;
   }
 }
 
-/** Prompt tokens up to the next point at which the state is to be saved, or to the prompt's end. */
-function untilCheckpoint({ cells, promptLength, checkpoints }: Sequence): number {
-  let end = promptLength;
+/**
+ * Prompt tokens up to the next point at which the state is to be saved, or to the prompt's end. With a seed
+ * the last token is read by itself, as it is when all before it is cached: flash attention computes one row
+ * otherwise than many, and the same request again has to give the same text.
+ */
+function untilCheckpoint({ cells, promptLength, checkpoints, params }: Sequence): number {
+  const last = promptLength - 1;
+  const isApart = typeof params.sampling.seed === 'number' && cells < last;
+  let end = isApart ? last : promptLength;
   for (const at of checkpoints) if (at > cells && at < end) end = at;
   return end - cells;
 }

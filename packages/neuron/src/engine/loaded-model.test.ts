@@ -291,6 +291,40 @@ test('every sampler of the chain runs', () => {
   assert.ok(heard.text.length > 0);
 });
 
+test('typical_p chooses the same whether or not tokens are ruled out that it would never choose', () => {
+  const roll = (seed: number, typicalP: number, bias: number) => {
+    // The last token of the vocabulary is not what anybody would say next.
+    const logitBias = bias === 0 ? [] : [{ token: model.facts.vocabSize - 1, bias }];
+    const sampling = { temperature: 1, seed, typicalP, logitBias };
+    return ask(model, franceQuestion, { sampling, ignoreEos: false, maxTokens: 12 }).tokens;
+  };
+  for (const typicalP of [0, 0.3, 0.9]) {
+    for (let seed = 1; seed <= 5; seed++) {
+      const expected = roll(seed, typicalP, 0);
+      assert.deepEqual(roll(seed, typicalP, -100), expected, `typical_p ${typicalP}`);
+      assert.deepEqual(roll(seed, typicalP, -1e6), expected, `typical_p ${typicalP}`);
+    }
+  }
+});
+
+test('repeat_penalty and DRY count the prompt', () => {
+  const prompt = model.tokenize('one two three four one two three four one two three', {
+    addSpecial: false,
+    parseSpecial: false,
+  });
+  const first = (sampling: RequestOverrides['sampling'] = {}) => {
+    const heard = listen(model, requestFor(prompt, { maxTokens: 1, ignoreEos: true, sampling }));
+    drain(model);
+    return heard.tokens[0]!;
+  };
+  // What the penalties are to act on: a token of the prompt that would be said again.
+  const again = prompt[prompt.lastIndexOf(prompt.at(-1)!, -2) + 1]!;
+  const likely = { logitBias: [{ token: again, bias: 50 }] };
+  assert.equal(first(likely), again);
+  assert.notEqual(first({ ...likely, repeatPenalty: 100 }), again);
+  assert.notEqual(first({ ...likely, dryMultiplier: 100, drySequenceBreakers: [] }), again);
+});
+
 test('logit_bias and penalties change a greedy answer; a window larger than the context is fine', () => {
   const plain = ask(model, franceQuestion);
   const biased = ask(model, franceQuestion, {

@@ -10,8 +10,9 @@
  * reading waits for it (`leaderFor`) and then copies: a prompt shared by many at once is read once.
  *
  * Recurrent and hybrid models: their state cannot be cut, so only a state whose every token matches helps.
- * Therefore states are saved at chosen points of a prompt (`checkpoints`): before its last token, and where
- * a waiting sequence parts from it.
+ * Therefore states are saved at chosen points of a prompt (`checkpoints`): before its last token, where a
+ * waiting sequence parts from it, and where it parts itself from what was read before: a third that begins
+ * so will find it.
  *
  * Limits: a shared beginning below 32 tokens is not looked for; copies that would take longer than reading
  * the tokens again, as measured here, or more than 512 MiB, are not made.
@@ -29,7 +30,7 @@ import {
 import { planMoves, type SlotMove } from './close-ranks.ts';
 import type { KvMemory } from './kv-memory.ts';
 import { SnapshotStore } from './snapshot-store.ts';
-import type { TokenList } from './token-list.ts';
+import { commonPrefix, type TokenList } from './token-list.ts';
 
 /** A sequence as far as its cells are concerned. */
 export interface SlotUse {
@@ -109,6 +110,7 @@ export class PrefixCache {
     const source = this.#findSource(prompt, 0, this.#views());
     const choice = chooseSlot(prompt, this.#views(), source, isWhole);
     if (choice === null) return null;
+    const parting = isWhole ? this.#partingOf(prompt) : 0;
     const slot = this.#slots[choice.slot] as Slot;
     const copied = choice.isCopied && source !== null ? this.#copy(slot, source, prompt) : null;
     use.cells = copied ?? this.#keepOwn(slot, prompt);
@@ -116,6 +118,7 @@ export class PrefixCache {
     slot.kept = none;
     slot.usedAt = ++this.#uses;
     if (isWhole) use.checkpoints.push(prompt.length - 1);
+    if (parting - use.cells >= sharedMin) use.checkpoints.push(parting);
     return choice.slot;
   }
 
@@ -304,7 +307,7 @@ export class PrefixCache {
 
   #save(slot: number, tokens: Int32Array): void {
     const { kv } = this.#options;
-    if (tokens.length === 0 || this.#snapshots.covers(tokens)) return;
+    if (tokens.length === 0 || this.#snapshots.covers(tokens, kv.canTruncate)) return;
     if (!this.#snapshots.hasRoomFor(kv.sizeOf(slot))) return;
     const state = kv.save(slot);
     if (state !== null) this.#snapshots.add(tokens, state, kv.canTruncate);
@@ -328,6 +331,12 @@ export class PrefixCache {
     // Measured in a bad moment, it would never be measured again.
     this.#copyMsPerByte *= forgetting;
     return false;
+  }
+
+  /** How far `prompt` goes with the one of all known beginnings that it shares most with. */
+  #partingOf(prompt: Int32Array): number {
+    const known = [...this.#views(), ...this.#snapshots.views];
+    return known.reduce((longest, { tokens }) => Math.max(longest, commonPrefix(prompt, tokens)), 0);
   }
 
   #lengthOf({ from, length }: PrefixSource): number {

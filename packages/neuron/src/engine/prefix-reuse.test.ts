@@ -46,6 +46,26 @@ test('the same prompt again computes one token, and answers the same', () => {
   });
 });
 
+test('with a seed the same request gives the same text, cached or not, with flash attention too', () => {
+  withModel({ flashAttention: true, ubatch: 512, batch: 512 }, (model) => {
+    for (const temperature of [0, 1]) {
+      for (let seed = 0; seed < 5; seed++) {
+        const prompt = text(model, 60 + seed, 60 + seed * 10);
+        const again = () => {
+          const params = { maxTokens: 48, ignoreEos: true, sampling: { temperature, seed } };
+          const heard = listen(model, requestFor(prompt, params));
+          drain(model);
+          return { tokens: heard.tokens, cachedTokens: heard.result?.usage.cachedTokens };
+        };
+        model.clearKv();
+        const [cold, warm] = [again(), again()];
+        assert.deepEqual([cold.cachedTokens, warm.cachedTokens], [0, prompt.length - 1]);
+        assert.deepEqual(warm.tokens, cold.tokens);
+      }
+    }
+  });
+});
+
 test('the second turn of a chat reuses prompt and answer', () => {
   withModel({}, (model) => {
     const first = run(model, text(model, 2, 100), 20);
@@ -118,6 +138,20 @@ test('who waits for a prompt goes on when its reader is cancelled', () => {
     assert.equal(reader.result?.finishReason, 'cancelled');
     assert.equal(waiter.result?.usage.completionTokens, 2);
     assert.ok((waiter.result?.usage.cachedTokens ?? 0) > 0, 'what the reader had computed was lost');
+  });
+});
+
+test('who waits for a prompt takes it over before the next in the queue overwrites it', () => {
+  withModel({ slots: 2, prefixCacheMb: 0 }, (model) => {
+    const prompt = text(model, 15, 200);
+    const [reader, waiter] = [1, 2].map((maxTokens) =>
+      listen(model, requestFor(prompt, { maxTokens, ignoreEos: true })),
+    );
+    const next = listen(model, requestFor(text(model, 16, 200), { maxTokens: 2, ignoreEos: true }));
+    drain(model);
+    assert.equal(reader?.result?.usage.cachedTokens, 0);
+    assert.equal(waiter?.result?.usage.cachedTokens, prompt.length - 1);
+    assert.equal(next.result?.usage.completionTokens, 2);
   });
 });
 
@@ -202,7 +236,7 @@ test('a failed decode call leaves no wrong prefix behind', () => {
   }
 });
 
-test('random chats over few slots: every answer is the one of an empty cache, near ties apart', () => {
+test('random chats over few slots: every answer equals the one of an empty cache', () => {
   const seed = Number(process.env.TEST_SEED ?? Date.now() % 1e9);
   let state = seed;
   const random = (below: number): number => {
@@ -216,44 +250,40 @@ test('random chats over few slots: every answer is the one of an empty cache, ne
         const turn = Array.from({ length: 1 + random(4) }, () => random(chats.length));
         const heard = turn.map((chat) => {
           const tokens = join(chats[chat]!, text(model, random(50), 1 + random(10)));
-          return { chat, tokens, result: listenShort(model, tokens) };
+          return { chat, tokens, ...listenPair(model, tokens) };
         });
         drain(model);
         for (const { chat, tokens, result } of heard) {
           plain.clearKv();
-          const expected = listenShort(plain, tokens);
+          const expected = listenPair(plain, tokens).result();
           drain(plain);
-          assert.equal(result.error, null);
-          assertAlike(result, expected, `TEST_SEED=${seed}, round ${round}`);
+          assert.equal(result().error, null);
+          assertAlike(result(), expected, `TEST_SEED=${seed}, round ${round}`);
           chats[chat] =
-            tokens.length < 350 ? join(tokens, Int32Array.from(result.tokens)) : text(model, chat, 30);
+            tokens.length < 350 ? join(tokens, Int32Array.from(result().tokens)) : text(model, chat, 30);
         }
       }
     });
   });
 });
 
-function listenShort(model: LoadedModel, tokens: Int32Array): Heard {
-  return listen(model, requestFor(tokens, { maxTokens: 6, ignoreEos: true, topLogprobs: 20 }));
+function listenPair(model: LoadedModel, tokens: Int32Array) {
+  const heard = listen(model, requestFor(tokens, { maxTokens: 6, ignoreEos: true, topLogprobs: 20 }));
+  return { result: () => heard };
 }
 
 /**
- * The same tokens, as far as the numbers tell them apart: prompts that are read side by side are computed by
- * other kernels than one alone, which moves a logarithm of a probability by some hundredths. Another chat's
- * cells move it by whole numbers.
+ * The same answer, or one that parts where both tokens were as good: rows of other batches differ in their last
+ * bits, which moves a logprob of cortex-tiny by up to 0.1 (a wrong cell moves it by far more).
  */
-function assertAlike(actual: Heard, expected: Heard, message: string): void {
-  for (const [at, token] of expected.tokens.entries()) {
-    const of = (heard: Heard, wanted: number): number =>
-      heard.events.flatMap(({ logprobs }) => logprobs ?? [])[at]?.top.find((each) => each.token === wanted)
-        ?.logprob ?? Number.NEGATIVE_INFINITY;
-    assert.ok(
-      Math.abs(of(actual, token) - of(expected, token)) < 0.3,
-      `${message}, token ${at}: ${of(actual, token)} instead of ${of(expected, token)}`,
-    );
-    const chosen = actual.tokens[at] as number;
-    if (chosen === token) continue;
-    assert.ok(of(expected, token) - of(expected, chosen) < 0.3, `${message}, token ${at}: no near tie`);
+function assertAlike(heard: Heard, expected: Heard, what: string): void {
+  for (const [at, token] of heard.tokens.entries()) {
+    const [mine, other] = [heard, expected].map(({ events }) => events[at]?.logprobs?.[0]);
+    const same = other?.top.find((entry) => entry.token === token);
+    assert.ok(mine && other && same, `${what}: token ${token} at ${at}`);
+    assert.ok(Math.abs(mine.logprob - same.logprob) < 0.25, `${what}: ${mine.logprob}, ${same.logprob}`);
+    if (token === other.token) continue;
+    assert.ok(other.logprob - same.logprob < 0.25, `${what}: ${token} for ${other.token} at ${at}`);
     return;
   }
 }

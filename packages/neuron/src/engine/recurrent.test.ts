@@ -37,7 +37,7 @@ function words(seed: number, count: number): Int32Array {
 }
 
 function run(model: LoadedModel, tokens: Int32Array) {
-  const heard = listen(model, requestFor(tokens, { maxTokens: 10, ignoreEos: true }));
+  const heard = listen(model, requestFor(tokens, { maxTokens: 10, ignoreEos: true, topLogprobs: 0 }));
   drain(model);
   assert.equal(heard.error, null);
   return heard;
@@ -81,6 +81,39 @@ test('two at once that part in the middle read the shared part once', () => {
     model.clearKv();
     assert.deepEqual(heard[index]?.tokens, alone.tokens);
   }
+  model.close();
+});
+
+test('the third of those that begin alike, one after the other, starts where they part', () => {
+  const [model, plain] = [load({ slots: 1 }), load({ prefixCacheMb: 0, slots: 1 })];
+  const shared = words(8, 150);
+  const prompts = [9, 10, 11, 12].map((seed) => join2(shared, words(seed, 20)));
+  const heard = prompts.map((tokens) => run(model, tokens));
+  const isFound = heard.map(({ result }) => (result?.usage.cachedTokens ?? 0) >= shared.length);
+  assert.deepEqual(isFound, [false, false, true, true]);
+  for (const [at, tokens] of prompts.entries()) {
+    plain.clearKv();
+    // How likely the likeliest token is moves little with rounding, whichever of two equals it is.
+    const [alone, shared] = [run(plain, tokens), heard[at]].map((each) => each?.events[0]?.logprobs?.[0]);
+    assert.ok(Math.abs((alone?.logprob ?? 0) - (shared?.logprob ?? 1)) < 1e-2, `prompt ${at}`);
+  }
+  plain.close();
+  model.close();
+});
+
+test('a chat whose answers come back otherwise than they were said is read from the turn before', () => {
+  const model = load({ slots: 1 });
+  // As a template does that shows no reasoning of earlier turns: the end of each prompt is cut again.
+  const opened = words(20, 3);
+  let history = words(13, 150);
+  const cached: number[] = [];
+  const lengths: number[] = [];
+  for (let turn = 0; turn < 4; turn++) {
+    lengths.push(history.length);
+    cached.push(run(model, join2(history, opened)).result?.usage.cachedTokens ?? 0);
+    history = join2(history, words(14 + turn, 140));
+  }
+  assert.ok(cached[2]! >= lengths[0]! && cached[3]! >= lengths[1]!, `${cached} of ${lengths}`);
   model.close();
 });
 

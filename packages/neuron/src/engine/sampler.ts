@@ -44,6 +44,12 @@ const xtcThresholdDefault = 0.1;
 const dryBreakersDefault = ['\n', ':', '"', '*'];
 /** Logits divided by less overflow to infinity, of which libllama would take the last; what is meant is 0. */
 const temperatureMin = 1e-6;
+/**
+ * Times less likely than the likeliest token, what counts as impossible. The typical sampler multiplies each
+ * probability by its logarithm; one that is 0 (a token that is ruled out) makes its entropy NaN and its
+ * choice that of a sort without an order.
+ */
+const impossible = 1e-30;
 /** Native sampler state of one sequence. */
 export class Sampler {
   readonly #host: SamplerHost;
@@ -207,7 +213,10 @@ function buildChain(
   const { topNSigma = -1, topK = 0, typicalP = 1, topP = 1, minP = 0, xtcProbability = 0 } = sampling;
   if (topNSigma > 0) add(api.llama_sampler_init_top_n_sigma(topNSigma) as bigint);
   if (topK > 0) add(api.llama_sampler_init_top_k(topK) as bigint);
-  if (typicalP < 1) add(api.llama_sampler_init_typical(typicalP, minKeep) as bigint);
+  if (typicalP < 1) {
+    add(api.llama_sampler_init_min_p(impossible, minKeep) as bigint);
+    add(api.llama_sampler_init_typical(typicalP, minKeep) as bigint);
+  }
   if (topP < 1) add(api.llama_sampler_init_top_p(topP, minKeep) as bigint);
   if (minP > 0) add(api.llama_sampler_init_min_p(minP, minKeep) as bigint);
   const last: MakeSampler[] = [];

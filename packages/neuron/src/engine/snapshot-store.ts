@@ -34,11 +34,13 @@ export class SnapshotStore {
     return bytes <= this.#bytesMax;
   }
 
-  /** Whether a snapshot holds all of `tokens`. */
-  covers(tokens: Int32Array): boolean {
+  /** Whether a snapshot holds all of `tokens`. `isCuttable`: one that holds more will do as well. */
+  covers(tokens: Int32Array, isCuttable: boolean): boolean {
     for (const each of this.#snapshots.values()) {
-      if (each.tokens.length >= tokens.length && commonPrefix(each.tokens, tokens) === tokens.length)
-        return true;
+      const isEnough = isCuttable
+        ? each.tokens.length >= tokens.length
+        : each.tokens.length === tokens.length;
+      if (isEnough && commonPrefix(each.tokens, tokens) === tokens.length) return true;
     }
     return false;
   }

@@ -117,6 +117,33 @@ test('stops, limits and the cache are exact in the middle of accepted drafts', (
   drafting.close();
 });
 
+test('with a seed nothing is drafted where drafted rows are computed otherwise than single ones', () => {
+  const spec = { slots: 1, context: 1024, flashAttention: true, threads: 2 } as const;
+  const [plain, drafting] = [
+    engine.load(tinySpec({ ...spec, speculation: 'off' })),
+    engine.load(tinySpec({ ...spec, speculation: 'ngram' })),
+  ];
+  const list = 'one two three four five six seven '.repeat(60);
+  const all = plain.tokenize(list, { addSpecial: true, parseSpecial: true });
+  for (const [length, isDrafted] of [
+    [100, true],
+    [260, false],
+  ] as const) {
+    for (const seed of [1, 2, 3]) {
+      const over = { maxTokens: 120, ignoreEos: true, sampling: { temperature: 0.7, seed } };
+      const [expected, heard] = [plain, drafting].map((model) => {
+        const one = listen(model, requestFor(all.slice(0, length), over));
+        drain(model);
+        return one;
+      });
+      if (!isDrafted) assert.deepEqual(heard?.tokens, expected?.tokens);
+      assert.equal((heard?.result?.speculation?.drafted ?? 0) > 0, isDrafted, `${length} tokens`);
+    }
+  }
+  plain.close();
+  drafting.close();
+});
+
 test('a context that fills up in a draft ends like one without', () => {
   const endings = (['off', 'ngram'] as const).map((speculation) => {
     const model = engine.load(tinySpec({ speculation, slots: 1, context: 96, flashAttention: null }));

@@ -25,6 +25,7 @@ const logitBiasMax = 4096;
 /** Each is sought in the whole vocabulary before the first step: 30 ms at 49,000 tokens (2-core EPYC). */
 const drySequenceBreakersMax = 16;
 const dryBreakerLengthMax = 256;
+const loneSurrogate = /\p{Surrogate}/u;
 const int32Max = 2 ** 31 - 1;
 
 type NumberKey = {
@@ -138,6 +139,9 @@ function checkStops(stops: readonly string[]): void {
     if (typeof stop !== 'string' || stop === '' || stop.length > stopLengthMax) {
       throw invalid('stop', `a stop must be text of 1 to ${stopLengthMax} characters`);
     }
+    // It would be found inside a character and cut it in two.
+    if (loneSurrogate.test(stop))
+      throw invalid('stop', 'a stop has half a surrogate pair, which is no character');
   }
 }
 

@@ -312,17 +312,10 @@ export class ModelRegistry {
     // It may have got fewer slots than were hoped for.
     entry.admission.setLimits(this.#deps.createGate(entry.spec).limits);
     entry.use.loaded();
-    const { context, slots, memoryMb, loadMs, drafts, draftsWhy } = loaded.arch.facts;
-    const fields = {
-      model: entry.id,
-      device: loaded.slot.device.id,
-      context,
-      slots,
-      mb: memoryMb,
-      ms: loadMs,
-      drafts: draftsWhy === undefined ? drafts : `${drafts}: ${draftsWhy}`,
-    };
-    this.#deps.log.info('model loaded', fields);
+    const { context, slots, memoryMb: mb, loadMs: ms, drafts: who, draftsWhy: why } = loaded.arch.facts;
+    const drafts = why === undefined ? who : `${who}: ${why}`;
+    const device = loaded.slot.device.id;
+    this.#deps.log.info('model loaded', { model: entry.id, device, context, slots, mb, ms, drafts });
   }
 
   #onOwnerDeath(slot: DeviceSlot, death: OwnerDeath): void {
