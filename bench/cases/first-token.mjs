@@ -1,4 +1,4 @@
-/** Time to the first text of an answer, against llama-server: prompts never seen, and the same again. */
+/** Time to the first text of an answer, against llama-server: prompts never seen, a new question behind one, and the same again. */
 import { streamChat } from '../lib/client.mjs';
 import { interleave, openLlamaServer, openNeuron, ratios, withSides } from '../lib/sides.mjs';
 import { atMost, row, sides } from '../lib/stats.mjs';
@@ -6,8 +6,10 @@ import { prose } from '../lib/texts.mjs';
 
 const names = [
   'first token, cold, neuron / llama-server',
-  'first token, cached prefix, neuron / llama-server',
+  'first token, cached prefix and a new question, neuron / llama-server',
+  'first token, the same prompt again, neuron / llama-server',
 ];
+const kinds = ['cold', 'prefix', 'again'];
 
 export async function firstToken({ model: file, threads, rounds, llamaServer }) {
   if (llamaServer === null) return names.map((name) => row(name, [], null, 'set LLAMA_SERVER'));
@@ -18,14 +20,17 @@ export async function firstToken({ model: file, threads, rounds, llamaServer }) 
   ];
   return await withSides(openers, async (neuron, server) => {
     const ask = (side) => async (round) => {
-      const messages = [{ role: 'user', content: prose(round + 1, 450) }];
-      const send = () => streamChat(side.url, { model: side.model, messages, maxTokens: 4 });
-      const [cold, cached] = [await send(), await send()];
-      return { cold: cold.firstMs, cached: cached.firstMs };
+      const text = prose(round + 1, 450);
+      const send = async (content) => {
+        const messages = [{ role: 'user', content }];
+        return (await streamChat(side.url, { model: side.model, messages, maxTokens: 4 })).firstMs;
+      };
+      const question = `${text} Which of these words did I say more than once, and which one did I say last?`;
+      return { cold: await send(text), prefix: await send(question), again: await send(question) };
     };
     for (const side of [neuron, server]) await ask(side)(1000);
     const [ours, theirs] = await interleave(rounds * 2, [ask(neuron), ask(server)]);
-    return ['cold', 'cached'].map((kind, at) => {
+    return kinds.map((kind, at) => {
       const left = ours.map((each) => each[kind]);
       const right = theirs.map((each) => each[kind]);
       const target = atMost(kind === 'cold' ? 0.8 : 1);

@@ -311,6 +311,7 @@ export class FakeTransport implements Transport {
         schedule: (turn) => void setImmediate(() => alive && turn()),
         // Every step is long enough to be a message of its own.
         nowMs: () => (elapsedMs += 40),
+        rest: () => {},
         onEnd: () => queueMicrotask(() => queueMicrotask(() => exit('exit code 0'))),
       },
       () => {

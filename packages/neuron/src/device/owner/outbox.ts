@@ -4,6 +4,8 @@ import type { JobId, Settled, StepOfJob } from '../jobs.ts';
 export interface OutboxContent {
   readonly steps: readonly StepOfJob[];
   readonly settled: readonly Settled[];
+  /** The first token of a stream is in it. */
+  readonly begins: boolean;
 }
 
 /**
@@ -15,6 +17,12 @@ export interface OutboxContent {
  */
 export const gatherMs = { cpu: 33, gpu: 4 };
 
+/**
+ * Where all cores compute, whoever sends the first token and reads it waits for one up to 3 ms, the
+ * scheduler's slice: this long nothing is computed after it.
+ */
+export const restMs = 1;
+
 /** What an owner has to say. The first token of a stream and the end of a job go at once. */
 export class Outbox {
   #steps: StepOfJob[] = [];
@@ -23,6 +31,7 @@ export class Outbox {
   readonly #begun = new Set<JobId>();
   readonly #gatherMs: number;
   #isUrgent = false;
+  #begins = false;
   #takenAtMs = 0;
 
   constructor(ms: number) {
@@ -33,6 +42,7 @@ export class Outbox {
     this.#steps.push({ id, event });
     if (this.#begun.has(id)) return;
     this.#begun.add(id);
+    this.#begins = true;
     this.#isUrgent = true;
   }
 
@@ -46,10 +56,11 @@ export class Outbox {
   take(nowMs: number, isLast: boolean): OutboxContent | null {
     if (this.#steps.length === 0 && this.#settled.length === 0) return null;
     if (!this.#isUrgent && !isLast && nowMs - this.#takenAtMs < this.#gatherMs) return null;
-    const content = { steps: this.#steps, settled: this.#settled };
+    const content = { steps: this.#steps, settled: this.#settled, begins: this.#begins };
     this.#steps = [];
     this.#settled = [];
     this.#isUrgent = false;
+    this.#begins = false;
     this.#takenAtMs = nowMs;
     return content;
   }

@@ -5,10 +5,11 @@ import { FakeEngine, generateParams, loadSpec } from '../fake-engine.test.kit.ts
 import type { FromOwner, Job, ToOwner } from '../jobs.ts';
 import { Owner } from './owner.ts';
 
-function start(firstHandle = 1) {
+function start(firstHandle = 1, gpu = false) {
   const engine = new FakeEngine();
   const sent: FromOwner[] = [];
   const turns: (() => void)[] = [];
+  const rests: number[] = [];
   const state = { congested: false, cancelled: 0, now: 0, ended: 0, at: -1 };
   const owner = new Owner(
     {
@@ -20,11 +21,12 @@ function start(firstHandle = 1) {
       },
       schedule: (turn) => turns.push(turn),
       nowMs: () => state.now,
+      rest: (ms) => rests.push(ms),
       onEnd: () => state.ended++,
     },
     () => engine,
   );
-  const options = { libraryDir: null, nativeLog: false, gpu: false, faults: [] };
+  const options = { libraryDir: null, nativeLog: false, gpu, faults: [] };
   owner.handle({ kind: 'Start', firstHandle, life: 1, options });
   let id = 0;
   const submit = (job: Job) => {
@@ -36,7 +38,7 @@ function start(firstHandle = 1) {
   };
   const settled = (of: number) =>
     sent.flatMap((message) => (message.kind === 'Steps' ? message.settled : [])).find((s) => s.id === of);
-  return { engine, owner, sent, turns, state, submit, run, settled };
+  return { engine, owner, sent, turns, state, rests, submit, run, settled };
 }
 
 const load: Job = { kind: 'Load', spec: loadSpec };
@@ -78,6 +80,22 @@ test('one step of all sequences of all models is one message', () => {
   assert.equal(sent.length, 1);
   const message = sent[0]!;
   assert.deepEqual(message.kind === 'Steps' && message.steps.map((step) => step.id), ids);
+});
+
+test('after the first token of a stream a CPU is left to whoever sends it, a GPU is not', () => {
+  for (const gpu of [false, true]) {
+    const { submit, turns, rests } = start(1, gpu);
+    submit(load);
+    submit({ kind: 'Generate', handle: 1, params: generateParams([1], 9) });
+    turns.shift()?.();
+    assert.equal(rests.length, 1);
+    assert.equal((rests[0] ?? 0) > 0, !gpu);
+    turns.shift()?.();
+    assert.equal(rests.length, 1);
+    submit({ kind: 'Generate', handle: 1, params: generateParams([1], 9) });
+    turns.shift()?.();
+    assert.equal(rests.length, 2);
+  }
 });
 
 test('a cancel takes effect within one step', () => {

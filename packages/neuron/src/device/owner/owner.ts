@@ -29,7 +29,8 @@ import {
   type ToOwner,
 } from '../jobs.ts';
 import type { EngineLike, LoadedModelLike, SteppedTaskLike, VocabularyLike } from './engine-like.ts';
-import { gatherMs, Outbox } from './outbox.ts';
+import { asJobError } from './job-error.ts';
+import { gatherMs, Outbox, restMs } from './outbox.ts';
 
 /** Progress messages per load at most, about 20 a second. */
 const progressMsMin = 50;
@@ -47,6 +48,8 @@ export interface OwnerPorts {
   /** Runs `turn` after the message source had its chance. */
   readonly schedule: (turn: () => void) => void;
   readonly nowMs: () => number;
+  /** Gives this thread's core to others. */
+  readonly rest: (ms: number) => void;
   /** Called once, after everything native is freed. */
   readonly onEnd: () => void;
 }
@@ -81,6 +84,7 @@ export class Owner {
   #engine: EngineLike | null = null;
   #nextHandle: ArchHandle = 1;
   #outbox = new Outbox(gatherMs.cpu);
+  #restMs = 0;
   #sentAtMs = 0;
   #scheduled = false;
   #closed = false;
@@ -140,7 +144,9 @@ export class Owner {
 
   #start(message: ToOwner & { kind: 'Start' }): void {
     this.#nextHandle = message.firstHandle;
-    if (message.options.gpu) this.#outbox = new Outbox(gatherMs.gpu);
+    const { gpu } = message.options;
+    this.#outbox = new Outbox(gpu ? gatherMs.gpu : gatherMs.cpu);
+    this.#restMs = gpu ? 0 : restMs;
     try {
       this.#engine = this.#openEngine(message);
       this.#send({ kind: 'Ready' });
@@ -375,15 +381,11 @@ export class Owner {
   /** `isLast`: also what could wait for the next step's yield. */
   #flush(isLast: boolean): void {
     const content = this.#outbox.take(this.#ports.nowMs(), isLast);
-    if (content !== null) this.#send({ kind: 'Steps', ...content });
+    if (content === null) return;
+    const { begins, ...sent } = content;
+    this.#send({ kind: 'Steps', ...sent });
+    if (begins && !isLast) this.#ports.rest(this.#restMs);
   }
-}
-
-/** What is not an AppError yet: JobFailed(cause). The cause's own text stays in the log. */
-function asJobError(kind: string, error: unknown): AppError {
-  if (error instanceof AppError) return error;
-  const text = error instanceof Error ? error.message : String(error);
-  return new AppError('job_failed', `${kind} failed: ${text}`, { cause: error });
 }
 
 /** A prefix is an advantage, not a condition: a load without them is a load all the same. */

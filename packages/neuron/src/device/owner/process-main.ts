@@ -20,6 +20,9 @@ let unsent = 0;
 let congested = false;
 let ended = false;
 
+/** Nobody wakes it. */
+const resting = new Int32Array(new SharedArrayBuffer(4));
+
 const owner = new Owner(
   {
     send,
@@ -28,6 +31,7 @@ const owner = new Owner(
     workingOn,
     schedule: (turn) => void setImmediate(turn),
     nowMs: () => performance.now(),
+    rest: (ms) => void Atomics.wait(resting, 0, 0, ms),
     onEnd: () => {
       ended = true;
       exitWhenSent();

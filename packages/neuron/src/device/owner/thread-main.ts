@@ -8,6 +8,9 @@ const port = parentPort;
 if (port === null) throw new Error('owner/thread-main is the entry of a worker thread');
 const { words } = workerData as { readonly words: Int32Array };
 
+/** Nobody wakes it. */
+const resting = new Int32Array(new SharedArrayBuffer(4));
+
 const owner = new Owner(
   {
     send: (message) => port.postMessage(message),
@@ -16,6 +19,7 @@ const owner = new Owner(
     workingOn: (handle) => void Atomics.store(words, 1, handle),
     schedule: (turn) => void setImmediate(turn),
     nowMs: () => performance.now(),
+    rest: (ms) => void Atomics.wait(resting, 0, 0, ms),
     onEnd: () => port.close(),
   },
   openEngine,
