@@ -15,7 +15,10 @@ import { AnthropicGrammar } from './wire-grammar/anthropic-grammar.ts';
 export const anthropicMessages: Dialect = {
   name: 'messages',
   wireGrammar: () => new AnthropicGrammar(),
-  fieldNames: [[/^response_format\.json_schema\b/, 'output_config.format']],
+  fieldNames: [
+    [/^response_format\.json_schema\b/, 'output_config.format'],
+    [/^stop\b/, 'stop_sequences'],
+  ],
   parse: (body, options) => {
     const { inner, display, changed } = read(body, options);
     const { model } = inner;

@@ -134,14 +134,13 @@ function checkSampling(sampling: SamplingParams, { vocabSize }: RequestLimits): 
 
 function checkStops(stops: readonly string[]): void {
   if (stops.length > stopsMax)
-    throw invalid('stop', `${stops.length} stops; at most ${stopsMax} are allowed`);
+    throw invalid('stop', `stop: ${stops.length} given; at most ${stopsMax} are allowed`);
   for (const stop of stops) {
     if (typeof stop !== 'string' || stop === '' || stop.length > stopLengthMax) {
-      throw invalid('stop', `a stop must be text of 1 to ${stopLengthMax} characters`);
+      throw invalid('stop', `stop: each must be text of 1 to ${stopLengthMax} characters`);
     }
     // It would be found inside a character and cut it in two.
-    if (loneSurrogate.test(stop))
-      throw invalid('stop', 'a stop has half a surrogate pair, which is no character');
+    if (loneSurrogate.test(stop)) throw invalid('stop', 'stop: half a surrogate pair is no character');
   }
 }
 
