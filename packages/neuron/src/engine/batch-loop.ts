@@ -19,7 +19,7 @@
 import { AppError } from 'cortex-core/wire/errors';
 import type { GenerateParams, LoadSpec } from 'cortex-core/wire/inference';
 import { bySlot, type Chunk, slotOf, toCalls } from './chunk.ts';
-import { countGraphs } from './close-ranks.ts';
+import { countGraphs, GapCosts } from './close-ranks.ts';
 import type { DecodeBatch } from './decode-batch.ts';
 import { decodeFailed } from './decode-failed.ts';
 import { DraftPlanner, noDrafts } from './draft-planner.ts';
@@ -63,19 +63,16 @@ export interface BatchLoopOptions {
 }
 
 const waitingMax = 1024;
-/** A graph more costs about this part of what it takes: the other rows are computed in any case. */
-const gapShare = 1 / 2;
 /** llama_decode results after which the KV cache is as before the call (llama.h). */
 const rolledBack: readonly number[] = [1, -1];
 
 export class BatchLoop {
   readonly #options: BatchLoopOptions;
   readonly #planner: DraftPlanner;
+  readonly #gaps = new GapCosts();
   #waiting: Sequence[] = [];
   /** In order of arrival. */
   #running: Sequence[] = [];
-  /** What gaps between the slots in use have cost since there are any, in milliseconds. */
-  #gapMs = 0;
   #turn = 0;
   #isClosed = false;
 
@@ -111,7 +108,7 @@ export class BatchLoop {
     };
   }
 
-  /** One decode call over all sequences; does nothing when there is no work. */
+  /** One decode call over all sequences, or a few (chunk.ts); does nothing when there is no work. */
   step(): void {
     if (this.#isClosed) return;
     this.#dropCancelled();
@@ -175,12 +172,20 @@ export class BatchLoop {
 
   /** Moves sequences that stand apart once that has cost as much as the move will. */
   #closeRanks(): void {
-    const moves = this.#gapMs > 0 ? this.#options.cache.closeRanks(this.#gapMs) : null;
-    if (moves === null) return;
-    this.#gapMs = 0;
+    const { cache, drafter } = this.#options;
+    const { worthMs } = this.#gaps;
+    if (worthMs === null) return;
+    const moves = cache.closeRanks(worthMs);
+    if (moves === null) {
+      this.#gaps.refused();
+      return;
+    }
+    this.#gaps.clear();
     for (const { from, to } of moves) {
       const moved = this.#running.find(({ slot }) => slot === from);
       if (moved !== undefined) moved.slot = to;
+      drafter?.moved?.(from, to);
+      this.#planner.forget(from);
       this.#planner.forget(to);
     }
   }
@@ -219,8 +224,7 @@ export class BatchLoop {
   /** Learns what steps of this shape cost. */
   #observe(chunks: readonly Chunk[], graphs: number, ms: number): void {
     const tokens = chunks.reduce((sum, { count }) => sum + count, 0);
-    if (graphs === 1) this.#gapMs = 0;
-    else if (tokens === chunks.length) this.#gapMs += (ms * gapShare * (graphs - 1)) / graphs;
+    if (graphs === 1 || tokens === chunks.length) this.#gaps.observe(graphs, ms);
     if (tokens > 2 * chunks.length) this.#options.cache.observeReading(tokens, ms);
     const [chunk] = chunks;
     if (tokens === 1 && chunk !== undefined) this.#planner.observe(chunk.drafts.length, ms);

@@ -37,3 +37,34 @@ export function planMoves(running: readonly RunningSlot[], slots: number): reado
   }
   return best.moves;
 }
+
+/** A graph more costs about this part of what it takes: the other rows are computed in any case. */
+const gapShare = 1 / 2;
+/** Asking what moves would cost is not free: after a refusal the loss has to grow by this first. */
+const growthMin = 1.25;
+
+/** What gaps between the running slots have cost since there are any, in milliseconds. */
+export class GapCosts {
+  #ms = 0;
+  #askAbove = 0;
+
+  /** A step in which every sequence added one row, or one without a gap. */
+  observe(graphs: number, ms: number): void {
+    if (graphs === 1) this.clear();
+    else this.#ms += (ms * gapShare * (graphs - 1)) / graphs;
+  }
+
+  /** What closing the gaps may cost; null = it is not yet time to ask. */
+  get worthMs(): number | null {
+    return this.#ms > this.#askAbove ? this.#ms : null;
+  }
+
+  refused(): void {
+    this.#askAbove = this.#ms * growthMin;
+  }
+
+  clear(): void {
+    this.#ms = 0;
+    this.#askAbove = 0;
+  }
+}

@@ -6,10 +6,13 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { AppError } from 'cortex-core/wire/errors';
 import { loadLibrary } from '../libllama/load-library.ts';
+import { DraftModel } from './draft-model.ts';
 import { chatTokens, drain, type Heard, listen, requestFor, tinyFile, tinySpec } from './engine.test.kit.ts';
 import { Engine } from './engine.ts';
 import type { LoadedModel } from './loaded-model.ts';
+import { closeModel, openModel } from './open-model.ts';
 import { writeTinyMamba } from './tiny-mamba.test.kit.ts';
+import { readVocabulary } from './vocabulary.ts';
 
 let clock = 0;
 const folder = mkdtempSync(join(tmpdir(), 'draft-'));
@@ -78,6 +81,37 @@ test('a draft model whose device fails costs nothing but its drafts', () => {
   );
   own.close();
   plain.close();
+});
+
+test('what was read to draft for a sequence is not read again when it moves to another slot', () => {
+  let read = 0;
+  const api = {
+    ...library.api,
+    llama_decode: (...args: Parameters<typeof library.api.llama_decode>) => {
+      read += args[1].n_tokens;
+      return library.api.llama_decode(...args);
+    },
+  };
+  const spec = tinySpec({ ...base, draftFile: tinyFile });
+  const opened = openModel(library, spec, () => true);
+  const vocabulary = readVocabulary(library.api, opened.model);
+  const draft = new DraftModel({ ...library, api }, { spec, vocabulary, contextTokens: 256 }, () => true);
+  const tokens = vocabulary.tokenize('The sun is a star. '.repeat(12), {
+    addSpecial: true,
+    parseSpecial: true,
+  });
+  const propose = (slot: number, length: number) => {
+    read = 0;
+    const guesses = draft.propose({ slot, tokens: tokens.subarray(0, length), max: 1 });
+    return { read, guesses };
+  };
+  assert.equal(propose(0, 40).read, 40);
+  const [other, expected] = [propose(2, 30), propose(1, 43)];
+  draft.moved(0, 2);
+  assert.deepEqual(propose(2, 43), { read: 3, guesses: expected.guesses });
+  assert.deepEqual(propose(0, 30), { read: 1, guesses: other.guesses });
+  draft.close();
+  closeModel(library.api, opened);
 });
 
 test('a draft model of another vocabulary, a recurrent one and a missing file are refused', () => {

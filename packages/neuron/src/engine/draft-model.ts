@@ -28,7 +28,9 @@ export interface DraftModelOptions {
 }
 
 interface Follower {
-  /** What the stream of this slot holds. */
+  /** Where its cells are: the slot that it began in. */
+  readonly stream: number;
+  /** What they hold. */
   known: number[];
 }
 
@@ -41,7 +43,8 @@ export class DraftModel implements DraftSource {
   readonly #batch: DecodeBatch;
   readonly #kv: KvMemory;
   readonly #logits: LogitsReader;
-  readonly #followers: readonly Follower[];
+  /** By slot. */
+  readonly #followers: Follower[];
   #isClosed = false;
 
   /**
@@ -69,7 +72,7 @@ export class DraftModel implements DraftSource {
     const memory = api.llama_get_memory(native) as bigint | null;
     this.#kv = createKvMemory(api, native, { memory, canTruncate: !isRecurrent });
     this.#logits = createLogitsReader(api, native, vocabulary.size);
-    this.#followers = Array.from({ length: spec.slots }, () => ({ known: [] }));
+    this.#followers = Array.from({ length: spec.slots }, (_, stream) => ({ stream, known: [] }));
     const isFit = memory !== null && !isRecurrent && !this.#opened.readsWhole;
     const why = isFit ? difference(readVocabulary(api, model), vocabulary) : 'cannot take tokens back';
     if (why === null) return;
@@ -93,6 +96,13 @@ export class DraftModel implements DraftSource {
     return Int32Array.from(guesses);
   }
 
+  /** What was read for `from` belongs to `to` now. */
+  moved(from: number, to: number): void {
+    const [moving, other] = [this.#followers[from], this.#followers[to]];
+    if (moving !== undefined) this.#followers[to] = moving;
+    if (other !== undefined) this.#followers[from] = other;
+  }
+
   /** Idempotent. */
   close(): void {
     if (this.#isClosed) return;
@@ -109,7 +119,7 @@ export class DraftModel implements DraftSource {
     if (shared < follower.known.length) this.#cut(slot, shared);
     const until = Math.min(end, shared + Math.min(catchUpMax, this.#batch.capacity));
     this.#batch.clear();
-    for (let at = shared; at < until; at++) this.#batch.add(tokens[at] as number, at, slot, false);
+    for (let at = shared; at < until; at++) this.#batch.add(tokens[at] as number, at, follower.stream, false);
     if (until > shared && !this.#decode(slot)) return false;
     for (let at = shared; at < until; at++) follower.known.push(tokens[at] as number);
     return until === end;
@@ -117,9 +127,9 @@ export class DraftModel implements DraftSource {
 
   /** The likeliest token after `token`, null where it is not likely enough. */
   #guess(slot: number, token: number): number | null {
-    const { known } = this.#followers[slot] as Follower;
+    const { known, stream } = this.#followers[slot] as Follower;
     this.#batch.clear();
-    const row = this.#batch.add(token, known.length, slot, true);
+    const row = this.#batch.add(token, known.length, stream, true);
     known.push(token);
     return this.#decode(slot) ? likeliest(this.#logits.rowAt(this.#logits.addressOf(row))) : null;
   }
@@ -134,9 +144,9 @@ export class DraftModel implements DraftSource {
   #cut(slot: number, length: number): void {
     const follower = this.#followers[slot] as Follower;
     follower.known.length = length;
-    if (length > 0 && this.#kv.truncate(slot, length)) return;
+    if (length > 0 && this.#kv.truncate(follower.stream, length)) return;
     follower.known.length = 0;
-    this.#kv.clear(slot);
+    this.#kv.clear(follower.stream);
   }
 
   /** 0 after close(). */

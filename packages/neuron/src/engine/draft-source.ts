@@ -10,6 +10,8 @@ export interface DraftRequest {
 export interface DraftSource {
   /** What would come next; empty where it is unsure or not ready. */
   propose(request: DraftRequest): Int32Array;
+  /** A sequence runs in another slot now; not told where what is held moves with the model's cells. */
+  moved?(from: number, to: number): void;
   /** Of weights that are not the model's own. */
   readonly weightsBytes: number;
   /** Growth of this process's own memory while its context was made. */

@@ -2,6 +2,7 @@
  * Shared by the engine's tests: cortex-tiny loaded small, and requests driven to their end. Not part of the
  * product.
  */
+import assert from 'node:assert/strict';
 import { fileURLToPath } from 'node:url';
 import type { AppError } from 'cortex-core/wire/errors';
 import type {
@@ -110,4 +111,20 @@ export function ask(model: LoadedModel, question: string, over: RequestOverrides
   const heard = listen(model, requestFor(chatTokens(model, question), over));
   drain(model);
   return heard;
+}
+
+/**
+ * Of requests with logprobs: the same answer, or one that parts where both tokens were as good: rows of other batches differ in their last
+ * bits, which moves a logprob of cortex-tiny by up to 0.1 (a wrong cell moves it by far more).
+ */
+export function assertAlike(heard: Heard, expected: Heard, what: string): void {
+  for (const [at, token] of heard.tokens.entries()) {
+    const [mine, other] = [heard, expected].map(({ events }) => events[at]?.logprobs?.[0]);
+    const same = other?.top.find((entry) => entry.token === token);
+    assert.ok(mine && other && same, `${what}: token ${token} at ${at}`);
+    assert.ok(Math.abs(mine.logprob - same.logprob) < 0.25, `${what}: ${mine.logprob}, ${same.logprob}`);
+    if (token === other.token) continue;
+    assert.ok(other.logprob - same.logprob < 0.25, `${what}: ${token} for ${other.token} at ${at}`);
+    return;
+  }
 }

@@ -221,7 +221,7 @@ export class LoadedModel {
     return !this.#isClosed && !this.#loop.isIdle;
   }
 
-  /** One decode call over all sequences. */
+  /** One decode call over all sequences, or a few. */
   step(): void {
     if (this.#isClosed) return;
     this.#isStepping = true;

@@ -123,13 +123,12 @@ export class MtpDraft implements DraftSource {
     this.#begin(slot, 0);
   }
 
-  /** Bytes that `save` would take, less what no context needs to know. */
+  /** Bytes of the layers' cells, near enough: those of states that still wait are not there yet. */
   sizeOf(slot: number): number {
-    this.#computeWaiting(slot);
     return this.#context.kv.sizeOf(slot);
   }
 
-  /** The layers' own cells, and the state that the next position needs; null = there are none. */
+  /** The layers' own cells, and the state that the next position needs. */
   save(slot: number): { readonly cells: Uint8Array; readonly origin: number; readonly state: Float32Array } {
     this.#computeWaiting(slot);
     const { origin, states } = this.#of(slot);

@@ -45,7 +45,6 @@ export interface SlotUse {
 
 /** A sequence whose cells another one waits for. */
 export interface Leader {
-  readonly slot: number;
   readonly use: SlotUse;
   /** Cells to wait for. */
   readonly length: number;
@@ -78,6 +77,7 @@ const exportBytesMax = 512 * 1024 ** 2;
 const rateWeight = 0.3;
 /** Until a copy was measured: 1 GB/s, out and in again. */
 const copyMsPerByteGuess = 1e-6;
+const measuredBytesMin = 256 * 1024;
 const forgetting = 0.98;
 /** A copy is in host memory for a moment, beside what snapshots take. */
 const copyBytesMax = 512 * 1024 ** 2;
@@ -151,12 +151,12 @@ export class PrefixCache {
     const bytesThen = kv.canTruncate ? (bytes / Math.max(leader.cells, 1)) * found.length : bytes;
     if (leader.cells > 0 && !this.#pays(bytesThen, found.length - use.cells)) return null;
     if (!kv.canTruncate) leader.checkpoints.push(found.length);
-    return { slot: found.slot, use: leader, length: found.length };
+    return { use: leader, length: found.length };
   }
 
   /** Whether there is still something to wait for. */
-  isLeading({ slot, use, length }: Leader): boolean {
-    return this.#slots[slot]?.use === use && use.cells < length;
+  isLeading({ use, length }: Leader): boolean {
+    return use.cells < length && this.#slots.some((slot) => slot.use === use);
   }
 
   /** Saves the state of a running sequence as it is now. */
@@ -185,7 +185,8 @@ export class PrefixCache {
     const moves = planMoves(running, this.#slots.length);
     const sizes = moves.map(({ from }) => kv.sizeOf(from));
     const bytes = sizes.reduce((sum, size) => sum + size, 0);
-    if (Math.max(...sizes) > copyBytesMax || bytes * this.#copyMsPerByte > worthMs) return null;
+    const lostMs = moves.reduce((sum, { to }) => sum + this.#lossMs(this.#slots[to] as Slot), 0);
+    if (Math.max(...sizes) > copyBytesMax || bytes * this.#copyMsPerByte + lostMs > worthMs) return null;
     return moves.filter(({ from, to }) => this.#move(this.#busy(from).slot, this.#slots[to] as Slot));
   }
 
@@ -258,12 +259,21 @@ export class PrefixCache {
     const { kv } = this.#options;
     if (to.kept.length >= saveMin) this.#save(to.slot, to.kept);
     to.kept = none;
+    kv.clear(to.slot);
     if (!this.#transfer(from.slot, to.slot)) return false;
     to.use = from.use;
     to.usedAt = from.usedAt;
     from.use = null;
     kv.clear(from.slot);
     return true;
+  }
+
+  /** What overwriting a free slot costs: a copy to host memory, or reading it again. */
+  #lossMs({ slot, kept }: Slot): number {
+    if (kept.length < saveMin) return 0;
+    const bytes = this.#options.kv.sizeOf(slot);
+    if (this.#snapshots.hasRoomFor(bytes)) return bytes * this.#copyMsPerByte;
+    return kept.length * (this.#readMsPerToken ?? Number.POSITIVE_INFINITY);
   }
 
   /** Copies a whole state from stream to stream. */
@@ -273,9 +283,14 @@ export class PrefixCache {
     const state = kv.save(from);
     if (state === null) return false;
     const isRestored = kv.restore(to, state.data);
-    this.#copyMsPerByte = smooth(this.#copyMsPerByte, (now() - startedAt) / state.bytes);
+    this.#observeCopy(state.bytes, now() - startedAt);
     state.close();
     return isRestored;
+  }
+
+  /** Small states take as long as looking through the cells does: they say nothing of large ones. */
+  #observeCopy(bytes: number, ms: number): void {
+    if (bytes >= measuredBytesMin) this.#copyMsPerByte = smooth(this.#copyMsPerByte, ms / bytes);
   }
 
   /** The cells that `slot` has after it; 0 when the state was not taken, null when nothing was changed. */
@@ -291,7 +306,7 @@ export class PrefixCache {
     if (state === null) return null;
     const isCut = this.#lengthOf(source) > length;
     const isRestored = kv.restore(slot.slot, state.data);
-    if (isTemporary) this.#copyMsPerByte = smooth(this.#copyMsPerByte, (now() - startedAt) / state.bytes);
+    if (isTemporary) this.#observeCopy(state.bytes, now() - startedAt);
     if (isTemporary) state.close();
     if (!isRestored) return this.#reset(slot);
     if (isCut && !kv.truncate(slot.slot, length)) return this.#reset(slot);

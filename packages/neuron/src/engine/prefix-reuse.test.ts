@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import type { KvPrefix, LoadSpec } from 'cortex-core/wire/inference';
 import { loadLibrary } from '../libllama/load-library.ts';
-import { ask, chatTokens, drain, type Heard, listen, requestFor, tinySpec } from './engine.test.kit.ts';
+import { ask, assertAlike, chatTokens, drain, listen, requestFor, tinySpec } from './engine.test.kit.ts';
 import { Engine } from './engine.ts';
 import type { LoadedModel } from './loaded-model.ts';
 
@@ -270,22 +270,6 @@ test('random chats over few slots: every answer equals the one of an empty cache
 function listenPair(model: LoadedModel, tokens: Int32Array) {
   const heard = listen(model, requestFor(tokens, { maxTokens: 6, ignoreEos: true, topLogprobs: 20 }));
   return { result: () => heard };
-}
-
-/**
- * The same answer, or one that parts where both tokens were as good: rows of other batches differ in their last
- * bits, which moves a logprob of cortex-tiny by up to 0.1 (a wrong cell moves it by far more).
- */
-function assertAlike(heard: Heard, expected: Heard, what: string): void {
-  for (const [at, token] of heard.tokens.entries()) {
-    const [mine, other] = [heard, expected].map(({ events }) => events[at]?.logprobs?.[0]);
-    const same = other?.top.find((entry) => entry.token === token);
-    assert.ok(mine && other && same, `${what}: token ${token} at ${at}`);
-    assert.ok(Math.abs(mine.logprob - same.logprob) < 0.25, `${what}: ${mine.logprob}, ${same.logprob}`);
-    if (token === other.token) continue;
-    assert.ok(other.logprob - same.logprob < 0.25, `${what}: ${token} for ${other.token} at ${at}`);
-    return;
-  }
 }
 
 test('a chat template and its second turn share the whole first turn', () => {

@@ -29,7 +29,7 @@ export function readFacts(
   const metadata = readMetadata(api, model);
   const recurrent = api.llama_model_is_recurrent(model) || api.llama_model_is_hybrid(model);
   const pooling = poolingOf(api, context);
-  const canDraft = pooling === 'none' && !recurrent;
+  const canDraft = pooling === 'none' && (!recurrent || api.llama_n_rs_seq(context) > 0);
   return {
     ...readVocabularyFacts(api, vocabulary, metadata),
     description: readText((buffer) => api.llama_model_desc(model, buffer, buffer.length)),
@@ -48,7 +48,7 @@ export function readFacts(
     eogTokens: vocabulary.eogTokens,
     ...readMemory(api, opened, metadata, spec, measured),
     loadMs: measured.loadMs,
-    drafts: canDraft || measured.drafts.by === 'mtp' ? measured.drafts.by : 'off',
+    drafts: canDraft ? measured.drafts.by : 'off',
     ...(measured.drafts.why === undefined ? {} : { draftsWhy: measured.drafts.why }),
   };
 }

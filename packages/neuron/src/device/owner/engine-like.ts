@@ -61,7 +61,7 @@ export interface LoadedModelLike {
   /** Calls back from within `step()`, or from within `submit` and `cancel` themselves. */
   submit(params: GenerateParams, callbacks: GenerateCallbacks): { cancel(): void };
   hasWork(): boolean;
-  /** One decode call for every running sequence. */
+  /** One more token for every running sequence. */
   step(): void;
   close(): void;
 }
