@@ -1,4 +1,7 @@
-/** Time to the first text of an answer, against llama-server: prompts never seen, a new question behind one, and the same again. */
+/**
+ * Time to the first text of an answer, against llama-server: prompts never seen, a new question behind one,
+ * and the same again.
+ */
 import { streamChat } from '../lib/client.mjs';
 import { interleave, openLlamaServer, openNeuron, ratios, withSides } from '../lib/sides.mjs';
 import { atMost, row, sides } from '../lib/stats.mjs';
