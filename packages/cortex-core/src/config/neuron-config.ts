@@ -32,7 +32,10 @@ const engineSchema = z.strictObject({
   slots: z
     .union([positiveInt().max(256), z.literal('auto')])
     .default('auto')
-    .describe('Requests a model runs at once; "auto" = 4, or as many as the empty device has room for.'),
+    .describe(
+      'Requests a model runs at once; "auto" = 4, or fewer where even the empty device has no room for ' +
+        'so many.',
+    ),
   batch: positiveInt().default(2048).describe('Most tokens in one step (n_batch).'),
   ubatch: positiveInt().default(512).describe('Most tokens in one pass through the graph (n_ubatch).'),
   cache_type_k: cacheType().describe('Type of the keys in the KV cache.'),
@@ -57,7 +60,8 @@ const engineSchema = z.strictObject({
     .default('auto')
     .describe(
       "Draft tokens and verify them in the same step: from a request's own text, and with the model's own " +
-        'layers for multi-token prediction where it has some and they fit; from the text alone; not at all.',
+        'layers for multi-token prediction where it has some and they fit; from the text alone; not at ' +
+        'all. A draft_model takes the place of the layers, and drafts with "ngram" too.',
     ),
   libllama: z
     .enum(['auto', 'cpu', 'cuda', 'vulkan', 'metal'])

@@ -9,7 +9,7 @@ import type { ThinkingDisplay } from './anthropic-request.ts';
 import { toSignature } from './anthropic-signature.ts';
 import type { AnswerEvent, AnswerUsage, StopReason } from './inner/answer-event.ts';
 import { malformed } from './inner/chat-piece.ts';
-import { readPartialObject } from './partial-json.ts';
+import { readArguments, readPartialObject } from './partial-json.ts';
 
 /** Throws the error that the answer ends with. */
 export function toMessage(
@@ -56,8 +56,8 @@ export function toMessage(
   }
   for (const call of calls.values()) {
     // where nothing was cut, to mend it would be to invent what the model asked for
-    if (stop?.reason === 'tool_use' && !isJson(call.text)) {
-      throw malformed(`a call of "${call.name}" whose arguments are not JSON`);
+    if (stop?.reason === 'tool_use' && readArguments(call.text) === null) {
+      throw malformed(`a call of "${call.name}" whose arguments are no JSON object`);
     }
     const input = readPartialObject(call.text) ?? {};
     content[call.at] = { type: 'tool_use', id: call.id, name: call.name, input };
@@ -72,15 +72,6 @@ export function toMessage(
     stop_sequence: stop?.sequence ?? null,
     usage: toUsage(usage ?? noUsage),
   };
-}
-
-function isJson(text: string): boolean {
-  try {
-    JSON.parse(text.trim() || '{}');
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function addText(

@@ -324,13 +324,22 @@ describe('a whole message', () => {
   });
 
   it('never mends the input of a call that nothing cut', () => {
-    for (const given of ['{"a":"b', '{"a":1,,"b":2}', "{'a': 1}", 'nonsense', '{"a":[1}']) {
+    for (const given of [
+      '{"a":"b',
+      '{"a":1,,"b":2}',
+      "{'a': 1}",
+      'nonsense',
+      '{"a":[1}',
+      '["a"]',
+      '"a"',
+      '{"a":"b "c" d"}',
+    ]) {
       for (const finish of ['tool_calls', 'stop']) {
         assert.throws(() => inputOf(given, finish), { code: 'upstream_malformed_response' }, given);
       }
     }
     assert.deepEqual(inputOf('{"a":"}\\"{"} ', 'tool_calls'), { a: '}"{' });
-    assert.deepEqual(inputOf(' ', 'tool_calls'), {});
+    for (const nothing of [' ', 'null']) assert.deepEqual(inputOf(nothing, 'tool_calls'), {});
   });
 });
 

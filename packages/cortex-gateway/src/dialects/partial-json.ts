@@ -19,7 +19,19 @@ export function readPartialObject(text: string): JsonObject | null {
   return null;
 }
 
-/** Whether a JSON text ends inside of a text, a list or an object: what would follow was cut off. */
+/**
+ * The arguments of a call that nothing cut: an object, or nothing, for which some models write null. Null
+ * where they are something else.
+ */
+export function readArguments(text: string): JsonObject | null {
+  const given = text.trim();
+  return given === '' || given === 'null' ? {} : parseObjectOrNull(given);
+}
+
+/**
+ * Whether a JSON text ends inside of a text, a list or an object: what would follow was cut off. Not so where
+ * a text is followed by what cannot follow it: then its quotes are wrong, and say nothing about the end.
+ */
 export function isCutJson(text: string): boolean {
   const end = new JsonEnd();
   end.push(text);
@@ -31,19 +43,32 @@ export class JsonEnd {
   #depth = 0;
   #inText = false;
   #isEscaped = false;
+  #isBehindText = false;
+  #isWrong = false;
 
   get isCut(): boolean {
-    return this.#inText || this.#depth > 0;
+    return !this.#isWrong && (this.#inText || this.#depth > 0);
   }
 
   push(piece: string): void {
     for (const char of piece) {
       if (this.#isEscaped) this.#isEscaped = false;
       else if (this.#inText && char === '\\') this.#isEscaped = true;
-      else if (char === '"') this.#inText = !this.#inText;
-      else if (!this.#inText && (char === '{' || char === '[')) this.#depth++;
-      else if (!this.#inText && (char === '}' || char === ']')) this.#depth--;
+      else if (this.#inText) {
+        if (char !== '"') continue;
+        this.#inText = false;
+        this.#isBehindText = true;
+      } else this.#outside(char);
     }
+  }
+
+  #outside(char: string): void {
+    if (char.trim() === '') return;
+    if (this.#isBehindText && !',:}]'.includes(char)) this.#isWrong = true;
+    this.#isBehindText = false;
+    if (char === '"') this.#inText = true;
+    else if (char === '{' || char === '[') this.#depth++;
+    else if (char === '}' || char === ']') this.#depth--;
   }
 }
 

@@ -7,12 +7,17 @@
  *          ended is an entry of the store, with its events where the client asked for a stream.
  *          A request that is a resend (attachments.ts) gets the run that is there already.
  * Limits:  runs at a time; characters of events of each. No key fills them all: the last quarter is for keys
- *          that have less than their share. A gateway that stops ends them: the store goes too.
+ *          that have less than their share. Those who send no key cannot be told apart, and may.
+ *          A gateway that stops ends them: the store goes too.
  */
 import { AppError } from 'cortex-core/wire/errors';
+import { digestOf } from '../quota/principals.ts';
 import type { AttachKey } from './attachments.ts';
 import { type BackgroundRequest, BackgroundRun } from './background-run.ts';
 import type { InferenceDeps } from './inference-deps.ts';
+
+/** The owner of what is asked for without a key. */
+const keyless = digestOf('');
 
 export interface BackgroundLimits {
   /** 0 = none are made. */
@@ -54,11 +59,12 @@ export class BackgroundRuns {
     return run;
   }
 
-  /** The run of an earlier sending; null = the request is the first, or events of the run are gone. */
+  /** The run of an earlier sending; null = the request is the first, or there is none with all its events. */
   findSent(key: AttachKey | null): BackgroundRun | null {
     if (key === null || key.isFirst) return null;
-    const run = [...this.#runs.values()].find((each) => each.sentAs === key.hash && each.isAccepted);
-    return run === undefined || run.log.from(0) === null ? null : run;
+    const isWhole = ({ sentAs, isAccepted, log }: BackgroundRun): boolean =>
+      sentAs === key.hash && isAccepted && log.from(0) !== null;
+    return [...this.#runs.values()].find(isWhole) ?? null;
   }
 
   /** Null: none of that id runs, it was forgotten, or it is somebody else's. */
@@ -73,7 +79,7 @@ export class BackgroundRuns {
     const owners = [...this.#runs.values()].map((run) => run.owner);
     const own = owners.filter((each) => each === owner).length;
     const free = runsMax - owners.length;
-    const kept = Math.floor(runsMax / 4);
+    const kept = owner === keyless ? 0 : Math.floor(runsMax / 4);
     const hasShare = own >= runsMax / (new Set([...owners, owner]).size + 1);
     if (free > kept || (free > 0 && !hasShare)) return;
     const message =

@@ -334,6 +334,28 @@ describe('a response in the background', () => {
     assert.equal((await askAs('sk-c')).status, 'queued');
   });
 
+  test('where nobody sends a key every place can be taken', async () => {
+    const { gateway, neuron } = await setup({ responses: { max_background: 8 } });
+    neuron.onChat = answerInTwo({ opened: new Promise(() => {}) });
+    for (let i = 0; i < 8; i++) assert.equal((await jsonOf(post(gateway, ask()))).status, 'queued');
+    assert.match((await jsonOf(post(gateway, ask()))).error.message, /^8 responses/);
+  });
+
+  test('a third sending gets what the second got, also where the first one has lost events', async () => {
+    const { gateway, neuron } = await setup({ responses: { max_mb: 0.08, max_background: 4 } });
+    neuron.onChat = async ({ response }) => {
+      const text = chatStream('m', [neuron.counters.chats === 1 ? 'x'.repeat(30_000) : 'Hello', ' world']);
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write(text.slice(0, text.indexOf(' world')));
+      await new Promise(() => {});
+    };
+    const send = () => post(gateway, ask({ stream: true }), { headers: { 'idempotency-key': 'k' } });
+    // more than is kept: who reads it is cut, and it goes on
+    await assert.rejects(send().then((response) => response.text()));
+    const idOf = async () => eventsOf(await readUntil(await send(), 'response.queued'))[0].response.id;
+    assert.equal(await idOf(), await idOf());
+  });
+
   test('a request that is sent again gets the response that is being made', async () => {
     const { gateway, neuron } = await setup();
     const gate = createGate();

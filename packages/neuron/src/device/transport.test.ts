@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { silentLog } from 'cortex-core/daemon/log';
+import { hangMs } from 'testkit/hang';
 import type { FromOwner } from './jobs.ts';
 import { createProcessTransport } from './process-transport.ts';
 import { createThreadTransport } from './thread-transport.ts';
@@ -74,7 +75,7 @@ test('an owner process ends with its parent', { skip: process.platform !== 'linu
   });
   assert.ok(isRunning(ownerPid));
   parent.kill('SIGKILL');
-  const deadline = AbortSignal.timeout(10_000);
+  const deadline = AbortSignal.timeout(hangMs);
   while (isRunning(ownerPid)) await pause(5, undefined, { signal: deadline });
 });
 

@@ -58,7 +58,7 @@ export async function resolveDraft(
 function mismatch({ model_id, draft_model }: DraftSpec, own: ModelShape, main: ModelShape): string | null {
   const draft = `draft_model "${draft_model}"`;
   if (main.readsWhole || isRecurrent(main)) {
-    return `nothing can be drafted for "${model_id}", which ${limitOf(main)}; leave draft_model out`;
+    return `no other model can draft for "${model_id}", which ${limitOf(main)}; leave draft_model out`;
   }
   if (own.readsWhole || isRecurrent(own)) return `${draft} ${limitOf(own)}; choose another one`;
   // 0: the header does not say.

@@ -412,7 +412,7 @@ describe('ModelLoader', () => {
     await write('recurrent.gguf', mamba2, { vocab_size });
     await write('encoder.gguf', llama, { vocab_size, pooling_type: 1 });
     writeFileSync(join(dir, 'broken.gguf'), 'no model');
-    const { load, devices } = bench([10_000], {}, undefined, 'cpu', [dir]);
+    const { load, loader, meter, devices } = bench([10_000], {}, undefined, 'cpu', [dir]);
     const cases: readonly (readonly [object, string, RegExp])[] = [
       [
         { draft_model: 'other' },
@@ -444,6 +444,14 @@ describe('ModelLoader', () => {
       assert.deepEqual([error.code, error.param], [code, 'draft_model'], error.message);
       assert.match(error.message, text);
     }
+    // its own layers may, so it is not that nothing can
+    const spec = modelSpecSchema.parse({ model_id: 'main', draft_model: 'other' });
+    const { signal } = new AbortController();
+    const { message } = await errorOf(loader.load(spec, join(dir, 'recurrent.gguf'), meter, signal));
+    assert.match(
+      message,
+      /^no other model can draft for "main", which is recurrent .*; leave draft_model out$/,
+    );
     const off = await errorOf(bench([9000], { speculation: 'off' }).load({ draft_model: 'cortex-tiny' }));
     assert.deepEqual([off.code, off.param], ['invalid_request', 'draft_model']);
     assert.deepEqual(devices[0]?.loads, []);

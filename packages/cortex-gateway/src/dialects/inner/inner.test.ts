@@ -313,6 +313,26 @@ describe('ChatAnswerReader', () => {
     );
   });
 
+  it('ends in an error where a call lost its end, not where the model wrote it wrong', () => {
+    const endOf = (args: string, size: number) =>
+      shortOf(read(Buffer.from(frame(piece(0, args, 'x')) + frame({}, 'tool_calls')), size))
+        .split(' ')
+        .at(-1);
+    for (const size of [1, 1000]) {
+      for (const cut of ['{"path":"/t', '{"a":1', '{"a":"b"', '{"a":"b" ', '{"a":["b",', '{"a" : "\\"']) {
+        assert.equal(endOf(cut, size), 'error:upstream_malformed_response', cut);
+      }
+      const wrong = [
+        '{"text":"a 5" pipe"}',
+        '{"text":"say ""}',
+        '{"a":"b"\n"c":"d',
+        "{'a': 1}",
+        '{"a":"b" {',
+      ];
+      for (const given of wrong) assert.equal(endOf(given, size), 'stop:calls:null', given);
+    }
+  });
+
   it('tells the ways to stop apart', () => {
     const stopOf = (finish: string, more: object = {}) => {
       const stop = read(Buffer.from(frame({ content: 'a' }) + frame({}, finish, more))).at(-1);

@@ -10,6 +10,7 @@ import type { StreamOut } from '../dialect.ts';
 import type { AnswerEvent, AnswerUsage, StopReason } from '../inner/answer-event.ts';
 import { ChatAnswerReader } from '../inner/chat-answer-reader.ts';
 import { malformed } from '../inner/chat-piece.ts';
+import { readArguments } from '../partial-json.ts';
 import type { JsonObject } from '../request-body.ts';
 import { AnswerFacts } from './answer-facts.ts';
 
@@ -35,7 +36,7 @@ class Answer {
   readonly #calls = new Map<number, Call>();
   /** Of calls: clients count from 0 what they get. */
   #shown = 0;
-  /** The name of a call whose arguments are not JSON; null = there was none. */
+  /** The name of a call whose arguments are no object; null = there was none. */
   #unread: string | null = null;
   #usage: AnswerUsage | null = null;
   #stop: StopReason | null = null;
@@ -90,7 +91,7 @@ class Answer {
       );
     }
     if (this.#stop === 'calls' && this.#unread !== null) {
-      throw malformed(`a call of "${this.#unread}" whose arguments are not JSON`);
+      throw malformed(`a call of "${this.#unread}" whose arguments are no JSON object`);
     }
     const usage = this.#usage;
     return {
@@ -221,14 +222,10 @@ export function toLine(value: unknown): Buffer {
   return Buffer.from(`${JSON.stringify(value)}\n`);
 }
 
-/** Null where the arguments are not JSON: Ollama's are an object, and half of one is none. */
+/** Null where the arguments are no object: Ollama's are one, and half of one is none. */
 function toCall({ id, name, text }: Call, index: number): JsonObject | null {
-  try {
-    const given: unknown = text.trim() === '' ? {} : JSON.parse(text);
-    return { id, function: { index, name, arguments: given } };
-  } catch {
-    return null;
-  }
+  const given = readArguments(text);
+  return given === null ? null : { id, function: { index, name, arguments: given } };
 }
 
 function doneReasonOf(reason: StopReason): OllamaDoneReason {

@@ -170,12 +170,12 @@ describe('chat, streamed', () => {
     assert.deepEqual((first as { message: Json }).message.tool_calls, shown);
   });
 
-  test('a call whose arguments are no JSON, though nothing cut them, ends the answer in an error', () => {
-    for (const args of ['{"x":', '{x: 1}']) {
+  test('a call whose arguments are no object, though nothing cut them, ends the answer in an error', () => {
+    for (const args of ['{"x":', '{x: 1}', '["a"]', '{"x":"a "b" c"}']) {
       const call = { tool_calls: [{ index: 0, id: 'a', function: { name: 'f', arguments: args } }] };
       assert.throws(() => streamed(chunk(call) + chunk({}, 'tool_calls') + usage, 1e6), {
         code: 'upstream_malformed_response',
-        message: /call of "f" (that ends in the middle|whose arguments are not JSON)/,
+        message: /call of "f" (that ends in the middle|whose arguments are no JSON object)/,
       });
     }
   });
