@@ -69,6 +69,8 @@ export class ModelEntry {
   readonly id: string;
   /** After a move it names the devices moved to, after a load the slots that there was room for. */
   spec: ModelSpec;
+  /** Slots as the load names them: with none named, each load takes what there is room for. */
+  readonly slotsAsked: ModelSpec['slots'];
   readonly file: string | null;
   readonly admission: Gate;
   readonly meter: LoadMeter;
@@ -94,6 +96,7 @@ export class ModelEntry {
   constructor(spec: ModelSpec, file: string | null, admission: Gate, limits: EntryLimits, clock: Clock) {
     this.id = spec.model_id;
     this.spec = spec;
+    this.slotsAsked = spec.slots;
     this.file = file;
     this.#clock = clock;
     this.#limits = limits;

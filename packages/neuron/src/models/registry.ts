@@ -303,7 +303,8 @@ export class ModelRegistry {
   }
 
   async #bringUp(entry: ModelEntry): Promise<void> {
-    const { spec, file, meter } = entry;
+    const { file, meter } = entry;
+    const spec = { ...entry.spec, slots: entry.slotsAsked };
     const signal = entry.stopLoading.signal;
     const loaded = await this.#deps.loader.load(spec, file, meter, signal).catch((error: unknown) => {
       throw signal.aborted ? signal.reason : error;
@@ -334,7 +335,9 @@ export class ModelRegistry {
       if (entry.status === 'loaded') this.#startRecovery(entry);
     }
     const loading = death.loading === null ? undefined : this.#entries.get(death.loading);
-    if (death.busyHandles.length === 0 && loading?.isLoading === true) this.#deaths.note(loading.id);
+    // By a load, or by a move to there.
+    const isAtWork = loading?.isLoading === true || loading?.status === 'moving';
+    if (death.busyHandles.length === 0 && isAtWork) this.#deaths.note(loading.id);
   }
 
   /** Throws when it brought its device down too often. */
