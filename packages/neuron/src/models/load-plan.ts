@@ -140,7 +140,7 @@ export function planLoad(
 }
 
 /**
- * How a load may be made, what is tried first first. Who drafts is `draft`; without one the file's own
+ * How a load may be made, in the order of the tries. Who drafts is `draft`; without one the file's own
  * prediction layers, where they leave room for all the slots, and else nobody.
  */
 export function loadChoices(

@@ -69,8 +69,11 @@ export class ModelEntry {
   readonly id: string;
   /** After a move it names the devices moved to, after a load the slots that there was room for. */
   spec: ModelSpec;
-  /** Slots as the load names them: with none named, each load takes what there is room for. */
-  readonly slotsAsked: ModelSpec['slots'];
+  /**
+   * Of a reload. As the load names them: with none named it takes what there is room for; after a move what
+   * it had, since others have the rest.
+   */
+  slotsAsked: ModelSpec['slots'];
   readonly file: string | null;
   readonly admission: Gate;
   readonly meter: LoadMeter;

@@ -186,6 +186,17 @@ test('a model that was split is recovered on the one device that it moved to', a
   assert.equal(deviceOf('a'), 'cpu:0+1');
 });
 
+test('a model that moved is recovered with the slots that it had, also where there is room for more', async () => {
+  const { registry, one, load } = setUp([75, 1000]);
+  await load('a');
+  const { slots } = registry.serving('a').facts;
+  assert.ok(slots < 4);
+  await registry.move('a', [1]);
+  one.die();
+  assert.equal((await registry.whenServing('a', never)).facts.slots, slots);
+  assert.equal(one.calls.at(-1), 'load');
+});
+
 test('a move waits for running requests, and newcomers wait for the move', async () => {
   const { registry, one, load, deviceOf } = setUp();
   await load('a');
