@@ -102,11 +102,11 @@ export async function openMachine(
   const slots = devices.flatMap((device, at): DeviceSlot[] => {
     const found = usable[at];
     if (found === undefined) return [];
-    const { index, kind, sharesHostMemory } = found;
-    const budgetMb = kind === 'cpu' ? found.vram_total_mb : null;
+    const { index, kind, sharesHostMemory, vram_total_mb: totalMb } = found;
+    const budgetMb = kind === 'cpu' ? totalMb : null;
     const isAlone = config.device_worker !== 'thread' && found.nvidiaIndex !== null;
     const backendIndex = isAlone ? undefined : (found.backendIndex ?? undefined);
-    const slot = { indices: [index], kind, device, budgetMb, sharesHostMemory, backendIndex };
+    const slot = { indices: [index], kind, device, budgetMb, totalMb, sharesHostMemory, backendIndex };
     return [withBudget(slot, config)];
   });
   warnOfUnknown(config, inventory, around.log);

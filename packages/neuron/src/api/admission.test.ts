@@ -1,17 +1,10 @@
 /** What admission refuses, and when it says to come back, as a client reads it. */
 import assert from 'node:assert/strict';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterEach, describe, it } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
-import { silentLog } from 'cortex-core/daemon/log';
 import { FakeClock } from 'testkit/clock';
-import { type Neuron, startNeuron } from '../neuron.ts';
+import type { Neuron } from '../neuron.ts';
 import { ScriptedDevice } from './scripted-device.test.kit.ts';
-
-const tiny = fileURLToPath(new URL('../../../../models/cortex-tiny/cortex-tiny.gguf', import.meta.url));
-const chat = { model: 'cortex-tiny', messages: [{ role: 'user', content: 'hi' }] };
+import { chat, startTiny, tiny, until } from './scripted-neuron.test.kit.ts';
 
 describe('a request that may not run now', () => {
   let neuron: Neuron;
@@ -20,18 +13,13 @@ describe('a request that may not run now', () => {
   afterEach(() => neuron.close());
 
   async function start(admission: object): Promise<void> {
-    const config = neuronConfigSchema.parse({
-      listen: '127.0.0.1',
-      port: 0,
-      models: { hf_cache: join(tmpdir(), 'no-such-hub') },
-      default_models: [{ model_id: tiny, slots: 4 }],
-      admission,
-    });
     device = new ScriptedDevice();
     clock = new FakeClock();
-    const devices = [{ indices: [0], kind: 'cpu', device, budgetMb: 1000 }];
-    neuron = await startNeuron(config, { log: silentLog, clock, devices });
-    await neuron.activated;
+    neuron = await startTiny(
+      device,
+      { default_models: [{ model_id: tiny, slots: 4 }], admission },
+      { clock },
+    );
   }
 
   const ask = (account?: string): Promise<Response> =>
@@ -69,7 +57,7 @@ describe('a request that may not run now', () => {
     const running = ask();
     await device.next();
     const waiting = ask();
-    while (neuron.registry.loads()[0]?.queue_depth !== 1) await new Promise((go) => setImmediate(go));
+    await until(() => neuron.registry.loads()[0]?.queue_depth === 1);
     // One runs and one waits: it would be third, behind two ends.
     assert.deepEqual(await refusal(await ask()), [503, 'overloaded', '14']);
     // Who waits too long hears the same.

@@ -41,7 +41,7 @@ export async function serveChat(deps: ApiDeps, exchange: Exchange): Promise<void
   const model = await deps.registry.whenServing(request.model, exchange.signal);
   assertGenerates(model);
   const grammar = planGrammar(request, plan, model.format);
-  const prompt = await readOnModel(deps, model, exchange.signal, () =>
+  const prompt = await readOnModel(deps, model, () =>
     readPrompt(request, plan, promptOf(model), exchange.signal),
   );
   const asked = toChatParams(request, prompt.tokens, model.facts.metadata);

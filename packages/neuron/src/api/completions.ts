@@ -43,7 +43,7 @@ export async function serveCompletion(deps: ApiDeps, exchange: Exchange): Promis
   checkChoices(prompts.length * n, 'n');
   const model = await deps.registry.whenServing(request.model, exchange.signal);
   assertGenerates(model);
-  const read = await readOnModel(deps, model, exchange.signal, async () => {
+  const read = await readOnModel(deps, model, async () => {
     const all: Read[] = [];
     for (const [at, prompt] of prompts.entries()) {
       const param = prompts.length === 1 ? 'prompt' : `prompt.${at}`;

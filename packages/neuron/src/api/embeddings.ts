@@ -35,9 +35,7 @@ export async function serveEmbeddings(deps: ApiDeps, exchange: Exchange): Promis
   if (dimensions > facts.embeddingLength) {
     throw invalid('dimensions', `is ${dimensions}; model "${model.id}" has ${facts.embeddingLength}`);
   }
-  const inputs = await readOnModel(deps, model, exchange.signal, () =>
-    readInputs(request.input, model, exchange.signal),
-  );
+  const inputs = await readOnModel(deps, model, () => readInputs(request.input, model, exchange.signal));
   const vectors: Float32Array[] = [];
   let promptTokens = 0;
   await withPermit(deps, exchange, model, async (serving) => {

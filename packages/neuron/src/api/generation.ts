@@ -89,14 +89,9 @@ export async function onModel<T>(deps: ApiDeps, model: ServingModel, run: () => 
 const renewMs = 1000;
 
 /** As `onModel`, for what a request reads before it asks for a permit: however long, the model is in use. */
-export async function readOnModel<T>(
-  deps: ApiDeps,
-  model: ServingModel,
-  signal: AbortSignal,
-  read: () => Promise<T>,
-): Promise<T> {
+export async function readOnModel<T>(deps: ApiDeps, model: ServingModel, read: () => Promise<T>): Promise<T> {
   const renew = (): void => {
-    deps.registry.whenServing(model.id, signal).catch(() => {});
+    deps.registry.stillAsked(model.id);
     timer = deps.clock.setTimer(renewMs, renew);
   };
   let timer = deps.clock.setTimer(renewMs, renew);

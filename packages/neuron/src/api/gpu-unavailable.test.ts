@@ -6,7 +6,7 @@ import { after, afterEach, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { neuronConfigSchema } from 'cortex-core/config/neuron-config';
 import { type Log, silentLog } from 'cortex-core/daemon/log';
-import type { Discovery, NeuronHealth } from 'cortex-core/wire/neuron';
+import type { Discovery, NeuronHealth, NeuronModel } from 'cortex-core/wire/neuron';
 import { findLibrary } from '../libllama/find-library.ts';
 import { type Neuron, startNeuron } from '../neuron.ts';
 
@@ -41,12 +41,17 @@ describe('GPUs that cannot be used', { skip }, () => {
     neuron = null;
   });
 
-  async function start(smi: string, libraryDir: string | null, models: object[] = []): Promise<Neuron> {
+  async function start(
+    smi: string,
+    libraryDir: string | null,
+    models: object[] = [],
+    engine: object = {},
+  ): Promise<Neuron> {
     writeFileSync(join(dir, 'nvidia-smi'), `#!/bin/sh\n${smi}\n`, { mode: 0o755 });
     const config = neuronConfigSchema.parse({
       listen: '127.0.0.1',
       port: 0,
-      engine: { threads: 1, slots: 1, libllama: libraryDir === null ? 'cpu' : 'auto' },
+      engine: { threads: 1, slots: 1, libllama: libraryDir === null ? 'cpu' : 'auto', ...engine },
       models: { dirs: [dirname(tiny)], hf_cache: join(dir, 'no-such-hub') },
       default_models: models,
     });
@@ -129,10 +134,22 @@ describe('GPUs that cannot be used', { skip }, () => {
           [46_065, 46_065],
         );
       }
+      while (readFileSync(calls, 'utf8').length === atStart) await new Promise((go) => setImmediate(go));
       assert.equal(readFileSync(calls, 'utf8').length - atStart, 1);
     } finally {
       rmSync(hangs);
     }
+  });
+
+  it('before any load, a model is listed with what fits into the memory that nvidia-smi tells', async () => {
+    const silentDir = join(dir, 'silent');
+    mkdirSync(silentDir);
+    for (const name of ['llama', 'ggml', 'ggml-base']) writeFileSync(join(silentDir, `lib${name}.so`), '');
+    const row = '0, NVIDIA A40, 200, 3, 197, 0, 30, 8.6, 535.104.05';
+    await start(`echo '${row}'`, silentDir, [], { context: 'auto' });
+    const models = (await (await fetch(`${neuron?.url}/models`)).json()) as NeuronModel[];
+    const { vram_estimate_mb: mb } = models.find(({ id }) => id === 'cortex-tiny') ?? {};
+    assert.ok(mb && mb > 150 && mb <= 200, String(mb));
   });
 
   it('a budget of a device that is not there is warned of, with those that are', async () => {

@@ -159,7 +159,7 @@ describe('faults as a client sees them', () => {
       await load(neuron, 'b');
       for (let death = 1; death <= 3; death++) {
         const beside = [1, 2, 3].map(() => post(neuron, '/v1/chat/completions', endless('b')));
-        const response = await post(neuron, '/v1/chat/completions', question('a'));
+        const response = await askBack(neuron, 'a');
         assert.deepEqual(await codeOf(response), [503, 'device_gone'], `death ${death}`);
         for (const each of beside) await (await each).text(); // cut short, or done before
       }

@@ -209,6 +209,31 @@ describe('a model whose prompt is read for long', () => {
     const unloaded = await call('/models/unload', { model_id: 'cortex-tiny', unused_since: since() });
     assert.equal(unloaded.status, 200);
   });
+
+  it('takes no place in the line of those who wait until the model has moved', async () => {
+    const clock = new FakeClock();
+    await start({ admission: { max_in_flight: 1, max_queue_depth: 1 } }, clock);
+    const running = call('/v1/completions', { model: 'cortex-tiny', prompt: [1, 2] });
+    const generation = await device.next();
+    const [entered, gate] = [createGate(), createGate()];
+    device.tokenize = async () => {
+      entered.open();
+      await gate.opened;
+      return Int32Array.of(1);
+    };
+    const reading = call('/v1/chat/completions', chat);
+    await entered.opened;
+    const recycling = neuron.registry.recycle(0, 60_000).catch(() => {});
+    await clock.advance(5000);
+    const newcomer = neuron.registry.whenServing('cortex-tiny', new AbortController().signal);
+    newcomer.catch(() => {});
+    generation.finish();
+    assert.equal((await running).status, 200);
+    await recycling;
+    assert.equal((await newcomer).id, 'cortex-tiny');
+    gate.open();
+    assert.equal(await answerTo(await device.next(), reading), 'done');
+  });
 });
 
 describe('the key', () => {

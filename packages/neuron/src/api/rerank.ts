@@ -23,9 +23,7 @@ export async function serveRerank(deps: ApiDeps, exchange: Exchange): Promise<vo
   }
   const query = textOf(request.query);
   const documents = request.documents.map(textOf);
-  const pairs = await readOnModel(deps, model, exchange.signal, () =>
-    readPairs(query, documents, model, exchange.signal),
-  );
+  const pairs = await readOnModel(deps, model, () => readPairs(query, documents, model, exchange.signal));
   await withPermit(deps, exchange, model, async (serving) => {
     const signal = AbortSignal.any([exchange.signal, serving.cut]);
     const results: { index: number; relevance_score: number; document?: { text: string } }[] = [];

@@ -26,7 +26,7 @@ export async function serveTokenize(deps: ApiDeps, exchange: Exchange): Promise<
   const request = parseBody(tokenizeSchema, await exchange.json());
   const model = await deps.registry.whenServing(request.model, exchange.signal);
   const { messages, content } = request;
-  const tokens = await readOnModel(deps, model, exchange.signal, () => {
+  const tokens = await readOnModel(deps, model, () => {
     if (messages) return tokenizeChat({ ...request, messages }, promptOf(model), exchange.signal);
     if (typeof content === 'string') {
       refuseOversized(content, 'content', model.facts);
@@ -54,7 +54,7 @@ export async function serveDetokenize(deps: ApiDeps, exchange: Exchange): Promis
       },
     );
   }
-  const content = await readOnModel(deps, model, exchange.signal, () =>
+  const content = await readOnModel(deps, model, () =>
     model.device.detokenize(model.handle, Int32Array.from(tokens), exchange.signal),
   );
   exchange.sendJson(200, { content });

@@ -4,7 +4,8 @@
  * Problem: nvidia-smi takes up to seconds, and hangs where a driver does; then /health would hang with it,
  * and a neuron that serves well would count as dead. Whoever unloads a model asks for what is free now.
  * Design: one reading at a time. Who comes while one runs waits for the next, which began after it asked.
- * Limits: who asks waits `waitMsMax`, then gets the last figures; none that are older than `ageMsMax`.
+ * Limits: who asks waits `waitMsMax`, then gets the last figures, as where nvidia-smi failed; none that are
+ * older than `ageMsMax`.
  */
 import type { Clock } from 'cortex-core/daemon/clock';
 import {
@@ -59,11 +60,16 @@ export class DeviceHealthReader {
   }
 
   #start(): Promise<void> {
-    const running = readDeviceHealth(this.#devices, this.#sources).then((health) => {
+    const keep = (health: readonly DeviceHealth[] | null): void => {
+      if (health === null) return;
       this.#last = health;
       this.#readAtMs = this.#clock.monotonicMs();
-      this.#running = null;
-    });
+    };
+    const running = readDeviceHealth(this.#devices, this.#sources)
+      .then(keep, () => {})
+      .then(() => {
+        this.#running = null;
+      });
     this.#running = running;
     return running;
   }

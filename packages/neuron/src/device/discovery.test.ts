@@ -206,7 +206,7 @@ test('readDeviceHealth() has nulls for a GPU that is no longer reported', async 
   const found = await discoverDevices(sources(ok(rows)));
   const health = await readDeviceHealth(found.devices, sources(failed(15, rows.split('\n')[0]!)));
   assert.deepEqual(
-    health.map((entry) => entry.vram_free_mb),
+    health?.map((entry) => entry.vram_free_mb),
     [80535, null, 40_000],
   );
 });
@@ -238,6 +238,21 @@ test('a program that survives its kill holds nobody up, and no other is started 
   assert.equal((await again).output, 'late');
 });
 
+test('a program for which there is no memory has failed, and is started again', async (context) => {
+  context.mock.timers.enable({ apis: ['setTimeout'] });
+  let isFull = true;
+  const run = createRunCommand((_file, _args, _options, done) => {
+    if (isFull) throw Object.assign(new Error('spawn ENOMEM'), { code: 'ENOMEM' });
+    done(null, 'back', '');
+  });
+  const result = await run('nvidia-smi', [], 10_000);
+  assert.deepEqual([result.exitCode, result.missing, result.timedOut], [null, false, false]);
+  assert.equal(result.output, 'nvidia-smi could not be started: spawn ENOMEM');
+  context.mock.timers.tick(20_000);
+  isFull = false;
+  assert.equal((await run('nvidia-smi', [], 10_000)).output, 'back');
+});
+
 describe('DeviceHealthReader', () => {
   const settled = () => new Promise((resolve) => setImmediate(resolve));
 
@@ -265,6 +280,28 @@ describe('DeviceHealthReader', () => {
     answer(2000);
     for (const each of later) assert.deepEqual(await each, [2000, 24_100, 40_000]);
     assert.equal(clock.pending, 0);
+  });
+
+  test('has the last figures when nvidia-smi failed or was killed, for a minute, then none', async () => {
+    const { clock, asked, free, answer } = await setUp();
+    const broken = () => Promise.reject(new Error('a runner that breaks its promise')) as never;
+    for (const [at, bad] of [() => stuck, () => failed(9, 'no communication'), broken].entries()) {
+      const one = free();
+      const next = free();
+      asked.at(-1)?.(bad());
+      assert.deepEqual(await one, [80_535, 24_100, 40_000]);
+      await settled();
+      assert.equal(asked.length, 2 * (at + 1));
+      asked.at(-1)?.(stuck);
+      assert.deepEqual(await next, [80_535, 24_100, 40_000]);
+    }
+    await clock.advance(60_001);
+    const old = free();
+    asked.at(-1)?.(stuck);
+    assert.deepEqual(await old, [null, null, 40_000]);
+    const back = free();
+    answer(7);
+    assert.deepEqual(await back, [7, 24_100, 40_000]);
   });
 
   test('has the last figures while nvidia-smi hangs, then none, and the CPU all the while', async () => {

@@ -86,13 +86,18 @@ export async function discoverDevices(sources: DiscoverySources): Promise<Invent
   };
 }
 
-/** Fresh figures for known devices; a device that nvidia-smi no longer reports has nulls. */
+/**
+ * Fresh figures for known devices; a device that nvidia-smi no longer reports has nulls. Null when nvidia-smi
+ * itself has failed.
+ */
 export async function readDeviceHealth(
   devices: readonly DiscoveredDevice[],
   sources: DiscoverySources,
-): Promise<readonly DeviceHealth[]> {
+): Promise<readonly DeviceHealth[] | null> {
   const needsSmi = devices.some((device) => device.nvidiaIndex !== null);
-  return toHealth(devices, needsSmi ? (await readNvidiaSmi(sources.run, false)).gpus : [], sources);
+  if (!needsSmi) return toHealth(devices, [], sources);
+  const { gpus, unavailableReason } = await readNvidiaSmi(sources.run, false);
+  return unavailableReason === null ? toHealth(devices, gpus, sources) : null;
 }
 
 /** What is known without asking nvidia-smi. */
@@ -198,17 +203,24 @@ export function createRunCommand(exec: ExecFile = execFile): RunCommand {
         undead++;
         resolve(outlived);
       }, timeoutMs + killMsMax);
-      exec(file, args, options, (error, stdout, stderr) => {
-        clearTimeout(timer);
-        if (isUndead) undead--;
-        const code = error?.code;
-        resolve({
-          exitCode: error === null ? 0 : typeof code === 'number' ? code : null,
-          output: stderr === '' ? stdout : `${stdout}\n${stderr}`,
-          missing: typeof code === 'string' && ['ENOENT', 'EACCES', 'ENOTDIR'].includes(code),
-          timedOut: error?.killed === true,
+      try {
+        exec(file, args, options, (error, stdout, stderr) => {
+          clearTimeout(timer);
+          if (isUndead) undead--;
+          const code = error?.code;
+          resolve({
+            exitCode: error === null ? 0 : typeof code === 'number' ? code : null,
+            output: stderr === '' ? stdout : `${stdout}\n${stderr}`,
+            missing: typeof code === 'string' && ['ENOENT', 'EACCES', 'ENOTDIR'].includes(code),
+            timedOut: error?.killed === true,
+          });
         });
-      });
+      } catch (thrown) {
+        // Node tells most failures later, but throws where there is no memory for a process.
+        clearTimeout(timer);
+        const output = `${file} could not be started: ${(thrown as Error).message}`;
+        resolve({ exitCode: null, output, missing: false, timedOut: false });
+      }
     });
 }
 

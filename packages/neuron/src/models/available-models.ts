@@ -75,3 +75,16 @@ export class AvailableModels {
     return this.#last;
   }
 }
+
+/** What only the file tells: all before it is loaded, then whether it can fill in the middle. */
+export function withFile(model: NeuronModel, file: NeuronModel | undefined): NeuronModel {
+  if (file === undefined) return model;
+  const { capabilities, tool_call, reasoning, vram_estimate_mb } = file;
+  if (model.limit === undefined) {
+    // not attached: what it will take is what its file says, until a load has measured it
+    const size = model.vram_estimate_mb === null ? { vram_estimate_mb } : {};
+    return { ...model, ...size, capabilities, tool_call, reasoning };
+  }
+  const isNew = capabilities.includes('infill') && !model.capabilities.includes('infill');
+  return isNew ? { ...model, capabilities: [...model.capabilities, 'infill'] } : model;
+}

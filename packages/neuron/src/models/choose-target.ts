@@ -13,6 +13,8 @@ export interface DeviceSlot {
   readonly device: Device;
   /** MiB that models may take at most; null = what the device says is free. */
   readonly budgetMb: number | null;
+  /** MiB that it has, as discovery says; absent or 0 = not known before it is asked. */
+  readonly totalMb?: number | undefined;
   /** What it takes is the host's memory too. */
   readonly sharesHostMemory?: boolean | undefined;
   /** Its place in the list of an owner that sees other devices too; absent = the owner sees this one only. */

@@ -25,6 +25,13 @@ export type EngineConfig = NeuronConfig['engine'];
 /** Who drafts: another model, the model's own prediction layers, or nobody but its text. */
 export type Drafter = DraftFile | 'mtp' | null;
 
+export interface LoadChoice {
+  readonly slots: number;
+  readonly drafter: Drafter;
+}
+
+export type LoadChoices = readonly [LoadChoice, ...LoadChoice[]];
+
 export interface LoadPlan {
   readonly isCpu: boolean;
   readonly speculation: LoadSpec['speculation'];
@@ -48,7 +55,7 @@ export interface Decision extends Wanted {
 }
 
 /** Raised when estimates change, so that what was remembered against older ones is not applied. */
-const formula = 1;
+const formula = 2;
 const cpuOverheadMb = 12;
 /** A guess to be corrected by the first load: CUDA's workspaces and kernels were not measured. */
 const gpuOverheadMb = 128;
@@ -132,8 +139,25 @@ export function planLoad(
   };
 }
 
-/** Whether a load that names no other model drafts with the file's own prediction layers. */
-export function usesPredictionLayers(
+/**
+ * How a load may be made, in the order of the tries. Who drafts is `draft`; without one the file's own
+ * prediction layers, where they leave room for all the slots, and else nobody.
+ */
+export function loadChoices(
+  checked: CheckedModel,
+  spec: Pick<ModelSpec, 'slots' | 'speculation'>,
+  engine: EngineConfig,
+  target: Pick<Target, 'splitMode'>,
+  draft: DraftFile | null,
+): LoadChoices {
+  const [most, ...fewer] = slotChoices(spec, engine);
+  const rest = fewer.map((slots) => ({ slots, drafter: draft }));
+  const plain: LoadChoices = [{ slots: most, drafter: draft }, ...rest];
+  const isOwn = draft === null && usesPredictionLayers(checked, spec, engine, target);
+  return isOwn ? [{ slots: most, drafter: 'mtp' }, ...plain] : plain;
+}
+
+function usesPredictionLayers(
   checked: CheckedModel,
   spec: Pick<ModelSpec, 'speculation'>,
   engine: EngineConfig,
@@ -197,7 +221,7 @@ function planPart(
 /**
  * The context of the prediction layers, as engine/mtp-context.ts makes it: the slots alone, and a hidden
  * state of every token of a batch, of a graph, and of those that wait in each slot. On the device, where the
- * last layers are unless all of them stay on the host.
+ * last layers are unless all of them stay on the host: of `gpu_layers` the first is the output's.
  */
 function planPrediction(model: ModelShape, load: LoadShape, { isCpu, gpuLayers, batch }: PartRules): Part {
   const shape = { ...model, layers: model.layers.slice(-model.predictionLayers) };
@@ -210,7 +234,7 @@ function planPrediction(model: ModelShape, load: LoadShape, { isCpu, gpuLayers, 
     const { computeMb, totalMb } = estimate;
     return { ...estimate, computeMb: computeMb + statesMb, totalMb: totalMb + statesMb };
   };
-  const isOnHost = !isCpu && gpuLayers === 0;
+  const isOnHost = !isCpu && gpuLayers !== null && gpuLayers <= 1;
   return {
     estimateAt: isOnHost ? () => nothing : at,
     hostMbAt: isOnHost ? (context) => Math.ceil(at(context).totalMb) : () => 0,

@@ -28,9 +28,11 @@ class FakeDevice {
   readonly state = 'ready';
   readonly loads: LoadSpec[] = [];
   facts: (spec: LoadSpec) => object = () => ({ memoryMb: 0 });
+  readonly totalMb: number;
 
-  constructor(id: string) {
+  constructor(id: string, totalMb = 10_000) {
     this.id = id;
+    this.totalMb = totalMb;
   }
 
   async load(spec: LoadSpec): Promise<LoadedArch> {
@@ -39,7 +41,7 @@ class FakeDevice {
   }
 
   async queryVram() {
-    return { freeMb: 10_000, totalMb: 10_000 };
+    return { freeMb: this.totalMb, totalMb: this.totalMb };
   }
 
   onOwnerDeath(): () => void {
@@ -58,7 +60,7 @@ interface Bench {
 }
 
 function bench(
-  budgets: readonly number[],
+  budgets: readonly (number | { readonly totalMb: number })[],
   engine: Partial<NeuronConfig['engine']> = {},
   corrections = new MemoryCorrections(null, silentLog),
   kind = 'cpu',
@@ -68,10 +70,16 @@ function bench(
     engine,
     models: { dirs, hf_cache: join(tmpdir(), 'no-such-hub') },
   });
-  const devices = budgets.map((_, at) => new FakeDevice(at === 0 ? kind : `${kind}:${at}`));
+  const devices = budgets.map((budget, at) => {
+    const totalMb = typeof budget === 'number' ? undefined : budget.totalMb;
+    return new FakeDevice(at === 0 ? kind : `${kind}:${at}`, totalMb);
+  });
   const group = new FakeDevice('group');
-  const slots = budgets.map((budgetMb, at) => {
-    return { indices: [at], kind, device: devices[at] as unknown as Device, budgetMb };
+  const slots = budgets.map((budget, at) => {
+    const slot = { indices: [at], kind, device: devices[at] as unknown as Device };
+    return typeof budget === 'number'
+      ? { ...slot, budgetMb: budget }
+      : { ...slot, ...budget, budgetMb: null };
   });
   const placement = new Placement(slots, { openGroup: () => group as unknown as Device });
   const sources = new ModelSources(config.models, { fetch, clock: systemClock }, {});
@@ -167,6 +175,14 @@ describe('ModelLoader', () => {
     const estimate = await loader.estimateMb([tiny]);
     assert.ok(estimate !== null && estimate <= 100);
     assert.equal((await load()).reservation.estimateMb, estimate);
+  });
+
+  it('lists a model with what its load takes of a GPU that no load has measured', async () => {
+    const engine = { prefix_cache_mb: 0, context: 'auto' } as const;
+    const { load, loader } = bench([{ totalMb: 200 }], engine, undefined, 'cuda');
+    const before = await loader.estimateMb([tiny]);
+    assert.ok(before !== null && before <= 200, String(before));
+    assert.equal((await load()).reservation.estimateMb, before);
   });
 
   it('lets exactly one of several loads have the last memory', async () => {
@@ -316,12 +332,18 @@ describe('ModelLoader', () => {
       return { mb: loaded.reservation.estimateMb, speculation: devices[0]?.loads[0]?.speculation };
     };
     const [own, plain] = [await loadOn(10_000, file), await loadOn(10_000, file, { speculation: 'ngram' })];
+    const estimateOn = (budgetMb: number, config: object = {}): Promise<number | null> =>
+      bench([budgetMb], { prefix_cache_mb: 0, ...config }).loader.estimateMb([file]);
     assert.deepEqual([own.speculation, plain.speculation], ['mtp', 'ngram']);
     // Two layers of 4 slots, 4096 cells of 512 keys and values: 64 MiB, and buffers.
     assert.ok(own.mb > plain.mb + 64, `${own.mb} after ${plain.mb}`);
     assert.deepEqual(await loadOn(own.mb, file), own);
     // A model that fits without them is never refused because of them.
     assert.deepEqual(await loadOn(own.mb - 1, file), plain);
+    // It is listed with what its load would take.
+    assert.equal(await estimateOn(own.mb), own.mb);
+    assert.equal(await estimateOn(own.mb - 1), plain.mb);
+    assert.equal(await estimateOn(10_000, { speculation: 'ngram' }), plain.mb);
     const others = [
       await loadOn(10_000, incomplete),
       await loadOn(10_000, unknown),
@@ -347,6 +369,29 @@ describe('ModelLoader', () => {
       error.message,
       /^alone\.gguf is not usable: it holds a model's prediction layers alone; load/,
     );
+  });
+
+  it('counts prediction layers on the host where no layer but the output is on the GPU', async () => {
+    const file = join(dir, 'placed.gguf');
+    await writeSyntheticGguf(file, predicting);
+    const checked = await checkModelFiles([file]);
+    const target = { id: 'cuda', splitMode: 'none', members: [{ kind: 'cuda' }] } as const;
+    const { engine } = neuronConfigSchema.parse({});
+    const added = [0, 1, 2].map((gpu_layers) => {
+      const [plain, own] = ([null, 'mtp'] as const).map((drafter) =>
+        planLoad(checked, { gpu_layers }, engine, target, 'model', drafter),
+      );
+      assert.ok(plain && own);
+      return {
+        host: own.hostMbAt(4096) > plain.hostMbAt(4096),
+        device: own.estimateAt(4096).totalMb > plain.estimateAt(4096).totalMb,
+      };
+    });
+    const [host, device] = [
+      { host: true, device: false },
+      { host: false, device: true },
+    ];
+    assert.deepEqual(added, [host, host, device]);
   });
 
   it('counts a model that drafts: in the estimate, in a refusal, in "auto" and in the progress', async () => {

@@ -11,16 +11,16 @@ import type { ReadHeader } from './header-cache.ts';
 import type { LoadMeter } from './load-meter.ts';
 import {
   type Decision,
-  type Drafter,
   decideLoad,
   type EngineConfig,
+  type LoadChoice,
+  type LoadChoices,
   type LoadPlan,
+  loadChoices,
   planLoad,
-  slotChoices,
   toActualMb,
   toLoadShape,
   toLoadSpec,
-  usesPredictionLayers,
 } from './load-plan.ts';
 import { largestContext, type MemoryNeed, resolveContext } from './memory-budget.ts';
 import { isPlausible, MemoryCorrections } from './memory-corrections.ts';
@@ -154,32 +154,21 @@ export class ModelLoader {
     { spec, checked, identity, draft }: FoundModel,
     signal: AbortSignal,
   ): Promise<Reserved> {
-    const choices = slotChoices(spec, this.#engine);
-    const reserve = async (drafter: Drafter, tried: readonly number[]): Promise<Reserved> => {
-      const decide = (budgets: Budgets, slots: number) => {
-        const of = { ...spec, slots };
-        const { key, ...plan } = planLoad(checked, of, this.#engine, target, identity, drafter);
-        const predict = (context: number, mb: number): number => this.#corrections.predict(key, context, mb);
-        const decision = decideLoad(of, this.#engine, plan, predict, budgets);
-        return { ...decision, slots, key, speculation: plan.speculation };
-      };
-      const { reservation, wanted } = await this.#placement.reserve(
-        target,
-        (budgets) => firstThatFits(tried, (slots) => decide(budgets, slots)),
-        signal,
-      );
-      const { key, speculation } = wanted;
-      return { target, key, speculation, reservation, decision: wanted };
+    const choices = loadChoices(checked, spec, this.#engine, target, draft);
+    const decide = (budgets: Budgets, { slots, drafter }: LoadChoice) => {
+      const of = { ...spec, slots };
+      const { key, ...plan } = planLoad(checked, of, this.#engine, target, identity, drafter);
+      const predict = (context: number, mb: number): number => this.#corrections.predict(key, context, mb);
+      const decision = decideLoad(of, this.#engine, plan, predict, budgets);
+      return { ...decision, slots, key, speculation: plan.speculation };
     };
-    const own = draft === null && usesPredictionLayers(checked, spec, this.#engine, target);
-    if (!own) return reserve(draft, choices);
-    try {
-      return await reserve('mtp', choices.slice(0, 1));
-    } catch (error) {
-      // Nobody asked for them by name: a model that fits without, or with more slots, is loaded without.
-      if (!isLackOfMemory(error)) throw error;
-      return reserve(null, choices);
-    }
+    const { reservation, wanted } = await this.#placement.reserve(
+      target,
+      (budgets) => firstThatFits(choices, (choice) => decide(budgets, choice)),
+      signal,
+    );
+    const { key, speculation } = wanted;
+    return { target, key, speculation, reservation, decision: wanted };
   }
 
   async #loadReserved(what: ReservedLoad, meter: LoadMeter, signal: AbortSignal): Promise<LoadedModel> {
@@ -241,8 +230,8 @@ export class ModelLoader {
       const { context } = this.#engine;
       const totalMb = slot === undefined ? 0 : this.#placement.totalMb(slot);
       let mb = 0;
-      for (const slots of slotChoices({}, this.#engine)) {
-        const plan = planLoad(checked, { slots }, this.#engine, target, identity);
+      for (const { slots, drafter } of loadChoices(checked, {}, this.#engine, target, null)) {
+        const plan = planLoad(checked, { slots }, this.#engine, target, identity, drafter);
         const needAt = (tokens: number): MemoryNeed => {
           const estimate = plan.estimateAt(tokens);
           return { mb: Math.ceil(this.#corrections.predict(plan.key, tokens, estimate.totalMb)), estimate };
@@ -258,15 +247,19 @@ export class ModelLoader {
   }
 }
 
-/** Fewer only where even an empty device is too small: one that is full gets room when a model leaves. */
-function firstThatFits<T>(choices: readonly number[], decide: (slots: number) => T): T {
-  const [slots = 1, ...fewer] = choices;
+/**
+ * Fewer slots only where even an empty device is too small: one that is full gets room when a model leaves.
+ * Nobody asked for prediction layers by name: a model that fits without them is loaded without.
+ */
+function firstThatFits<T>([choice, ...others]: LoadChoices, decide: (choice: LoadChoice) => T): T {
   try {
-    return decide(slots);
+    return decide(choice);
   } catch (error) {
     const isTooSmall = error instanceof AppError && error.code === 'does_not_fit';
-    if (!isTooSmall || fewer.length === 0) throw error;
-    return firstThatFits(fewer, decide);
+    const isOver = choice.drafter === 'mtp' ? !isLackOfMemory(error) : !isTooSmall;
+    const [next, ...rest] = others;
+    if (isOver || next === undefined) throw error;
+    return firstThatFits([next, ...rest], decide);
   }
 }
 

@@ -69,6 +69,11 @@ export class ModelEntry {
   readonly id: string;
   /** After a move it names the devices moved to, after a load the slots that there was room for. */
   spec: ModelSpec;
+  /**
+   * Of a reload. As the load names them: with none named it takes what there is room for; after a move what
+   * it had, since others have the rest.
+   */
+  slotsAsked: ModelSpec['slots'];
   readonly file: string | null;
   readonly admission: Gate;
   readonly meter: LoadMeter;
@@ -94,6 +99,7 @@ export class ModelEntry {
   constructor(spec: ModelSpec, file: string | null, admission: Gate, limits: EntryLimits, clock: Clock) {
     this.id = spec.model_id;
     this.spec = spec;
+    this.slotsAsked = spec.slots;
     this.file = file;
     this.#clock = clock;
     this.#limits = limits;

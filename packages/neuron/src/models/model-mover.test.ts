@@ -70,11 +70,11 @@ class MovingDevice {
     return () => {};
   }
 
-  die(cause = 'signal SIGKILL', busy = false): void {
+  die(cause = 'signal SIGKILL', busy = false, loading: string | null = null): void {
     const lostHandles = [...this.resident.keys()];
     this.resident.clear();
     const busyHandles = busy ? lostHandles : [];
-    this.#listener({ deviceId: this.id, cause, lostHandles, busyHandles, loading: null, stderrTail: [] });
+    this.#listener({ deviceId: this.id, cause, lostHandles, busyHandles, loading, stderrTail: [] });
   }
 
   async #bringIn(call: string, spec: LoadSpec, signal?: AbortSignal): Promise<LoadedArch> {
@@ -186,6 +186,17 @@ test('a model that was split is recovered on the one device that it moved to', a
   assert.equal(deviceOf('a'), 'cpu:0+1');
 });
 
+test('a model that moved is recovered with the slots that it had, also where there is room for more', async () => {
+  const { registry, one, load } = setUp([75, 1000]);
+  await load('a');
+  const { slots } = registry.serving('a').facts;
+  assert.ok(slots < 4);
+  await registry.move('a', [1]);
+  one.die();
+  assert.equal((await registry.whenServing('a', never)).facts.slots, slots);
+  assert.equal(one.calls.at(-1), 'load');
+});
+
 test('a move waits for running requests, and newcomers wait for the move', async () => {
   const { registry, one, load, deviceOf } = setUp();
   await load('a');
@@ -292,6 +303,23 @@ test('an owner that dies in the middle of a move: the model goes on there, or co
     assert.equal(serving.device.id, fails ? 'cpu:0' : 'cpu:1');
     assert.deepEqual([await freeMb(0), await freeMb(1)], fails ? [950, 1000] : [1000, 950]);
   }
+});
+
+test('a model whose move kills the owner there three times stays out when its own dies', async () => {
+  const { registry, zero, one, load } = setUp();
+  await load('a');
+  one.fails.add('transferIn late');
+  for (let death = 1; death <= 3; death++) {
+    const release = hold(one);
+    const moving = codeOf(registry.move('a', [1]));
+    while (one.calls.filter((call) => call === 'transferIn').length < death) await turn();
+    one.die('signal SIGABRT', false, 'a');
+    release();
+    assert.equal(await moving, 'device_gone');
+    assert.equal((await registry.find('a'))?.status, 'loaded');
+  }
+  zero.die();
+  assert.equal(await codeOf(registry.whenServing('a', never)), 'model_poisoned');
 });
 
 test('a model that kills its owner while it is about to move is blamed for it', async () => {

@@ -89,6 +89,7 @@ export class ModelMover {
       const devices = target.members.flatMap(({ indices }) => indices);
       // A recovery must find one place: these devices, as they are split here.
       entry.spec = { ...entry.spec, devices, tensor_parallel: null, split_mode: target.splitMode };
+      entry.slotsAsked = entry.spec.slots;
       entry.attach(moved);
       log.info('model moved', { model: entry.id, from: old.slot.device.id, to: target.id });
     } catch (error) {

@@ -153,7 +153,8 @@ export class Placement {
 
   /** What the empty device gives, as far as is known without asking it. */
   totalMb(slot: DeviceSlot): number {
-    const measured = this.#bookOf(slot).reading?.memory.totalMb ?? Number.POSITIVE_INFINITY;
+    const known = slot.totalMb || Number.POSITIVE_INFINITY;
+    const measured = this.#bookOf(slot).reading?.memory.totalMb ?? known;
     return Math.min(slot.budgetMb ?? measured, measured);
   }
 

@@ -31,6 +31,7 @@ class FakeDevice {
   readonly loads: LoadSpec[] = [];
   readonly dropped: number[] = [];
   hold: Promise<void> = Promise.resolve();
+  memoryMb = 50;
   during: () => void = () => {};
   #listener: (death: OwnerDeath) => void = () => {};
 
@@ -42,7 +43,7 @@ class FakeDevice {
     const facts = {
       context: spec.context,
       slots: spec.slots,
-      memoryMb: 50,
+      memoryMb: this.memoryMb,
       namedTemplates: {},
       chatTemplate: null,
     };
@@ -271,6 +272,18 @@ describe('ModelRegistry', () => {
     isDeadly = false;
     await registry.load(spec('a'));
     assert.equal(registry.isLoaded('a'), true);
+  });
+
+  it('reloads with fewer slots after a death where none were named and the first load took more', async () => {
+    const { registry, device } = setUp(dir, 145);
+    device.memoryMb = 200;
+    await registry.load(spec('a'));
+    device.die(false);
+    await registry.load(spec('a')); // waits for it
+    const [first, second] = device.loads.map(({ slots }) => slots);
+    assert.equal(first, 4);
+    assert.ok(second && second < 4, String(second));
+    assert.equal(registry.serving('a').facts.slots, second);
   });
 
   it('counts the memory of what is loaded, and gives it back', async () => {

@@ -18,7 +18,7 @@ import type { Log } from 'cortex-core/daemon/log';
 import { AppError, describeCause, toAppError } from 'cortex-core/wire/errors';
 import type { LoadProgress, ModelLoad, ModelSpec, NeuronModel, UseMark } from 'cortex-core/wire/neuron';
 import type { OwnerDeath } from '../device/device.ts';
-import { AvailableModels } from './available-models.ts';
+import { AvailableModels, withFile } from './available-models.ts';
 import { type DeviceSlot, isAt } from './choose-target.ts';
 import type { CreateGate, GateLimits } from './gate.ts';
 import { loadsAtOnceMax, type ModelLoader } from './loader.ts';
@@ -189,9 +189,14 @@ export class ModelRegistry {
     return entry.serving();
   }
 
+  /** A request still reads its prompt. */
+  stillAsked(id: string): void {
+    this.#entries.get(id)?.use.asked();
+  }
+
   /** As `serving`, but a model that moves, or comes back after a death, is waited for, within a limit. */
   whenServing(id: string, signal: AbortSignal): Promise<ServingModel> {
-    this.#entries.get(id)?.use.asked();
+    this.stillAsked(id);
     return this.#whenServing(id, signal, ['draining', 'moving', 'recovering']);
   }
 
@@ -298,7 +303,8 @@ export class ModelRegistry {
   }
 
   async #bringUp(entry: ModelEntry): Promise<void> {
-    const { spec, file, meter } = entry;
+    const { file, meter } = entry;
+    const spec = { ...entry.spec, slots: entry.slotsAsked };
     const signal = entry.stopLoading.signal;
     const loaded = await this.#deps.loader.load(spec, file, meter, signal).catch((error: unknown) => {
       throw signal.aborted ? signal.reason : error;
@@ -329,7 +335,9 @@ export class ModelRegistry {
       if (entry.status === 'loaded') this.#startRecovery(entry);
     }
     const loading = death.loading === null ? undefined : this.#entries.get(death.loading);
-    if (death.busyHandles.length === 0 && loading?.isLoading === true) this.#deaths.note(loading.id);
+    // By a load, or by a move to there.
+    const isAtWork = loading?.isLoading === true || loading?.status === 'moving';
+    if (death.busyHandles.length === 0 && isAtWork) this.#deaths.note(loading.id);
   }
 
   /** Throws when it brought its device down too often. */
@@ -378,19 +386,6 @@ export class ModelRegistry {
       param: 'device',
     });
   }
-}
-
-/** What only the file tells: all before it is loaded, then whether it can fill in the middle. */
-function withFile(model: NeuronModel, file: NeuronModel | undefined): NeuronModel {
-  if (file === undefined) return model;
-  const { capabilities, tool_call, reasoning, vram_estimate_mb } = file;
-  if (model.limit === undefined) {
-    // not attached: what it will take is what its file says, until a load has measured it
-    const size = model.vram_estimate_mb === null ? { vram_estimate_mb } : {};
-    return { ...model, ...size, capabilities, tool_call, reasoning };
-  }
-  const isNew = capabilities.includes('infill') && !model.capabilities.includes('infill');
-  return isNew ? { ...model, capabilities: [...model.capabilities, 'infill'] } : model;
 }
 
 function rank(model: NeuronModel): number {
