@@ -212,21 +212,19 @@ for (const worker of ['thread', 'process'] as const) {
     });
 
     test('a drop in the middle ends what runs, reads, waits and queues on that model, and nothing else', async () => {
-      const { handle: dying } = await device.load({ ...tiny, slots: 2 }, ignore);
+      const { handle: dying } = await device.load({ ...tiny, slots: 2, context: 4096 }, ignore);
       const beside = device.generate(handle, generateParams([1, 2, 3], 40), ignore);
       const long = generateParams(
         Array.from({ length: 240 }, (_, at) => 300 + at),
-        10,
+        3000,
       );
-      let steps = 0;
       let isRunning = ignore;
       const running = new Promise<void>((resolve) => {
         isRunning = resolve;
       });
       const jobs = [
-        device.generate(dying, generateParams([1, 2, 3], 200), () => {
-          if (++steps === 2) isRunning();
-        }),
+        // Its first token is sent at once; thousands are to come.
+        device.generate(dying, generateParams([1, 2, 3], 3000), () => isRunning()),
         device.generate(dying, long, ignore),
         device.generate(dying, long, ignore),
         device.embed(
