@@ -361,6 +361,18 @@ test('an unload in the middle of a move wins, and nothing is left anywhere', asy
   }
 });
 
+test('a model that is unloaded while it is being reloaded is gone when nothing of it is left', async () => {
+  const { registry, zero, load, freeMb } = setUp();
+  await load('a');
+  const release = hold(zero);
+  zero.die();
+  while (zero.calls.length < 2) await turn();
+  const left = registry.unload('a').then(() => freeMb(0));
+  for (let turns = 0; turns < 5; turns++) await turn();
+  release();
+  assert.equal(await left, 1000);
+});
+
 test('a recycled device has its models again, transferred, and others are not touched', async () => {
   const { registry, zero, one, load, freeMb } = setUp();
   await Promise.all([load('a'), load('b'), registry.load({ ...spec('c'), devices: [1] })]);

@@ -194,9 +194,10 @@ describe('ModelRegistry', () => {
       codeOf(() => registry.serving('a')),
       'model_loading',
     );
-    await registry.unload('a');
+    const unloading = registry.unload('a');
     release();
     assert.equal(await load, 'load_cancelled');
+    await unloading;
     assert.equal(
       codeOf(() => registry.serving('a')),
       'model_not_found',

@@ -114,11 +114,15 @@ export class ModelRegistry {
     await this.unload(id);
   }
 
-  /** Stops new requests, lets the running ones end for a while, then cuts them and frees the model. */
+  /**
+   * Stops new requests, lets the running ones end for a while, then cuts them and frees the model. Resolves
+   * when what its load or reload had taken is free too: who waits for the memory takes it next.
+   */
   async unload(id: string, drainMs = drainMsMax): Promise<void> {
     const entry = this.#entries.get(id);
     if (entry === undefined) throw notLoaded(id);
     if (entry.status === 'unloading') return entry.gone;
+    const loading = entry.isLoading ? entry.ready : null;
     entry.status = 'unloading';
     entry.admission.close(() => new AppError('model_not_loaded', `model "${id}" is being unloaded`));
     entry.stopLoading.abort(new AppError('load_cancelled', `the load of model "${id}" was cancelled`));
@@ -126,6 +130,8 @@ export class ModelRegistry {
       await entry.drain(drainMs, this.#isClosing ? shuttingDown() : unloadedMidway(id));
       const slot = entry.model?.slot;
       await entry.dropArch();
+      // A neuron that ends waits for no load: its owners go too.
+      if (!this.#isClosing) await loading?.catch(() => {});
       if (slot !== undefined) this.#unloads.set(slot, this.unloadsOn(slot) + 1);
     } finally {
       if (this.#entries.get(id) === entry) this.#entries.delete(id);
@@ -135,14 +141,13 @@ export class ModelRegistry {
   }
 
   /**
-   * Stops the load of that model and nothing else. Resolves when what it had taken is free, with false when
-   * it is not loading: a model that serves stays.
+   * Stops the load of that model and nothing else. Resolves as `unload` does, with false when it is not
+   * loading: a model that serves stays.
    */
   async cancelLoad(id: string): Promise<boolean> {
     const entry = this.#entries.get(id);
     if (entry?.status !== 'loading') return false;
     await this.unload(id, 0);
-    await entry.ready.catch(() => {});
     return true;
   }
 
