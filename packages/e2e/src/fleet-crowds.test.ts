@@ -67,9 +67,22 @@ describe('two models of equal rank and room for one', () => {
       models: { in_flight: number; queue_depth: number }[];
     };
     for (const row of health.models) assert.deepEqual([row.in_flight, row.queue_depth], [0, 0]);
-    for (const model of ['one', 'two']) await answers(fleet, model);
+    for (const model of ['one', 'two']) await answersSoon(fleet, model);
   });
 });
+
+/** A client that does as a 503 says: requests that left late count for a moment as another gateway's. */
+async function answersSoon(fleet: LocalFleet, model: string): Promise<void> {
+  for (;;) {
+    const thrown = await answers(fleet, model).then(
+      () => null,
+      (error: Error) => error,
+    );
+    if (thrown === null) return;
+    if (!thrown.message.includes('was not evicted; try again later')) throw thrown;
+    await turn();
+  }
+}
 
 test('fifty first requests over three nodes make one load', async () => {
   const fleet = await startLocalFleet({ rooms: [1.5, 1.5, 1.5], models: ['one'] });
