@@ -71,7 +71,7 @@ describe('two models of equal rank and room for one', () => {
   });
 });
 
-/** A client that does as a 503 says: requests that left late count for a moment as another gateway's. */
+/** A client that does as a 503 says: behind the crowd a load can be refused for a moment. */
 async function answersSoon(fleet: LocalFleet, model: string): Promise<void> {
   for (;;) {
     const thrown = await answers(fleet, model).then(

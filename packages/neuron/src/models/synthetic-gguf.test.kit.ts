@@ -252,13 +252,7 @@ function hyV3(): SyntheticModel {
             .slice(1)
             .map(([name, shape]): Tensor => [name.replace('.weight', '_shexp.weight'), shape]),
         ] as Tensor[])),
-    ...(at < layers - prediction
-      ? []
-      : ([
-          [`blk.${at}.nextn.eh_proj.weight`, [2 * embedding, embedding]],
-          [`blk.${at}.nextn.enorm.weight`, [embedding]],
-          [`blk.${at}.nextn.hnorm.weight`, [embedding]],
-        ] as Tensor[])),
+    ...(at < layers - prediction ? [] : prediction3(at, embedding)),
   ]);
   const metadata = {
     ...toMetadata({ layers, embedding, feedForward: 4096, heads, kvHeads }),
@@ -302,13 +296,7 @@ function qwen35(): SyntheticModel {
         ] as Tensor[])),
     [`blk.${at}.post_attention_norm.weight`, [embedding]],
     ...feedForward(at, embedding, forward).slice(1),
-    ...(at < layers - 1
-      ? []
-      : ([
-          [`blk.${at}.nextn.eh_proj.weight`, [2 * embedding, embedding]],
-          [`blk.${at}.nextn.enorm.weight`, [embedding]],
-          [`blk.${at}.nextn.hnorm.weight`, [embedding]],
-        ] as Tensor[])),
+    ...(at < layers - 1 ? [] : prediction3(at, embedding)),
   ]);
   const metadata = {
     ...toMetadata({ layers, embedding, feedForward: forward, heads, kvHeads }),
@@ -445,5 +433,14 @@ function experts3(at: number, embedding: number, length: number, experts: number
     [`blk.${at}.ffn_gate_exps.weight`, [embedding, length, experts]],
     [`blk.${at}.ffn_up_exps.weight`, [embedding, length, experts]],
     [`blk.${at}.ffn_down_exps.weight`, [length, embedding, experts]],
+  ];
+}
+
+/** What turns a layer into one for prediction. */
+function prediction3(at: number, embedding: number): Tensor[] {
+  return [
+    [`blk.${at}.nextn.eh_proj.weight`, [2 * embedding, embedding]],
+    [`blk.${at}.nextn.enorm.weight`, [embedding]],
+    [`blk.${at}.nextn.hnorm.weight`, [embedding]],
   ];
 }
